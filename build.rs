@@ -1,0 +1,10 @@
+//! Links libmnl and libnftnl statically.
+
+fn main() {
+    // A locally installed libmnl.a lives here: Debian 12 ships none (tests/setup.sh brings it).
+    println!("cargo::rustc-link-search=native=/usr/local/lib");
+    // libnftnl.a needs libmnl.a after it. GNU ld reads archives once and in order, so it is named
+    // once more at the end; `-l:` takes the archive even where a shared library stands beside it.
+    println!("cargo::rustc-link-arg=-l:libmnl.a");
+    println!("cargo::rerun-if-changed=build.rs");
+}

@@ -1,0 +1,174 @@
+//! The command line: every flag with its variable.
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::ffi::OsString;
+
+const EXAMPLES: &str = "\
+Examples:
+  Forward TCP port 80 of this host to port 8080 of another one, and UDP port 53 to a third:
+      nodefwd tcp/80=10.0.0.5:8080 udp/53=10.0.0.6
+
+  The same port over IPv4 and IPv6, each connection to one of the destinations at random:
+      nodefwd tcp/443=10.0.0.5,10.0.0.6,fd00::5
+
+  A range of ports, for clients of one network only:
+      nodefwd --src-ranges 192.168.1.0/24 tcp/8000-8100=10.0.0.5
+
+  As a container of Kubernetes' service load balancer is started:
+      DEST_IPS=10.43.0.10 DEST_PROTO=TCP SRC_PORT=80 DEST_PORT=80 nodefwd
+
+  See the rules without installing them:
+      nodefwd render tcp/80=10.0.0.5:8080
+
+Exit status:
+  0  ended by TERM, INT, HUP or QUIT, and every rule removed
+  1  the environment does not allow it, with the reason on standard error
+  2  the input is wrong, and nothing was touched";
+
+/// Forwards ports of a Linux network namespace to other hosts, in the kernel, with nftables.
+///
+/// Installs its rules in one transaction, waits for a signal, and removes them.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do; `run` if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// The options of `run`.
+    #[command(flatten)]
+    pub options: Options,
+
+    /// How much is logged.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Forward until a signal comes (the default)
+    #[command(after_help = EXAMPLES)]
+    Run(Options),
+    /// Print the nftables ruleset that `run` would install, and touch nothing
+    Render(Options),
+}
+
+/// How much is logged to standard error. `RUST_LOG` has the last word.
+#[derive(Debug, Args)]
+pub struct Verbosity {
+    /// Log more; twice for every message to and from the kernel
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Log warnings and errors only; twice for errors only
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "verbose")]
+    pub quiet: u8,
+}
+
+/// What to forward and how. Values are taken as they are: [`crate::config`] reads them.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "What to forward")]
+pub struct Options {
+    /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is IP, IP:PORT or [IP6]:PORT
+    ///
+    /// Without a port, a destination gets the connection on the port it came to. A range goes to
+    /// one port, to the same ports, or to a range of equal length.
+    #[arg(
+        value_name = "FORWARD",
+        env = "NODEFWD_FORWARDS",
+        hide_env_values = true
+    )]
+    pub forwards: Vec<OsString>,
+
+    /// Addresses to forward to, IPv4 and IPv6, separated by commas or spaces
+    #[arg(long, value_name = "IP,...", env = "DEST_IPS", hide_env_values = true)]
+    pub dest_ips: Option<OsString>,
+
+    /// Protocols: tcp, udp, sctp
+    #[arg(
+        long,
+        value_name = "PROTO,...",
+        env = "DEST_PROTO",
+        hide_env_values = true
+    )]
+    pub dest_proto: Option<OsString>,
+
+    /// Ports to forward: a list of ports and ranges
+    #[arg(
+        long,
+        value_name = "PORT,...",
+        env = "SRC_PORT",
+        hide_env_values = true
+    )]
+    pub src_port: Option<OsString>,
+
+    /// Ports at the destination: one for all, or one for each entry of SRC_PORT [default: the same]
+    #[arg(
+        long,
+        value_name = "PORT,...",
+        env = "DEST_PORT",
+        hide_env_values = true
+    )]
+    pub dest_port: Option<OsString>,
+
+    /// Sources that may connect, as CIDRs or addresses [default: everyone]
+    #[arg(
+        long,
+        value_name = "CIDR,...",
+        env = "SRC_RANGES",
+        hide_env_values = true
+    )]
+    pub src_ranges: Option<OsString>,
+
+    /// How a connection is given one of several destinations: random, round-robin, or source,
+    /// which keeps a client with one destination [default: random]
+    #[arg(
+        help_heading = "How to forward",
+        long,
+        value_name = "HOW",
+        env = "NODEFWD_BALANCE",
+        hide_env_values = true
+    )]
+    pub balance: Option<OsString>,
+
+    /// Which packets to take: local, those sent to any address of this network namespace; any,
+    /// those passing through too; or those sent to a list of addresses [default: local]
+    #[arg(
+        help_heading = "How to forward",
+        long,
+        value_name = "WHERE",
+        env = "NODEFWD_LISTEN",
+        hide_env_values = true
+    )]
+    pub listen: Option<OsString>,
+
+    /// Forward connections made on this host itself to its own addresses too, except to loopback
+    /// addresses [default: false]
+    #[arg(help_heading = "How to forward", long, value_name = "BOOL", env = "NODEFWD_OUTPUT", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub output: Option<OsString>,
+
+    /// Let the destination see this host's address instead of the client's; false needs a route
+    /// from the destination back through this host [default: true]
+    #[arg(help_heading = "How to forward", long, value_name = "BOOL", env = "NODEFWD_MASQUERADE", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub masquerade: Option<OsString>,
+
+    /// Forward a connection that a destination itself makes to the forwarded port [default: false]
+    #[arg(help_heading = "How to forward", long, value_name = "BOOL", env = "NODEFWD_HAIRPIN", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub hairpin: Option<OsString>,
+
+    /// The instance's name; its table is nodefwd-NAME [default: from the first forward: tcp-80]
+    #[arg(
+        help_heading = "The instance",
+        long,
+        value_name = "NAME",
+        env = "NODEFWD_NAME",
+        hide_env_values = true
+    )]
+    pub name: Option<OsString>,
+
+    /// Fail when a family among the destinations cannot be forwarded, instead of going on with the
+    /// other one [default: false]
+    #[arg(help_heading = "The instance", long, value_name = "BOOL", env = "NODEFWD_STRICT", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub strict: Option<OsString>,
+}

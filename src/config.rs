@@ -1,0 +1,300 @@
+//! What the user asked for. Parse, don't validate: in a [`Config`] no value can be wrong.
+
+mod address;
+mod choice;
+mod classic;
+mod forward;
+mod option;
+mod port;
+mod protocol;
+mod sources;
+
+pub use address::AddressError;
+pub use choice::{
+    Balance, BalanceError, Listen, ListenError, Name, NameError, Switch, SwitchError,
+};
+pub use forward::{Destination, Forward, ForwardError, LengthError};
+pub use option::OptionName;
+pub use port::{PortError, PortRange};
+pub use protocol::{Family, Protocol, ProtocolError};
+pub use sources::{Allowed, SourceError, Sources};
+
+use crate::cli::Options;
+use forward::Request;
+use log::warn;
+use option::Setting;
+use std::{ffi::OsString, str::FromStr};
+use thiserror::Error;
+
+/// Everything that decides what the kernel is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The instance's name.
+    pub name: Name,
+    /// At least one; no two of them claim the same packet. In order of family, protocol and port.
+    pub forwards: Vec<Forward>,
+    /// Who may connect.
+    pub sources: Sources,
+    /// How a destination is chosen among several.
+    pub balance: Balance,
+    /// Which packets are taken.
+    pub listen: Listen,
+    /// Whether connections made on this host itself are taken too.
+    pub output: bool,
+    /// Whether the destination sees this host's address instead of the client's.
+    pub masquerade: bool,
+    /// Whether a destination's own connection to the forwarded port is forwarded.
+    pub hairpin: bool,
+    /// Whether a family that cannot be forwarded is an error.
+    pub strict: bool,
+}
+
+/// Why the input is refused. Every message names the option, the part that is wrong and what is
+/// allowed instead.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A required option is missing.
+    #[error("{option} is not set: give {remedy}")]
+    Missing {
+        /// which one
+        option: OptionName,
+        /// what to give
+        remedy: &'static str,
+    },
+    /// An option is there but holds nothing.
+    #[error("{option} is empty: give at least one value, or leave it unset")]
+    Empty {
+        /// which one
+        option: OptionName,
+    },
+    /// An option's bytes are no text.
+    #[error("{option}: '{value}' is not valid UTF-8: use plain ASCII")]
+    NotUtf8 {
+        /// which one
+        option: OptionName,
+        /// its value, the invalid bytes replaced
+        value: String,
+    },
+    /// A part of an option's value is wrong.
+    #[error("{option}: '{part}' {problem}")]
+    Invalid {
+        /// which one
+        option: OptionName,
+        /// the wrong part
+        part: String,
+        /// what is wrong with it
+        problem: Problem,
+    },
+    /// Lists of ports that do not pair up.
+    #[error(
+        "{} has {destinations} entries, but {} has {sources}: give one port, or one entry for each",
+        OptionName::DEST_PORT,
+        OptionName::SRC_PORT
+    )]
+    Pairing {
+        /// entries in SRC_PORT
+        sources: usize,
+        /// entries in DEST_PORT
+        destinations: usize,
+    },
+    /// Two forwards claim the same packets.
+    #[error(
+        "'{first}' and '{second}' both claim {family} connections: a port can go to one forward only, so change one of them, or list all destinations in one"
+    )]
+    Conflict {
+        /// one of them
+        first: String,
+        /// the other
+        second: String,
+        /// what they share
+        family: Family,
+    },
+}
+
+/// What is wrong with a part of a value. Each message continues "'PART' …".
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Problem {
+    /// an address
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// a port
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// a protocol
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// a range of sources
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// a forward
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// a range that does not fit the other
+    #[error(transparent)]
+    Length(#[from] LengthError),
+    /// `NODEFWD_BALANCE`
+    #[error(transparent)]
+    Balance(#[from] BalanceError),
+    /// `NODEFWD_LISTEN`
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// a boolean
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// `NODEFWD_NAME`
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+impl Config {
+    /// Reads all options. Logs a warning for what is accepted but surely not meant: an address
+    /// listed twice, host bits in a range, a family that nobody may use.
+    pub fn new(options: &Options) -> Result<Self, ConfigError> {
+        let requests = requests(options)?;
+        let name = match setting(OptionName::NAME, &options.name)? {
+            Some(setting) => setting.value()?,
+            None => Name::of_service(requests[0].protocol, requests[0].ports),
+        };
+        let forwards = forwards(requests)?;
+        let listen = listen(setting(OptionName::LISTEN, &options.listen)?)?;
+        let sources = source_ranges(setting(OptionName::SRC_RANGES, &options.src_ranges)?)?;
+        warn_of_closed_families(&forwards, &listen, &sources);
+        Ok(Config {
+            name,
+            forwards,
+            sources,
+            balance: value(OptionName::BALANCE, &options.balance, Balance::Random)?,
+            listen,
+            output: switch(OptionName::OUTPUT, &options.output, false)?,
+            masquerade: switch(OptionName::MASQUERADE, &options.masquerade, true)?,
+            hairpin: switch(OptionName::HAIRPIN, &options.hairpin, false)?,
+            strict: switch(OptionName::STRICT, &options.strict, false)?,
+        })
+    }
+
+    /// Whether anything of this family is forwarded.
+    pub fn forwards_family(&self, family: Family) -> bool {
+        self.forwards.iter().any(|forward| forward.family == family)
+    }
+}
+
+fn setting(
+    option: OptionName,
+    value: &Option<OsString>,
+) -> Result<Option<Setting<'_>>, ConfigError> {
+    Setting::read(option, value.as_ref())
+}
+
+fn value<T: FromStr>(
+    option: OptionName,
+    value: &Option<OsString>,
+    default: T,
+) -> Result<T, ConfigError>
+where
+    Problem: From<T::Err>,
+{
+    match setting(option, value)? {
+        Some(setting) => setting.value(),
+        None => Ok(default),
+    }
+}
+
+fn switch(option: OptionName, text: &Option<OsString>, default: bool) -> Result<bool, ConfigError> {
+    value(option, text, Switch(default)).map(|Switch(on)| on)
+}
+
+/// Everything that the classic variables and the forwards ask for, in this order.
+fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
+    let mut requests = classic::requests(options)?;
+    for text in &options.forwards {
+        if let Some(setting) = Setting::read(OptionName::FORWARDS, Some(text))? {
+            for word in setting.text.split_whitespace() {
+                requests.push(
+                    word.parse()
+                        .map_err(|error: ForwardError| setting.invalid(word, error))?,
+                );
+            }
+        }
+    }
+    if requests.is_empty() {
+        return Err(ConfigError::Missing {
+            option: OptionName::DEST_IPS,
+            remedy: "the addresses to forward to, or a forward such as tcp/80=10.0.0.5:8080",
+        });
+    }
+    Ok(requests)
+}
+
+/// Splits the requests by family and makes sure that no packet has two destinations.
+fn forwards(requests: Vec<Request>) -> Result<Vec<Forward>, ConfigError> {
+    let mut forwards = Vec::new();
+    for request in requests {
+        let (of_request, duplicates) = request.by_family();
+        for duplicate in duplicates {
+            warn!("destination {duplicate} is listed more than once: it counts once");
+        }
+        forwards.extend(of_request);
+    }
+    forwards.sort_by_key(|forward| (forward.family, forward.protocol, forward.ports));
+    match forwards.windows(2).find(|pair| pair[0].overlaps(&pair[1])) {
+        None => Ok(forwards),
+        Some(pair) => Err(ConfigError::Conflict {
+            first: pair[0].to_string(),
+            second: pair[1].to_string(),
+            family: pair[0].family,
+        }),
+    }
+}
+
+fn listen(setting: Option<Setting<'_>>) -> Result<Listen, ConfigError> {
+    let Some(setting) = setting else {
+        return Ok(Listen::Local);
+    };
+    match setting.text.trim() {
+        "local" => Ok(Listen::Local),
+        "any" => Ok(Listen::Any),
+        _ => {
+            let mut addresses = setting.list(choice::listen_address)?;
+            addresses.sort();
+            addresses.dedup();
+            Ok(Listen::Addresses(addresses))
+        }
+    }
+}
+
+/// An empty SRC_RANGES is as good as none: that is what Kubernetes' controller sets for a Service
+/// without loadBalancerSourceRanges.
+fn source_ranges(setting: Option<Setting<'_>>) -> Result<Sources, ConfigError> {
+    let ranges = match setting {
+        Some(setting) if setting.words().next().is_some() => setting.list(sources::range)?,
+        _ => Vec::new(),
+    };
+    for range in ranges.iter().filter(|range| range.trunc() != **range) {
+        let meant = range.trunc();
+        warn!(
+            "{}: {range} has host bits set: taken as {meant}",
+            OptionName::SRC_RANGES
+        );
+    }
+    Ok(Sources::new(&ranges))
+}
+
+fn warn_of_closed_families(forwards: &[Forward], listen: &Listen, sources: &Sources) {
+    for family in Family::ALL {
+        if !forwards.iter().any(|forward| forward.family == family) {
+            continue;
+        }
+        if *sources.of(family) == Allowed::Nobody {
+            warn!(
+                "{} has no {family} range: nobody can connect over {family}",
+                OptionName::SRC_RANGES
+            );
+        }
+        if !listen.takes(family) {
+            warn!(
+                "{} has no {family} address: nobody can connect over {family}",
+                OptionName::LISTEN
+            );
+        }
+    }
+}

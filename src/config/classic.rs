@@ -1,0 +1,106 @@
+//! The classic variables: every port of every protocol goes to every address.
+
+use super::address::unicast;
+use super::forward::{Destination, Request, fits};
+use super::{ConfigError, OptionName, PortRange, Protocol, Setting, setting};
+use crate::cli::Options;
+use log::warn;
+use std::{collections::HashSet, ffi::OsString, net::IpAddr};
+
+/// What `DEST_IPS`, `DEST_PROTO`, `SRC_PORT` and `DEST_PORT` ask for; nothing if none is set.
+pub fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
+    let given = [
+        &options.dest_ips,
+        &options.dest_proto,
+        &options.src_port,
+        &options.dest_port,
+    ];
+    if given.iter().all(|value| value.is_none()) {
+        return Ok(Vec::new());
+    }
+    let addresses = addresses(options)?;
+    let protocols = required(
+        OptionName::DEST_PROTO,
+        &options.dest_proto,
+        "tcp, udp or sctp",
+    )?
+    .list(str::parse::<Protocol>)?;
+    let pairs = pairs(options)?;
+
+    let mut requests = Vec::new();
+    for protocol in protocols {
+        for &(ports, target) in &pairs {
+            let destination = |&address: &IpAddr| Destination {
+                address,
+                ports: target,
+            };
+            requests.push(Request {
+                protocol,
+                ports,
+                destinations: addresses.iter().map(destination).collect(),
+            });
+        }
+    }
+    Ok(requests)
+}
+
+fn required<'a>(
+    option: OptionName,
+    value: &'a Option<OsString>,
+    remedy: &'static str,
+) -> Result<Setting<'a>, ConfigError> {
+    setting(option, value)?.ok_or(ConfigError::Missing { option, remedy })
+}
+
+/// The addresses of DEST_IPS, each once.
+fn addresses(options: &Options) -> Result<Vec<IpAddr>, ConfigError> {
+    let setting = required(
+        OptionName::DEST_IPS,
+        &options.dest_ips,
+        "the addresses to forward to",
+    )?;
+    let mut seen = HashSet::new();
+    let mut addresses = setting.list(unicast)?;
+    addresses.retain(|address| {
+        let new = seen.insert(*address);
+        if !new {
+            warn!(
+                "{}: {address} is listed more than once: it counts once",
+                OptionName::DEST_IPS
+            );
+        }
+        new
+    });
+    Ok(addresses)
+}
+
+/// Each entry of SRC_PORT with the ports at the destination.
+fn pairs(options: &Options) -> Result<Vec<(PortRange, PortRange)>, ConfigError> {
+    let sources = required(
+        OptionName::SRC_PORT,
+        &options.src_port,
+        "the port to forward",
+    )?
+    .list(str::parse::<PortRange>)?;
+    let Some(setting) = setting(OptionName::DEST_PORT, &options.dest_port)? else {
+        return Ok(sources.iter().map(|&ports| (ports, ports)).collect());
+    };
+    let mut targets = setting.list(str::parse::<PortRange>)?;
+    if targets.len() == 1 && targets[0].is_single() {
+        targets.resize(sources.len(), targets[0]);
+    }
+    if targets.len() != sources.len() {
+        return Err(ConfigError::Pairing {
+            sources: sources.len(),
+            destinations: targets.len(),
+        });
+    }
+    sources
+        .into_iter()
+        .zip(targets)
+        .map(|(ports, target)| match fits(ports, target) {
+            Ok(target) => Ok((ports, target)),
+            Err(error) => Err(setting.invalid(&target.to_string(), error)),
+        })
+        .collect()
+}

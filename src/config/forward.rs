@@ -1,0 +1,288 @@
+//! What is forwarded where.
+
+use super::address::{AddressError, unicast};
+use super::port::{PortError, PortRange};
+use super::protocol::{Family, Protocol, ProtocolError};
+use std::{fmt, net::IpAddr, str::FromStr};
+use thiserror::Error;
+
+/// Where a forward goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// A unicast address.
+    pub address: IpAddr,
+    /// One port that takes all of the forward's ports, or as many ports as the forward has.
+    pub ports: PortRange,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:{}", self.ports),
+            IpAddr::V6(address) => write!(f, "[{address}]:{}", self.ports),
+        }
+    }
+}
+
+/// Ports of one protocol and family, and where their connections go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// The family of the listening addresses and of every destination.
+    pub family: Family,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The ports that are forwarded.
+    pub ports: PortRange,
+    /// At least one, all of them different and of this family.
+    pub destinations: Vec<Destination>,
+}
+
+impl Forward {
+    /// Whether both claim a packet.
+    pub fn overlaps(&self, other: &Forward) -> bool {
+        self.family == other.family
+            && self.protocol == other.protocol
+            && self.ports.overlaps(other.ports)
+    }
+
+    /// `tcp/80`
+    pub fn service(&self) -> String {
+        format!("{}/{}", self.protocol, self.ports)
+    }
+}
+
+impl fmt::Display for Forward {
+    /// Writes the command line's form, `tcp/80=10.0.0.5:8080,10.0.0.6:8080`, which parses back.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=", self.service())?;
+        for (index, destination) in self.destinations.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{destination}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One forward as the user wrote it: destinations of both families may stand in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The ports to forward.
+    pub ports: PortRange,
+    /// At least one; duplicates possible.
+    pub destinations: Vec<Destination>,
+}
+
+impl Request {
+    /// One forward per family among the destinations, and the destinations that were listed before.
+    pub fn by_family(self) -> (Vec<Forward>, Vec<Destination>) {
+        let mut forwards: Vec<Forward> = Vec::new();
+        let mut duplicates = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for destination in self.destinations {
+            if !seen.insert(destination) {
+                duplicates.push(destination);
+                continue;
+            }
+            let family = Family::of(destination.address);
+            match forwards.iter_mut().find(|forward| forward.family == family) {
+                Some(forward) => forward.destinations.push(destination),
+                None => forwards.push(Forward {
+                    family,
+                    protocol: self.protocol,
+                    ports: self.ports,
+                    destinations: vec![destination],
+                }),
+            }
+        }
+        (forwards, duplicates)
+    }
+}
+
+/// Why a word is no forward. Each names the part that is wrong.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ForwardError {
+    /// No `=`, or no `/` before it.
+    #[error("is no forward: use PROTO/PORT=DEST, such as tcp/80=10.0.0.5:8080")]
+    Shape,
+    /// Before the slash.
+    #[error("has '{0}', which {1}")]
+    Protocol(String, ProtocolError),
+    /// A port or range, of the forward or of a destination.
+    #[error("has '{0}', which {1}")]
+    Port(String, PortError),
+    /// The address of a destination.
+    #[error("has '{0}', which {1}")]
+    Address(String, AddressError),
+    /// Two destination ranges of different length.
+    #[error("has '{0}', which {1}")]
+    Length(String, LengthError),
+}
+
+/// Ranges that cannot be laid upon each other.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "has {destination} ports, but {source_ports} are forwarded: use one port, or a range of the same length"
+)]
+pub struct LengthError {
+    /// how many ports are forwarded
+    pub source_ports: u16,
+    /// how many there are at the destination
+    pub destination: u16,
+}
+
+/// Whether `ports` can be forwarded to `target`: to one port, or port by port.
+pub fn fits(ports: PortRange, target: PortRange) -> Result<PortRange, LengthError> {
+    if target.is_single() || target.count() == ports.count() {
+        return Ok(target);
+    }
+    Err(LengthError {
+        source_ports: ports.count(),
+        destination: target.count(),
+    })
+}
+
+impl FromStr for Request {
+    type Err = ForwardError;
+
+    /// Takes `PROTO/PORT[-PORT]=DEST[,DEST…]` where DEST is `IP`, `IP:PORT` or `[IP6]:PORT`.
+    fn from_str(word: &str) -> Result<Self, ForwardError> {
+        let (service, destinations) = word.split_once('=').ok_or(ForwardError::Shape)?;
+        let (protocol, ports) = service.split_once('/').ok_or(ForwardError::Shape)?;
+        let protocol = protocol
+            .parse()
+            .map_err(|error| ForwardError::Protocol(protocol.into(), error))?;
+        let ports = port_range(ports)?;
+        let destinations = destinations
+            .split(',')
+            .map(|word| destination(word, ports))
+            .collect::<Result<_, _>>()?;
+        Ok(Request {
+            protocol,
+            ports,
+            destinations,
+        })
+    }
+}
+
+fn destination(word: &str, forwarded: PortRange) -> Result<Destination, ForwardError> {
+    let (address, ports) = split_port(word);
+    let address = unicast(address).map_err(|error| ForwardError::Address(address.into(), error))?;
+    let ports = match ports {
+        None => forwarded,
+        Some(ports) => fits(forwarded, port_range(ports)?)
+            .map_err(|error| ForwardError::Length(ports.into(), error))?,
+    };
+    Ok(Destination { address, ports })
+}
+
+/// Splits `IP:PORT` and `[IP6]:PORT` (RFC 3986, section 3.2.2); a bare IPv6 address has no port.
+fn split_port(word: &str) -> (&str, Option<&str>) {
+    if let Some((address, rest)) = word.strip_prefix('[').and_then(|word| word.split_once(']')) {
+        match rest.strip_prefix(':') {
+            Some(ports) => return (address, Some(ports)),
+            None if rest.is_empty() => return (address, None),
+            None => return (word, None),
+        }
+    }
+    match word.split_once(':') {
+        Some((address, ports)) if !ports.contains(':') => (address, Some(ports)),
+        _ => (word, None),
+    }
+}
+
+fn port_range(word: &str) -> Result<PortRange, ForwardError> {
+    word.parse()
+        .map_err(|error| ForwardError::Port(word.into(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parsed(word: &str) -> String {
+        let (forwards, _) = word.parse::<Request>().unwrap().by_family();
+        let words: Vec<String> = forwards.iter().map(Forward::to_string).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn every_form_of_destination() {
+        assert_eq!(parsed("tcp/80=10.0.0.5"), "tcp/80=10.0.0.5:80");
+        assert_eq!(parsed("UDP/53=fd00::5"), "udp/53=[fd00::5]:53");
+        assert_eq!(parsed("tcp/80=[fd00::5]:8080"), "tcp/80=[fd00::5]:8080");
+        assert_eq!(parsed("tcp/80-90=10.0.0.5"), "tcp/80-90=10.0.0.5:80-90");
+        assert_eq!(parsed("tcp/80-90=10.0.0.5:8"), "tcp/80-90=10.0.0.5:8");
+        assert_eq!(
+            parsed("tcp/80=10.0.0.5:1,fd00::5,10.0.0.6:2,10.0.0.5:1"),
+            "tcp/80=10.0.0.5:1,10.0.0.6:2 tcp/80=[fd00::5]:80"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let table = [
+            ("tcp/80", "is no forward"),
+            ("80=10.0.0.5", "is no forward"),
+            ("icmp/80=10.0.0.5", "has 'icmp', which is no protocol"),
+            ("tcp/x=10.0.0.5", "has 'x', which is no port"),
+            ("tcp/80=10.0.0.5:0", "has '0', which is out of range"),
+            ("tcp/80=", "has '', which is no IP address"),
+            ("tcp/80=10.0.0.5,", "has '', which is no IP address"),
+            ("tcp/80=[fd00::5", "has '[fd00::5', which is no IP address"),
+            (
+                "tcp/80=[fd00::5]8080",
+                "has '[fd00::5]8080', which is no IP address",
+            ),
+            (
+                "tcp/80-82=10.0.0.5:1-2",
+                "has '1-2', which has 2 ports, but 3 are forwarded",
+            ),
+            (
+                "tcp/80=10.0.0.5:1-2",
+                "has '1-2', which has 2 ports, but 1 are forwarded",
+            ),
+        ];
+        for (word, reason) in table {
+            let error = word.parse::<Request>().unwrap_err().to_string();
+            assert!(error.starts_with(reason), "{word}: {error}");
+        }
+    }
+
+    fn any_ports() -> impl Strategy<Value = PortRange> {
+        (1u16.., 1u16..).prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b)).parse().unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(word in "\\PC*") {
+            let _ = word.parse::<Request>();
+        }
+
+        #[test]
+        fn nothing_like_a_forward_panics(word in "(tcp|udp|x)?/?[0-9-]{0,7}=?[\\[\\]0-9a-f:.,%-]{0,24}") {
+            let _ = word.parse::<Request>();
+        }
+
+        #[test]
+        fn what_is_printed_parses_back(
+            ports in any_ports(),
+            address in prop_oneof![
+                any::<[u8; 4]>().prop_map(IpAddr::from),
+                any::<[u8; 16]>().prop_map(IpAddr::from),
+            ].prop_filter("unicast", |address| unicast(&address.to_string()).is_ok()),
+        ) {
+            let forward = Forward {
+                family: Family::of(address),
+                protocol: Protocol::Sctp,
+                ports,
+                destinations: vec![Destination { address, ports }],
+            };
+            let (back, duplicates) = forward.to_string().parse::<Request>().unwrap().by_family();
+            prop_assert_eq!(back, vec![forward]);
+            prop_assert!(duplicates.is_empty());
+        }
+    }
+}

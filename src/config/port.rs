@@ -1,0 +1,167 @@
+//! Ports and ranges of ports.
+
+use std::{fmt, str::FromStr};
+use thiserror::Error;
+
+/// One port or a range of ports, first and last included; never 0, never reversed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+/// Why a word is no port or range of ports.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PortError {
+    /// Something other than digits and one hyphen.
+    #[error("is no port: use a number from 1 to 65535, or a range such as 8000-8100")]
+    NotAPort,
+    /// 0, or more than 65535.
+    #[error("is out of range: ports go from 1 to 65535")]
+    OutOfRange,
+    /// The end before the start.
+    #[error("is reversed: write the lower port first, as in {last}-{first}")]
+    Reversed {
+        /// the port before the hyphen
+        first: u16,
+        /// the port behind it
+        last: u16,
+    },
+}
+
+impl PortRange {
+    /// The lowest port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port.
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
+    /// How many ports: 1 to 65535.
+    pub fn count(self) -> u16 {
+        self.last - self.first + 1
+    }
+
+    /// Whether it is just one port.
+    pub fn is_single(self) -> bool {
+        self.first == self.last
+    }
+
+    /// The fewest ranges that hold the same ports, in order.
+    pub fn merge(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
+        ranges.sort();
+        let mut merged: Vec<PortRange> = Vec::new();
+        for range in ranges {
+            match merged.last_mut() {
+                Some(before) if range.first <= before.last.saturating_add(1) => {
+                    before.last = before.last.max(range.last);
+                }
+                _ => merged.push(range),
+            }
+        }
+        merged
+    }
+
+    /// Whether the two share a port.
+    pub fn overlaps(self, other: PortRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl From<u16> for PortRange {
+    /// A single port, as found in a packet or an element of a set.
+    fn from(port: u16) -> Self {
+        PortRange {
+            first: port,
+            last: port,
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_single() {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = PortError;
+
+    /// Takes `80` or `8000-8100`.
+    fn from_str(word: &str) -> Result<Self, PortError> {
+        let (first, last) = match word.split_once('-') {
+            Some((first, last)) => (port(first)?, port(last)?),
+            None => (port(word)?, port(word)?),
+        };
+        if first > last {
+            return Err(PortError::Reversed { first, last });
+        }
+        Ok(PortRange { first, last })
+    }
+}
+
+fn port(digits: &str) -> Result<u16, PortError> {
+    // u16's own parser would take a sign.
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(PortError::NotAPort);
+    }
+    match digits.parse() {
+        Ok(0) | Err(_) => Err(PortError::OutOfRange),
+        Ok(port) => Ok(port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_no_port() {
+        for word in ["", "80a", "-", "80-", "-80", "+80", "1-2-3", " 80", "٣"] {
+            assert_eq!(
+                word.parse::<PortRange>(),
+                Err(PortError::NotAPort),
+                "{word}"
+            );
+        }
+        for word in ["0", "65536", "0-5", "1-65536", "99999999999999999999"] {
+            assert_eq!(
+                word.parse::<PortRange>(),
+                Err(PortError::OutOfRange),
+                "{word}"
+            );
+        }
+        assert_eq!(
+            "90-80".parse::<PortRange>(),
+            Err(PortError::Reversed {
+                first: 90,
+                last: 80
+            })
+        );
+    }
+
+    #[test]
+    fn merging_keeps_the_ports() {
+        let ranges = ["90", "80-85", "86-88", "82", "65535", "100-200", "150-160"];
+        let merged = PortRange::merge(ranges.map(|range| range.parse().unwrap()).to_vec());
+        let printed: Vec<String> = merged.iter().map(PortRange::to_string).collect();
+        assert_eq!(printed, ["80-88", "90", "100-200", "65535"]);
+    }
+
+    #[test]
+    fn counts_and_overlaps() {
+        let all: PortRange = "1-65535".parse().unwrap();
+        assert_eq!(all.count(), 65535);
+        let range: PortRange = "80-90".parse().unwrap();
+        assert!(range.overlaps(90.into()) && range.overlaps("90-95".parse().unwrap()));
+        assert!(!range.overlaps(91.into()) && !range.overlaps(79.into()));
+        assert_eq!("80-80".parse(), Ok(PortRange::from(80)));
+    }
+}

@@ -1,0 +1,99 @@
+//! Protocols and address families.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+use thiserror::Error;
+
+/// A transport protocol whose header starts with source and destination port, so that `th dport`
+/// finds the port in each of them (RFC 9293, RFC 768, RFC 9260).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP
+    Sctp,
+}
+
+impl Protocol {
+    /// The number in the IP header (IANA protocol numbers).
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        })
+    }
+}
+
+/// A word that names no protocol.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("is no protocol: use tcp, udp or sctp")]
+pub struct ProtocolError;
+
+impl FromStr for Protocol {
+    type Err = ProtocolError;
+
+    /// Takes `tcp`, `udp` or `sctp` in any case: Kubernetes writes them upper-case.
+    fn from_str(word: &str) -> Result<Self, ProtocolError> {
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.to_string().eq_ignore_ascii_case(word))
+            .ok_or(ProtocolError)
+    }
+}
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4
+    Ipv4,
+    /// IPv6
+    Ipv6,
+}
+
+impl Family {
+    /// Both, in the order in which everything is listed.
+    pub const ALL: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Family::Ipv4,
+            IpAddr::V6(_) => Family::Ipv6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Ipv4 => "IPv4",
+            Family::Ipv6 => "IPv6",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_in_any_case() {
+        assert_eq!("TCP".parse(), Ok(Protocol::Tcp));
+        assert_eq!("uDp".parse(), Ok(Protocol::Udp));
+        assert_eq!("sctp".parse(), Ok(Protocol::Sctp));
+        assert_eq!("icmp".parse::<Protocol>(), Err(ProtocolError));
+        assert_eq!("".parse::<Protocol>(), Err(ProtocolError));
+    }
+}

@@ -1,0 +1,179 @@
+//! Who may connect.
+
+use super::protocol::Family;
+use ipnet::IpNet;
+use std::net::IpAddr;
+use thiserror::Error;
+
+/// The sources of one family that may connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allowed {
+    /// Every address: no range was given at all, or 0.0.0.0/0 or ::/0 is among them.
+    Everyone,
+    /// No address: ranges were given, but none of this family.
+    Nobody,
+    /// These ranges: sorted, disjoint, at least one.
+    Ranges(Vec<IpNet>),
+}
+
+/// The sources that may connect, family by family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    ipv4: Allowed,
+    ipv6: Allowed,
+}
+
+impl Sources {
+    /// Everyone when there is no range; otherwise what the ranges cover, and a family without any
+    /// range is denied whole. Overlapping, adjoining and duplicate ranges are merged.
+    pub fn new(ranges: &[IpNet]) -> Self {
+        if ranges.is_empty() {
+            return Sources {
+                ipv4: Allowed::Everyone,
+                ipv6: Allowed::Everyone,
+            };
+        }
+        let allowed = |family| {
+            let ranges: Vec<IpNet> = IpNet::aggregate(&ranges.to_vec())
+                .into_iter()
+                .filter(|range| Family::of(range.addr()) == family)
+                .collect();
+            if ranges.is_empty() {
+                Allowed::Nobody
+            } else if ranges.iter().any(|range| range.prefix_len() == 0) {
+                Allowed::Everyone
+            } else {
+                Allowed::Ranges(ranges)
+            }
+        };
+        Sources {
+            ipv4: allowed(Family::Ipv4),
+            ipv6: allowed(Family::Ipv6),
+        }
+    }
+
+    /// The sources of this family that may connect.
+    pub fn of(&self, family: Family) -> &Allowed {
+        match family {
+            Family::Ipv4 => &self.ipv4,
+            Family::Ipv6 => &self.ipv6,
+        }
+    }
+}
+
+/// Why a word is no range of sources.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SourceError {
+    /// Neither a CIDR nor an address.
+    #[error("is no range of addresses: use a CIDR such as 10.0.0.0/8 or fd00::/8, or one address")]
+    NotARange,
+    /// `10.0.0.0/33`
+    #[error("has no valid prefix length: use 0 to 32 for IPv4, 0 to 128 for IPv6")]
+    PrefixLength,
+    /// `fe80::1%eth0`
+    #[error(
+        "has a scope: a source is matched by its address alone, so leave the part from % on out"
+    )]
+    Scoped,
+    /// `::ffff:10.0.0.0/104`
+    #[error("is an IPv4-mapped IPv6 range: write it as an IPv4 range")]
+    Mapped,
+}
+
+/// Reads a CIDR, or an address as the range that holds just it. Host bits may be set; they are
+/// kept, so that the caller can say that they count for nothing.
+pub fn range(word: &str) -> Result<IpNet, SourceError> {
+    let (address, prefix_length) = match word.split_once('/') {
+        Some((address, prefix_length)) => (address, Some(prefix_length)),
+        None => (word, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| match address.contains('%') {
+        true => SourceError::Scoped,
+        false => SourceError::NotARange,
+    })?;
+    if matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some()) {
+        return Err(SourceError::Mapped);
+    }
+    match prefix_length {
+        None => Ok(IpNet::from(address)),
+        Some(digits) => digits
+            .parse()
+            .ok()
+            .filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|length| IpNet::new(address, length).ok())
+            .ok_or(SourceError::PrefixLength),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(words: &[&str]) -> Sources {
+        Sources::new(
+            &words
+                .iter()
+                .map(|word| range(word).unwrap())
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    fn ranges(words: &[&str]) -> Allowed {
+        Allowed::Ranges(words.iter().map(|word| word.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn no_range_allows_everyone() {
+        let sources = sources(&[]);
+        for family in Family::ALL {
+            assert_eq!(sources.of(family), &Allowed::Everyone);
+        }
+    }
+
+    #[test]
+    fn overlaps_duplicates_and_host_bits_are_merged() {
+        let sources = sources(&[
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "10.0.0.0/8",
+            "192.0.2.1",
+            "fd00::1/8",
+        ]);
+        assert_eq!(
+            sources.of(Family::Ipv4),
+            &ranges(&["10.0.0.0/8", "192.0.2.1/32"])
+        );
+        assert_eq!(sources.of(Family::Ipv6), &ranges(&["fd00::/8"]));
+    }
+
+    #[test]
+    fn a_family_without_a_range_is_denied_and_slash_0_is_everyone() {
+        let sources = sources(&["0.0.0.0/0", "10.0.0.0/8"]);
+        assert_eq!(sources.of(Family::Ipv4), &Allowed::Everyone);
+        assert_eq!(sources.of(Family::Ipv6), &Allowed::Nobody);
+    }
+
+    #[test]
+    fn two_halves_of_everything_are_everyone() {
+        let sources = sources(&["0.0.0.0/1", "128.0.0.0/1"]);
+        assert_eq!(sources.of(Family::Ipv4), &Allowed::Everyone);
+    }
+
+    #[test]
+    fn each_kind_of_wrong_range_has_its_reason() {
+        for word in ["", "all", "10.0.0/8", "/8", "[::]/0"] {
+            assert_eq!(range(word), Err(SourceError::NotARange), "{word}");
+        }
+        for word in [
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+        ] {
+            assert_eq!(range(word), Err(SourceError::PrefixLength), "{word}");
+        }
+        assert_eq!(range("fe80::1%eth0/64"), Err(SourceError::Scoped));
+        assert_eq!(range("::ffff:10.0.0.0/104"), Err(SourceError::Mapped));
+    }
+}

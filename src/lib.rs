@@ -1,0 +1,30 @@
+//! nodefwd forwards ports of a Linux network namespace to other hosts, in the kernel.
+//!
+//! Data goes one way:
+//!
+//! ```text
+//! arguments and environment   cli
+//!           |
+//!        Config               config     parse, don't validate
+//!           |
+//!        Ruleset              ruleset    plain data; prints itself as nft syntax
+//!           |
+//!     netlink messages        netfilter  the only unsafe code
+//!           |
+//!         kernel
+//! ```
+//!
+//! [`instance`] drives it: is forwarding on ([`sysctl`]), install, wait for a signal, remove.
+
+#![deny(missing_docs)]
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod instance;
+pub mod logging;
+#[allow(unsafe_code)]
+pub mod netfilter;
+pub mod ruleset;
+mod signals;
+pub mod sysctl;

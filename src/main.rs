@@ -1,0 +1,61 @@
+//! Arguments to command to exit status.
+
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use nodefwd::cli::{Cli, Command};
+use nodefwd::config::{Config, ConfigError};
+use nodefwd::instance::{self, InstanceError};
+use nodefwd::{logging, ruleset::Ruleset};
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+enum MainError {
+    #[error(transparent)]
+    Input(#[from] ConfigError),
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    #[error("cannot write to standard output")]
+    Output(#[from] io::Error),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(&cli.verbosity);
+    match run(cli.command.unwrap_or(Command::Run(cli.options))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{}", with_causes(&error));
+            match error {
+                MainError::Input(_) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), MainError> {
+    match command {
+        Command::Run(options) => instance::run(Config::new(&options)?)?,
+        Command::Render(options) => {
+            let ruleset = Ruleset::new(&Config::new(&options)?);
+            write!(io::stdout().lock(), "{ruleset}")?;
+        }
+    }
+    Ok(())
+}
+
+/// The error and what caused it, on one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,512 @@
+//! Ruleset → one transaction of netlink messages.
+
+use super::batch::{Batch, Step, Transaction};
+use super::expression::{self, Expression, REG_1, REG_2, SetReference, register_after};
+use super::set::{
+    Data, ELEMENTS_PER_MESSAGE, ElementData, ElementsMessage, NFT_SET_CONCAT, NftSet,
+    SetDescription, SetMessage,
+};
+use super::table::TableMessage;
+use crate::config::{Balance, Family};
+use crate::ruleset::{
+    Dnat, Element, Field, FieldType, Hook, Ruleset, SOURCE_HASH_SEED, Set, Statement,
+};
+use ipnet::IpNet;
+use nftnl::nftnl_sys::{self as sys, libc};
+use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
+use std::ffi::CString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// nft's numbers of its data types (enum datatypes in nftables' datatype.h): the kernel keeps them
+/// for nft, which shows elements by them.
+const TYPE_INTEGER: u32 = 4;
+const TYPE_IPV4_ADDR: u32 = 7;
+const TYPE_IPV6_ADDR: u32 = 8;
+const TYPE_INET_PROTO: u32 = 12;
+const TYPE_INET_SERVICE: u32 = 13;
+/// The type of a concatenation has six bits for each field.
+const TYPE_BITS: u32 = 6;
+
+/// The messages that make the whole ruleset, in one transaction.
+pub fn install(ruleset: &Ruleset, owner: bool, generation: Option<u32>) -> Transaction {
+    let name = c_string(&ruleset.table);
+    let mut encoder = Encoder {
+        batch: Batch::new(generation),
+        table: Table::new(&name, ProtoFamily::Inet),
+        name,
+        next_set: ruleset.sets.len() as u32 + 1,
+    };
+    let table = TableMessage::new(&encoder.name, owner);
+    encoder.batch.add(Step::Table, &table, MsgType::Add);
+    encoder.chains(ruleset);
+    encoder.sets(ruleset);
+    encoder.rules(ruleset);
+    encoder.batch.finish()
+}
+
+struct Encoder {
+    batch: Batch,
+    table: Table,
+    name: CString,
+    /// The number that the next anonymous set gets; named ones have those of their places.
+    next_set: u32,
+}
+
+impl Encoder {
+    fn chains(&mut self, ruleset: &Ruleset) {
+        for (index, chain) in ruleset.chains.iter().enumerate() {
+            let mut message = Chain::new(c_string(&chain.name), &self.table);
+            if let Some(hook) = chain.hook {
+                let (hook, priority) = match hook {
+                    Hook::Prerouting => (nftnl::Hook::PreRouting, libc::NF_IP_PRI_NAT_DST),
+                    Hook::Output => (nftnl::Hook::Out, libc::NF_IP_PRI_NAT_DST),
+                    Hook::Postrouting => (nftnl::Hook::PostRouting, libc::NF_IP_PRI_NAT_SRC),
+                };
+                message.set_type(ChainType::Nat);
+                message.set_hook(hook, priority);
+                message.set_policy(Policy::Accept);
+            }
+            self.batch.add(Step::Chain(index), &message, MsgType::Add);
+        }
+    }
+
+    fn sets(&mut self, ruleset: &Ruleset) {
+        for (index, set) in ruleset.sets.iter().enumerate() {
+            let name = c_string(&set.name);
+            let types: Vec<(u32, u8)> = set.key.iter().map(|field| field_type(*field)).collect();
+            let fields: Vec<u8> = types.iter().map(|(_, length)| *length).collect();
+            let mut flags = 0;
+            if set.interval {
+                flags |= libc::NFT_SET_INTERVAL as u32;
+                if set.key.len() > 1 {
+                    flags |= NFT_SET_CONCAT;
+                }
+            }
+            if set.verdicts {
+                flags |= libc::NFT_SET_MAP as u32;
+            }
+            let description = SetDescription {
+                table: &self.name,
+                name: &name,
+                id: index as u32 + 1,
+                flags,
+                key_type: concatenated(types.iter().map(|(number, _)| *number)),
+                key_fields: &fields,
+                data: set
+                    .verdicts
+                    .then_some((libc::NFT_DATA_VERDICT, VERDICT_LENGTH)),
+                size: None,
+            };
+            let message = NftSet::new(&description);
+            self.batch
+                .add(Step::Set(index), &SetMessage(&message), MsgType::Add);
+            let elements = set_elements(set);
+            for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
+                let message = NftSet::elements(&description, chunk);
+                self.batch.add(
+                    Step::Elements(index),
+                    &ElementsMessage(&message),
+                    MsgType::Add,
+                );
+            }
+        }
+    }
+
+    fn rules(&mut self, ruleset: &Ruleset) {
+        for (chain_index, chain) in ruleset.chains.iter().enumerate() {
+            for (rule_index, rule) in chain.rules.iter().enumerate() {
+                let step = Step::Rule(chain_index, rule_index);
+                let mut expressions = Vec::new();
+                for statement in rule {
+                    self.statement(ruleset, step, statement, &mut expressions);
+                }
+                let chain = Chain::new(c_string(&chain.name), &self.table);
+                let mut message = Rule::new(&chain);
+                for expression in &expressions {
+                    message.add_expr(expression);
+                }
+                self.batch.add(step, &message, MsgType::Add);
+            }
+        }
+    }
+
+    fn statement(
+        &mut self,
+        ruleset: &Ruleset,
+        step: Step,
+        statement: &Statement,
+        out: &mut Vec<Expression>,
+    ) {
+        match statement {
+            Statement::Family(family) => out.extend(is_family(*family)),
+            Statement::Protocol(protocol) => {
+                out.push(expression::meta(libc::NFT_META_L4PROTO, REG_1));
+                out.push(expression::equal(&[protocol.number()]));
+            }
+            Statement::LocalDestination => {
+                out.push(expression::destination_type());
+                out.push(expression::equal(&u32::from(libc::RTN_LOCAL).to_ne_bytes()));
+            }
+            Statement::LoopbackDestination(Family::Ipv4) => {
+                out.extend(is_family(Family::Ipv4));
+                let first_byte =
+                    expression::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 16, 1, REG_1);
+                out.extend([first_byte, expression::equal(&[127])]);
+            }
+            Statement::LoopbackDestination(Family::Ipv6) => {
+                out.extend(is_family(Family::Ipv6));
+                out.push(destination(Family::Ipv6));
+                out.push(expression::equal(&Ipv6Addr::LOCALHOST.octets()));
+            }
+            Statement::DestinationIn(family, set) => {
+                out.extend(is_family(*family));
+                out.push(destination(*family));
+                with_set(ruleset, set, |set| out.push(expression::lookup(set)));
+            }
+            Statement::SourceNotIn(family, set) => {
+                out.extend(is_family(*family));
+                out.push(source(*family, REG_1));
+                with_set(ruleset, set, |set| out.push(expression::lookup_not(set)));
+            }
+            Statement::SourceAmong(family, addresses) => {
+                out.extend(is_family(*family));
+                out.push(source(*family, REG_1));
+                out.push(match addresses[..] {
+                    [address] => expression::equal(&octets(address)),
+                    _ => expression::lookup(SetReference {
+                        name: ANONYMOUS_SET,
+                        id: self.anonymous_addresses(step, *family, addresses),
+                    }),
+                });
+            }
+            Statement::Dispatch(map) => {
+                out.extend(service(0));
+                with_set(ruleset, map, |map| {
+                    out.push(expression::lookup_map(map, expression::VERDICT))
+                });
+            }
+            Statement::Choose(family, balance, chains) => {
+                let id = self.anonymous_verdicts(step, chains);
+                out.extend(choose(*family, *balance, chains.len() as u32));
+                let map = SetReference {
+                    name: ANONYMOUS_MAP,
+                    id,
+                };
+                out.push(expression::lookup_map(map, expression::VERDICT));
+            }
+            Statement::Translated => {
+                out.push(expression::conntrack_status());
+                out.push(expression::mask(IPS_DST_NAT));
+                out.push(expression::not_equal(&0u32.to_ne_bytes()));
+            }
+            Statement::TargetIn(family, set) => {
+                out.extend(is_family(*family));
+                out.push(destination(*family));
+                out.extend(service(address_length(*family)));
+                with_set(ruleset, set, |set| out.push(expression::lookup(set)));
+            }
+            Statement::Counter => out.push(expression::counter()),
+            Statement::Drop => out.push(expression::verdict(libc::NF_DROP)),
+            Statement::Return => out.push(expression::verdict(libc::NFT_RETURN)),
+            Statement::Dnat(to) => self.dnat(step, *to, out),
+            Statement::Masquerade => out.push(expression::masquerade_fully_random()),
+        }
+    }
+
+    fn dnat(&mut self, step: Step, to: Dnat, out: &mut Vec<Expression>) {
+        let family = to.family();
+        let nfproto = i32::from(nfproto(family));
+        match to {
+            Dnat::SamePort(address) => {
+                out.push(expression::immediate(&octets(address), REG_1));
+                out.push(expression::destination_nat(nfproto, None));
+            }
+            Dnat::Port(address, port) => {
+                out.push(expression::immediate(&octets(address), REG_1));
+                out.push(expression::immediate(&port.to_be_bytes(), REG_2));
+                out.push(expression::destination_nat(nfproto, Some(REG_2)));
+            }
+            Dnat::PortByPort { address, from, to } => {
+                let ports = (from.first()..=from.last()).zip(to.first()..=to.last());
+                let elements = ports.map(|(from, to)| ElementData {
+                    key: from.to_be_bytes().to_vec(),
+                    key_end: None,
+                    interval_end: false,
+                    data: Some(Data::Bytes(
+                        [octets(address), padded(&to.to_be_bytes())].concat(),
+                    )),
+                });
+                let (address_type, length) = field_type(FieldType::address(family));
+                let data = (
+                    concatenated([address_type, TYPE_INET_SERVICE].into_iter()),
+                    u32::from(length) + 4,
+                );
+                let id = self.anonymous(step, TYPE_INET_SERVICE, 2, Some(data), elements.collect());
+                out.push(destination_port(REG_1));
+                out.push(expression::lookup_map(
+                    SetReference {
+                        name: ANONYMOUS_MAP,
+                        id,
+                    },
+                    REG_1,
+                ));
+                let port_register = register_after(address_length(family));
+                out.push(expression::destination_nat(nfproto, Some(port_register)));
+            }
+        }
+    }
+
+    fn anonymous_addresses(&mut self, step: Step, family: Family, addresses: &[IpAddr]) -> u32 {
+        let (number, length) = field_type(FieldType::address(family));
+        let elements = addresses.iter().map(|address| ElementData {
+            key: octets(*address),
+            key_end: None,
+            interval_end: false,
+            data: None,
+        });
+        self.anonymous(step, number, length, None, elements.collect())
+    }
+
+    fn anonymous_verdicts(&mut self, step: Step, chains: &[String]) -> u32 {
+        let elements = (0u32..).zip(chains).map(|(index, chain)| ElementData {
+            key: index.to_ne_bytes().to_vec(),
+            key_end: None,
+            interval_end: false,
+            data: Some(Data::Goto(c_string(chain))),
+        });
+        let data = (libc::NFT_DATA_VERDICT, VERDICT_LENGTH);
+        self.anonymous(step, TYPE_INTEGER, 4, Some(data), elements.collect())
+    }
+
+    /// Adds a set or map that belongs to one rule; gives its number in the transaction.
+    fn anonymous(
+        &mut self,
+        step: Step,
+        key_type: u32,
+        key_length: u8,
+        data: Option<(u32, u32)>,
+        elements: Vec<ElementData>,
+    ) -> u32 {
+        let id = self.next_set;
+        self.next_set += 1;
+        let mut flags = (libc::NFT_SET_ANONYMOUS | libc::NFT_SET_CONSTANT) as u32;
+        if data.is_some() {
+            flags |= libc::NFT_SET_MAP as u32;
+        }
+        let description = SetDescription {
+            table: &self.name,
+            name: if data.is_some() {
+                ANONYMOUS_MAP
+            } else {
+                ANONYMOUS_SET
+            },
+            id,
+            flags,
+            key_type,
+            key_fields: &[key_length],
+            data,
+            size: Some(elements.len() as u32),
+        };
+        let message = NftSet::new(&description);
+        if key_type == TYPE_INTEGER {
+            message.bytes(sys::NFTNL_SET_USERDATA, &HOST_ORDER_KEY);
+        }
+        self.batch.add(step, &SetMessage(&message), MsgType::Add);
+        for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
+            let message = NftSet::elements(&description, chunk);
+            self.batch
+                .add(step, &ElementsMessage(&message), MsgType::Add);
+        }
+        id
+    }
+}
+
+/// The kernel puts a free number in place of `%d`.
+const ANONYMOUS_SET: &std::ffi::CStr = c"__set%d";
+const ANONYMOUS_MAP: &std::ffi::CStr = c"__map%d";
+/// Size of a verdict; the kernel has its own idea and takes none of it.
+const VERDICT_LENGTH: u32 = 16;
+/// linux/netfilter/nf_conntrack_common.h
+const IPS_DST_NAT: u32 = 1 << 5;
+/// A note to nft (NFTNL_UDATA_SET_KEYBYTEORDER in libnftnl's udata.h: type, length, value) that a
+/// key is in host byte order, so that it shows 1 as 1.
+#[cfg(target_endian = "little")]
+const HOST_ORDER_KEY: [u8; 6] = [0, 4, 1, 0, 0, 0];
+#[cfg(target_endian = "big")]
+const HOST_ORDER_KEY: [u8; 6] = [0, 4, 0, 0, 0, 1];
+
+/// A set's elements as the kernel takes them.
+fn set_elements(set: &Set) -> Vec<ElementData> {
+    let data = |element: &Element| {
+        element
+            .goto
+            .as_deref()
+            .map(|chain| Data::Goto(c_string(chain)))
+    };
+    let mut elements = Vec::with_capacity(set.elements.len());
+    for element in &set.elements {
+        if let [Field::Network(network)] = element.key[..] {
+            elements.extend(interval(network));
+            continue;
+        }
+        elements.push(ElementData {
+            key: key(&element.key, first),
+            key_end: set.interval.then(|| key(&element.key, last)),
+            interval_end: false,
+            data: data(element),
+        });
+    }
+    elements
+}
+
+/// A range of addresses: where it starts, and where it is over unless that is behind the last one.
+fn interval(network: IpNet) -> impl Iterator<Item = ElementData> {
+    let behind = match network.broadcast() {
+        IpAddr::V4(last) => u32::from(last)
+            .checked_add(1)
+            .map(|next| IpAddr::V4(Ipv4Addr::from(next))),
+        IpAddr::V6(last) => u128::from(last)
+            .checked_add(1)
+            .map(|next| IpAddr::V6(Ipv6Addr::from(next))),
+    };
+    let element = |address, interval_end| ElementData {
+        key: octets(address),
+        key_end: None,
+        interval_end,
+        data: None,
+    };
+    let start = element(network.network(), false);
+    std::iter::once(start).chain(behind.map(|address| element(address, true)))
+}
+
+fn key(fields: &[Field], side: fn(Field) -> Vec<u8>) -> Vec<u8> {
+    fields
+        .iter()
+        .flat_map(|field| padded(&side(*field)))
+        .collect()
+}
+
+fn first(field: Field) -> Vec<u8> {
+    match field {
+        Field::Network(network) => octets(network.network()),
+        Field::Address(address) => octets(address),
+        Field::Protocol(protocol) => vec![protocol.number()],
+        Field::Ports(ports) => ports.first().to_be_bytes().to_vec(),
+    }
+}
+
+fn last(field: Field) -> Vec<u8> {
+    match field {
+        Field::Network(network) => octets(network.broadcast()),
+        Field::Ports(ports) => ports.last().to_be_bytes().to_vec(),
+        Field::Address(_) | Field::Protocol(_) => first(field),
+    }
+}
+
+/// A field fills registers of 4 bytes.
+fn padded(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// nft's number and the length in bytes of a field.
+fn field_type(field: FieldType) -> (u32, u8) {
+    match field {
+        FieldType::Ipv4Addr => (TYPE_IPV4_ADDR, 4),
+        FieldType::Ipv6Addr => (TYPE_IPV6_ADDR, 16),
+        FieldType::InetProto => (TYPE_INET_PROTO, 1),
+        FieldType::InetService => (TYPE_INET_SERVICE, 2),
+    }
+}
+
+fn concatenated(types: impl Iterator<Item = u32>) -> u32 {
+    types.fold(0, |all, number| all << TYPE_BITS | number)
+}
+
+fn is_family(family: Family) -> [Expression; 2] {
+    [
+        expression::meta(libc::NFT_META_NFPROTO, REG_1),
+        expression::equal(&[nfproto(family)]),
+    ]
+}
+
+/// Loads the source address (RFC 791, RFC 8200).
+fn source(family: Family, register: u32) -> Expression {
+    let (offset, length) = match family {
+        Family::Ipv4 => (12, 4),
+        Family::Ipv6 => (8, 16),
+    };
+    expression::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, register)
+}
+
+/// Loads the destination address (RFC 791, RFC 8200).
+fn destination(family: Family) -> Expression {
+    let (offset, length) = match family {
+        Family::Ipv4 => (16, 4),
+        Family::Ipv6 => (24, 16),
+    };
+    expression::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, REG_1)
+}
+
+/// Loads the destination port, the second field of every header that has ports.
+fn destination_port(register: u32) -> Expression {
+    expression::payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
+}
+
+/// Loads protocol and port, from `offset` bytes behind [`REG_1`] on.
+fn service(offset: usize) -> [Expression; 2] {
+    [
+        expression::meta(libc::NFT_META_L4PROTO, register_after(offset)),
+        destination_port(register_after(offset + 4)),
+    ]
+}
+
+fn choose(family: Family, balance: Balance, count: u32) -> Vec<Expression> {
+    match balance {
+        Balance::Random => vec![expression::number(libc::NFT_NG_RANDOM, count)],
+        Balance::RoundRobin => vec![expression::number(libc::NFT_NG_INCREMENTAL, count)],
+        Balance::Source => {
+            let length = address_length(family) as u32;
+            let mut expressions = Vec::from(is_family(family));
+            expressions.push(source(family, REG_2));
+            expressions.push(expression::hash(length, count, SOURCE_HASH_SEED));
+            expressions
+        }
+    }
+}
+
+fn with_set(ruleset: &Ruleset, name: &str, then: impl FnOnce(SetReference<'_>)) {
+    let place = ruleset.sets.iter().position(|set| set.name == name);
+    let id = place.map_or(0, |place| place as u32 + 1);
+    then(SetReference {
+        name: &c_string(name),
+        id,
+    });
+}
+
+fn address_length(family: Family) -> usize {
+    match family {
+        Family::Ipv4 => 4,
+        Family::Ipv6 => 16,
+    }
+}
+
+fn nfproto(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => libc::NFPROTO_IPV4 as u8,
+        Family::Ipv6 => libc::NFPROTO_IPV6 as u8,
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Names in a ruleset are made of letters, digits, '.', '_' and '-', so there is no NUL in them.
+fn c_string(name: &str) -> CString {
+    CString::new(name).unwrap_or_default()
+}

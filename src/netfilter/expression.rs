@@ -1,0 +1,237 @@
+//! The kernel's expressions: what a statement of a rule is made of.
+//!
+//! nftnl has types for some of them, all tied to the first register; fib, numgen, hash, look-ups
+//! with a destination register and flags of NAT are missing. So all are made here, in one way.
+
+use nftnl::Rule;
+use nftnl::nftnl_sys::{self as sys, libc};
+use std::ffi::{CStr, CString, c_void};
+use std::ptr::NonNull;
+
+/// The first register of 16 bytes (linux/netfilter/nf_tables.h: `NFT_REG_1`).
+pub const REG_1: u32 = libc::NFT_REG_1 as u32;
+/// The second register of 16 bytes.
+pub const REG_2: u32 = libc::NFT_REG_2 as u32;
+/// The register that holds a verdict.
+pub const VERDICT: u32 = libc::NFT_REG_VERDICT as u32;
+
+/// The register that lies `bytes` (a multiple of 4, below 64) behind the start of [`REG_1`]:
+/// registers of 4 bytes lie upon those of 16.
+pub fn register_after(bytes: usize) -> u32 {
+    libc::NFT_REG32_00 as u32 + (bytes / 4) as u32
+}
+
+enum Value {
+    U32(u32),
+    Bytes(Vec<u8>),
+    Text(CString),
+}
+
+/// An expression with its attributes, by libnftnl's names.
+pub struct Expression {
+    name: &'static CStr,
+    attributes: Vec<(u32, Value)>,
+}
+
+impl Expression {
+    fn new(name: &'static CStr) -> Self {
+        Expression {
+            name,
+            attributes: Vec::new(),
+        }
+    }
+
+    fn u32(mut self, attribute: u32, value: u32) -> Self {
+        self.attributes.push((attribute, Value::U32(value)));
+        self
+    }
+
+    fn bytes(mut self, attribute: u32, value: &[u8]) -> Self {
+        self.attributes
+            .push((attribute, Value::Bytes(value.to_vec())));
+        self
+    }
+
+    fn text(mut self, attribute: u32, value: &CStr) -> Self {
+        self.attributes
+            .push((attribute, Value::Text(value.to_owned())));
+        self
+    }
+}
+
+impl nftnl::expr::Expression for Expression {
+    fn to_expr(&self, _rule: &Rule) -> NonNull<sys::nftnl_expr> {
+        // SAFETY: the name is a C string; libnftnl copies it. A null pointer means that there is no
+        // memory or no such expression in libnftnl, and the names here are all in libnftnl 1.2.0.
+        let expr = unsafe { sys::nftnl_expr_alloc(self.name.as_ptr()) };
+        let Some(expr) = NonNull::new(expr) else {
+            std::process::abort()
+        };
+        for (attribute, value) in &self.attributes {
+            let attribute = *attribute as u16;
+            // SAFETY: `expr` was just made. Each attribute is set with the setter of its type, as
+            // src/expr/*.c of libnftnl defines it; data is copied before the call returns.
+            unsafe {
+                match value {
+                    Value::U32(value) => sys::nftnl_expr_set_u32(expr.as_ptr(), attribute, *value),
+                    Value::Bytes(bytes) => {
+                        let data = bytes.as_ptr().cast::<c_void>();
+                        sys::nftnl_expr_set(expr.as_ptr(), attribute, data, bytes.len() as u32);
+                    }
+                    Value::Text(text) => {
+                        sys::nftnl_expr_set_str(expr.as_ptr(), attribute, text.as_ptr());
+                    }
+                }
+            }
+        }
+        expr
+    }
+}
+
+/// Loads a property of the packet, one of `NFT_META_*`.
+pub fn meta(key: i32, register: u32) -> Expression {
+    Expression::new(c"meta")
+        .u32(sys::NFTNL_EXPR_META_KEY, key as u32)
+        .u32(sys::NFTNL_EXPR_META_DREG, register)
+}
+
+/// Loads bytes of a header, one of `NFT_PAYLOAD_*_HEADER`.
+pub fn payload(header: i32, offset: u32, length: u32, register: u32) -> Expression {
+    Expression::new(c"payload")
+        .u32(sys::NFTNL_EXPR_PAYLOAD_DREG, register)
+        .u32(sys::NFTNL_EXPR_PAYLOAD_BASE, header as u32)
+        .u32(sys::NFTNL_EXPR_PAYLOAD_OFFSET, offset)
+        .u32(sys::NFTNL_EXPR_PAYLOAD_LEN, length)
+}
+
+/// Goes on only if the first register holds these bytes.
+pub fn equal(data: &[u8]) -> Expression {
+    compare(libc::NFT_CMP_EQ, data)
+}
+
+/// Goes on only if the first register holds other bytes.
+pub fn not_equal(data: &[u8]) -> Expression {
+    compare(libc::NFT_CMP_NEQ, data)
+}
+
+fn compare(operation: i32, data: &[u8]) -> Expression {
+    Expression::new(c"cmp")
+        .u32(sys::NFTNL_EXPR_CMP_SREG, REG_1)
+        .u32(sys::NFTNL_EXPR_CMP_OP, operation as u32)
+        .bytes(sys::NFTNL_EXPR_CMP_DATA, data)
+}
+
+/// Keeps the bits of `mask` (host byte order) in the first register.
+pub fn mask(mask: u32) -> Expression {
+    Expression::new(c"bitwise")
+        .u32(sys::NFTNL_EXPR_BITWISE_SREG, REG_1)
+        .u32(sys::NFTNL_EXPR_BITWISE_DREG, REG_1)
+        .u32(sys::NFTNL_EXPR_BITWISE_LEN, 4)
+        .bytes(sys::NFTNL_EXPR_BITWISE_MASK, &mask.to_ne_bytes())
+        .bytes(sys::NFTNL_EXPR_BITWISE_XOR, &0u32.to_ne_bytes())
+}
+
+/// Loads the status bits of the packet's connection, `IPS_*` of nf_conntrack_common.h.
+pub fn conntrack_status() -> Expression {
+    Expression::new(c"ct")
+        .u32(sys::NFTNL_EXPR_CT_KEY, libc::NFT_CT_STATUS as u32)
+        .u32(sys::NFTNL_EXPR_CT_DREG, REG_1)
+}
+
+/// Loads the type of the packet's destination address, `RTN_*` of linux/rtnetlink.h.
+pub fn destination_type() -> Expression {
+    // linux/netfilter/nf_tables.h: NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR
+    const RESULT_ADDRESS_TYPE: u32 = 3;
+    const OF_DESTINATION: u32 = 1 << 1;
+    Expression::new(c"fib")
+        .u32(sys::NFTNL_EXPR_FIB_DREG, REG_1)
+        .u32(sys::NFTNL_EXPR_FIB_RESULT, RESULT_ADDRESS_TYPE)
+        .u32(sys::NFTNL_EXPR_FIB_FLAGS, OF_DESTINATION)
+}
+
+/// Loads a number below `modulus` into the first register, one of `NFT_NG_*`.
+pub fn number(generator: i32, modulus: u32) -> Expression {
+    Expression::new(c"numgen")
+        .u32(sys::NFTNL_EXPR_NG_DREG, REG_1)
+        .u32(sys::NFTNL_EXPR_NG_TYPE, generator as u32)
+        .u32(sys::NFTNL_EXPR_NG_MODULUS, modulus)
+}
+
+/// Loads a hash below `modulus` of the first `length` bytes at [`REG_2`] into the first register.
+pub fn hash(length: u32, modulus: u32, seed: u32) -> Expression {
+    // linux/netfilter/nf_tables.h: NFT_HASH_JENKINS
+    const JENKINS: u32 = 0;
+    Expression::new(c"hash")
+        .u32(sys::NFTNL_EXPR_HASH_SREG, REG_2)
+        .u32(sys::NFTNL_EXPR_HASH_DREG, REG_1)
+        .u32(sys::NFTNL_EXPR_HASH_LEN, length)
+        .u32(sys::NFTNL_EXPR_HASH_MODULUS, modulus)
+        .u32(sys::NFTNL_EXPR_HASH_SEED, seed)
+        .u32(sys::NFTNL_EXPR_HASH_TYPE, JENKINS)
+}
+
+/// A set that a look-up asks: by name, and by its number in the transaction, which alone is known
+/// of an anonymous one.
+pub struct SetReference<'a> {
+    /// its name
+    pub name: &'a CStr,
+    /// its number in the transaction
+    pub id: u32,
+}
+
+/// Goes on only if the key at [`REG_1`] is in the set.
+pub fn lookup(set: SetReference<'_>) -> Expression {
+    Expression::new(c"lookup")
+        .u32(sys::NFTNL_EXPR_LOOKUP_SREG, REG_1)
+        .text(sys::NFTNL_EXPR_LOOKUP_SET, set.name)
+        .u32(sys::NFTNL_EXPR_LOOKUP_SET_ID, set.id)
+}
+
+/// Goes on only if the key at [`REG_1`] is not in the set.
+pub fn lookup_not(set: SetReference<'_>) -> Expression {
+    // linux/netfilter/nf_tables.h: NFT_LOOKUP_F_INV
+    lookup(set).u32(sys::NFTNL_EXPR_LOOKUP_FLAGS, 1)
+}
+
+/// Loads what the map has for the key at [`REG_1`]; goes on only if it has something.
+pub fn lookup_map(map: SetReference<'_>, register: u32) -> Expression {
+    lookup(map).u32(sys::NFTNL_EXPR_LOOKUP_DREG, register)
+}
+
+/// Loads these bytes.
+pub fn immediate(data: &[u8], register: u32) -> Expression {
+    Expression::new(c"immediate")
+        .u32(sys::NFTNL_EXPR_IMM_DREG, register)
+        .bytes(sys::NFTNL_EXPR_IMM_DATA, data)
+}
+
+/// Ends the rule with a verdict, `NF_*` or `NFT_*`.
+pub fn verdict(code: i32) -> Expression {
+    Expression::new(c"immediate")
+        .u32(sys::NFTNL_EXPR_IMM_DREG, VERDICT)
+        .u32(sys::NFTNL_EXPR_IMM_VERDICT, code as u32)
+}
+
+/// Counts packets and bytes.
+pub fn counter() -> Expression {
+    Expression::new(c"counter")
+}
+
+/// Translates the destination to the address at [`REG_1`] and the port in `port_register`.
+/// `family` is one of `NFPROTO_*`.
+pub fn destination_nat(family: i32, port_register: Option<u32>) -> Expression {
+    let nat = Expression::new(c"nat")
+        .u32(sys::NFTNL_EXPR_NAT_TYPE, libc::NFT_NAT_DNAT as u32)
+        .u32(sys::NFTNL_EXPR_NAT_FAMILY, family as u32)
+        .u32(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, REG_1);
+    match port_register {
+        Some(register) => nat.u32(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, register),
+        None => nat,
+    }
+}
+
+/// Gives the packet this host's address and a random source port.
+pub fn masquerade_fully_random() -> Expression {
+    // linux/netfilter/nf_nat.h: NF_NAT_RANGE_PROTO_RANDOM_FULLY
+    Expression::new(c"masq").u32(sys::NFTNL_EXPR_MASQ_FLAGS, 1 << 4)
+}

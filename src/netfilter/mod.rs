@@ -1,0 +1,226 @@
+//! The kernel's side: netlink, and the only unsafe code of the program.
+//!
+//! A [`Connection`] installs a [`Ruleset`] in one transaction and removes it. Below it, `encode`
+//! turns the ruleset into messages (`expression`, `set`, `table`), `batch` puts them together,
+//! `socket` sends them and reads the answers, and `message` takes those apart.
+
+mod batch;
+mod encode;
+mod expression;
+mod message;
+mod set;
+mod socket;
+mod table;
+
+pub use table::TableInfo;
+
+use crate::ruleset::Ruleset;
+use batch::{Batch, Step, Transaction};
+use message::Attributes;
+use nftnl::MsgType;
+use nix::errno::Errno;
+use socket::{Failure, Refusal, Socket};
+use std::ffi::CString;
+use std::io;
+use table::TableMessage;
+use thiserror::Error;
+
+/// A connection to nf_tables of this network namespace. A ruleset that it installs belongs to it,
+/// and is gone at the latest when it is dropped or its process ends.
+pub struct Connection {
+    socket: Socket,
+}
+
+/// Why the kernel did not do what it was told.
+#[derive(Debug, Error)]
+pub enum NetfilterError {
+    /// No socket, or it broke.
+    #[error("cannot talk to nf_tables over netlink")]
+    Socket(#[source] io::Error),
+    /// EPERM
+    #[error(
+        "not permitted to change nftables: CAP_NET_ADMIN is missing; run as root, or grant it: in a container with --cap-add=NET_ADMIN (Kubernetes: securityContext.capabilities.add: [NET_ADMIN]), in a systemd unit with AmbientCapabilities=CAP_NET_ADMIN"
+    )]
+    NotPermitted,
+    /// No nf_tables at all.
+    #[error(
+        "this kernel has no nf_tables: load the module with modprobe nf_tables, or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET (Linux 5.6 or later)"
+    )]
+    NoNftables,
+    /// An expression is missing.
+    #[error(
+        "this kernel lacks the nftables expression '{expression}', which {step} needs: load the module with modprobe nft_{expression}, or use a kernel that has it"
+    )]
+    MissingExpression {
+        /// its name
+        expression: String,
+        /// what it is needed for
+        step: String,
+    },
+    /// A table of this name is there already.
+    #[error("table inet {table} is already there, {whose}")]
+    TableExists {
+        /// its name
+        table: String,
+        /// who has it, and what to do
+        whose: String,
+    },
+    /// Something else.
+    #[error("the kernel refused to {step}")]
+    Refused {
+        /// what it was told
+        step: String,
+        /// what it said
+        #[source]
+        errno: Errno,
+    },
+    /// The kernel did not answer.
+    #[error("the kernel did not say whether it did what it was told")]
+    NoAnswer,
+}
+
+impl Connection {
+    /// Connects. Needs no privileges.
+    pub fn open() -> Result<Self, NetfilterError> {
+        let socket = Socket::open().map_err(NetfilterError::Socket)?;
+        Ok(Connection { socket })
+    }
+
+    /// Installs the ruleset, all of it or nothing. A table of its name must not be there.
+    pub fn install(&self, ruleset: &Ruleset) -> Result<(), NetfilterError> {
+        let transaction = encode::install(ruleset, true, None);
+        match self.transact(&transaction) {
+            Ok(()) => Ok(()),
+            Err(Failure::Refused(refusal)) => Err(self.explain(ruleset, &transaction, refusal)),
+            Err(failure) => Err(plain(failure)),
+        }
+    }
+
+    /// Removes a table with all that is in it.
+    pub fn remove(&self, table: &str) -> Result<(), NetfilterError> {
+        let mut batch = Batch::new(None);
+        let name = CString::new(table).unwrap_or_default();
+        batch.add(Step::Table, &TableMessage::new(&name, false), MsgType::Del);
+        self.transact(&batch.finish())
+            .map_err(|failure| match failure {
+                Failure::Refused(refusal) => NetfilterError::Refused {
+                    step: format!("remove table inet {table}"),
+                    errno: refusal.errno,
+                },
+                failure => plain(failure),
+            })
+    }
+
+    /// The tables of family `inet` that are there.
+    pub fn tables(&self) -> Result<Vec<TableInfo>, NetfilterError> {
+        table::tables(&self.socket).map_err(plain)
+    }
+
+    fn transact(&self, transaction: &Transaction) -> Result<(), Failure> {
+        self.socket
+            .transact(transaction.bytes(), transaction.last_sequence())
+    }
+
+    fn explain(
+        &self,
+        ruleset: &Ruleset,
+        transaction: &Transaction,
+        refusal: Refusal,
+    ) -> NetfilterError {
+        let Some(step) = transaction.step(refusal.sequence) else {
+            return before_the_first_step(refusal);
+        };
+        match (step, refusal.errno) {
+            (_, Errno::EPERM) => NetfilterError::NotPermitted,
+            (Step::Table, Errno::EEXIST) => self.table_exists(&ruleset.table),
+            // No inet family, or a subsystem that is there by name only.
+            (Step::Table, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => NetfilterError::NoNftables,
+            (step, errno) => {
+                let name = || missing_expression(transaction, refusal);
+                let missing = errno == Errno::ENOENT && matches!(step, Step::Rule(..));
+                let step = describe(ruleset, step);
+                match missing.then(name).flatten() {
+                    Some(expression) => NetfilterError::MissingExpression { expression, step },
+                    None => NetfilterError::Refused {
+                        step: format!("make {step}"),
+                        errno,
+                    },
+                }
+            }
+        }
+    }
+
+    fn table_exists(&self, table: &str) -> NetfilterError {
+        let owner = self
+            .tables()
+            .unwrap_or_default()
+            .into_iter()
+            .find(|info| info.name == table);
+        let whose = match owner.and_then(|info| info.owner) {
+            Some(owner) => format!(
+                "owned by process {owner}{}: stop that one first, or give this one another name with NODEFWD_NAME (--name)",
+                process_name(owner)
+            ),
+            None => format!("without an owner: remove it with: nft delete table inet {table}"),
+        };
+        NetfilterError::TableExists {
+            table: table.to_owned(),
+            whose,
+        }
+    }
+}
+
+fn plain(failure: Failure) -> NetfilterError {
+    match failure {
+        Failure::Socket(error) => NetfilterError::Socket(error),
+        Failure::Refused(refusal) => before_the_first_step(refusal),
+        Failure::NoAnswer => NetfilterError::NoAnswer,
+    }
+}
+
+/// A refusal of a batch as such, or of a question.
+fn before_the_first_step(refusal: Refusal) -> NetfilterError {
+    match refusal.errno {
+        Errno::EPERM => NetfilterError::NotPermitted,
+        // net/netfilter/nfnetlink.c: no subsystem of that number.
+        Errno::EOPNOTSUPP | Errno::EINVAL => NetfilterError::NoNftables,
+        errno => NetfilterError::Refused {
+            step: "begin a transaction".into(),
+            errno,
+        },
+    }
+}
+
+/// The name of the expression that the kernel points at: nf_tables_newrule in
+/// net/netfilter/nf_tables_api.c marks the list element whose expression it could not set up.
+fn missing_expression(transaction: &Transaction, refusal: Refusal) -> Option<String> {
+    // linux/netfilter/nf_tables.h: NFTA_LIST_ELEM, NFTA_EXPR_NAME
+    const ELEMENT: u16 = 1;
+    const NAME: u16 = 1;
+    let element = transaction.message_from(refusal.sequence, refusal.offset?)?;
+    let name = Attributes(element).nested(ELEMENT).text(NAME)?;
+    Some(name.to_owned())
+}
+
+fn describe(ruleset: &Ruleset, step: Step) -> String {
+    match step {
+        Step::Table => format!("table inet {}", ruleset.table),
+        Step::Chain(chain) => format!("chain {}", ruleset.chains[chain].name),
+        Step::Set(set) => format!("set {}", ruleset.sets[set].name),
+        Step::Elements(set) => format!("the elements of set {}", ruleset.sets[set].name),
+        Step::Rule(chain, rule) => {
+            let chain = &ruleset.chains[chain];
+            let statements: Vec<String> =
+                chain.rules[rule].iter().map(ToString::to_string).collect();
+            format!("rule '{}' in chain {}", statements.join(" "), chain.name)
+        }
+    }
+}
+
+/// ` (nodefwd)`, if the process can be seen from here.
+fn process_name(process: u32) -> String {
+    match std::fs::read_to_string(format!("/proc/{process}/comm")) {
+        Ok(name) => format!(" ({})", name.trim()),
+        Err(_) => String::new(),
+    }
+}

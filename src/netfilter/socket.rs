@@ -1,0 +1,182 @@
+//! A netlink socket to netfilter.
+//!
+//! The kernel works on a request while it is being sent and has queued its answers when that
+//! returns, so nothing here ever waits: an empty queue is the end of the answers.
+
+use super::message::{Message, Request, messages};
+use mnl::mnl_sys;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// The largest message of a dump: the kernel fills at most 32 KiB (netlink_dump in
+/// net/netlink/af_netlink.c), and an error may carry one message of ours.
+const RECEIVE_BYTES: usize = 1 << 17;
+
+/// An open socket.
+pub struct Socket {
+    socket: mnl::Socket,
+}
+
+/// An answer that says that a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which request.
+    pub sequence: u32,
+    /// Why.
+    pub errno: Errno,
+    /// Where in it lies the attribute that was not liked, if the kernel says.
+    pub offset: Option<usize>,
+}
+
+/// Why no good answer came.
+#[derive(Debug)]
+pub enum Failure {
+    /// The socket failed.
+    Socket(io::Error),
+    /// The kernel refused.
+    Refused(Refusal),
+    /// The kernel said nothing.
+    NoAnswer,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Socket(error)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `socket` is, which outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+}
+
+impl Socket {
+    /// Opens a socket. Needs no privileges.
+    pub fn open() -> io::Result<Self> {
+        let socket = Socket {
+            socket: mnl::Socket::new(mnl::Bus::Netfilter)?,
+        };
+        // Answers to a failed request then name the attribute, and leave the request itself out.
+        // Both are as old as nf_tables' fib (Linux 4.12, 4.2); without them errors say less.
+        socket.enable(libc::NETLINK_EXT_ACK);
+        socket.enable(libc::NETLINK_CAP_ACK);
+        Ok(socket)
+    }
+
+    fn enable(&self, option: i32) {
+        let on: libc::c_int = 1;
+        // SAFETY: the socket is open; the value is an int that lives through the call.
+        unsafe {
+            mnl_sys::mnl_socket_setsockopt(
+                self.socket.as_raw_socket(),
+                option,
+                (&raw const on).cast_mut().cast(),
+                size_of_val(&on) as libc::socklen_t,
+            );
+        }
+    }
+
+    /// Sends a batch of any length in one piece, and reads its answers up to `last_sequence`'s.
+    pub fn transact(&self, bytes: &[u8], last_sequence: u32) -> Result<(), Failure> {
+        self.make_room(bytes.len());
+        self.send(bytes)?;
+        let mut refusal = None;
+        let mut answered = false;
+        self.answers(|message| {
+            if let Some(found) = refusal_in(&message) {
+                // Several messages can fail; the first is the cause of the others.
+                refusal.get_or_insert(found);
+            } else {
+                answered |= message.sequence == last_sequence;
+            }
+        })?;
+        match refusal {
+            Some(refusal) => Err(Failure::Refused(refusal)),
+            None if answered => Ok(()),
+            None => Err(Failure::NoAnswer),
+        }
+    }
+
+    /// Sends a request and hands over each message of the answer. `NotFound` is an answer without
+    /// any; a dump that others disturbed is begun anew, `each` seeing all of it again behind a
+    /// `restart`.
+    pub fn dump(
+        &self,
+        request: &Request,
+        mut each: impl FnMut(Option<Message<'_>>),
+    ) -> Result<(), Failure> {
+        loop {
+            each(None);
+            self.send(request.bytes())?;
+            let mut refusal = None;
+            let mut disturbed = false;
+            self.answers(|message| {
+                disturbed |= message.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
+                match refusal_in(&message) {
+                    Some(found) => refusal = Some(found),
+                    None if i32::from(message.kind) >= libc::NLMSG_MIN_TYPE => each(Some(message)),
+                    None => {}
+                }
+            })?;
+            match refusal {
+                Some(refusal) => return Err(Failure::Refused(refusal)),
+                None if disturbed => continue,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let sent = loop {
+            match self.socket.send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => break result?,
+            }
+        };
+        match sent == bytes.len() {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                "the kernel took only a part of the request",
+            )),
+        }
+    }
+
+    /// Hands over every message that is queued.
+    pub fn answers(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<()> {
+        let mut buffer = vec![0u8; RECEIVE_BYTES];
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => messages(&buffer[..length]).for_each(&mut each),
+                Err(Errno::EAGAIN) => return Ok(()),
+                // Answers were lost, but never the first ones: those are still in the queue.
+                Err(Errno::EINTR | Errno::ENOBUFS) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Makes the send buffer large enough for a request, which the kernel takes whole or not at
+    /// all (netlink_sendmsg). Where it may not be made larger, sending says EMSGSIZE.
+    fn make_room(&self, length: usize) {
+        let wanted = length + 4096;
+        let default = nix::sys::socket::getsockopt(self, sockopt::SndBuf).unwrap_or(0);
+        if wanted > default && setsockopt(self, sockopt::SndBufForce, &wanted).is_err() {
+            let _ = setsockopt(self, sockopt::SndBuf, &wanted);
+        }
+    }
+}
+
+fn refusal_in(message: &Message<'_>) -> Option<Refusal> {
+    let is_error = i32::from(message.kind) == libc::NLMSG_ERROR;
+    let (errno, offset) = message.error().filter(|_| is_error)?;
+    (errno != 0).then(|| Refusal {
+        sequence: message.sequence,
+        errno: Errno::from_raw(errno),
+        offset,
+    })
+}

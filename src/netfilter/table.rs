@@ -1,0 +1,129 @@
+//! Tables: made, deleted, and listed.
+
+use super::message::Request;
+use super::socket::{Failure, Socket};
+use nftnl::nftnl_sys::{self as sys, libc};
+use nftnl::{MsgType, NlMsg};
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::NonNull;
+
+/// linux/netfilter/nf_tables.h: `NFT_TABLE_F_OWNER`. The table belongs to the socket that made it:
+/// nobody else can change it, and it goes when the socket does. Since Linux 5.12.
+const TABLE_OWNER: u32 = 1 << 1;
+
+/// The message that makes or deletes a table of family `inet`. nftnl's own knows no flags.
+pub struct TableMessage(NonNull<sys::nftnl_table>);
+
+impl TableMessage {
+    /// A table of this name, with the owner flag or without.
+    pub fn new(name: &CStr, owner: bool) -> Self {
+        // SAFETY: takes nothing; null means that there is no memory.
+        let table = unsafe { sys::nftnl_table_alloc() };
+        let Some(table) = NonNull::new(table) else {
+            std::process::abort()
+        };
+        let flags = if owner { TABLE_OWNER } else { 0 };
+        // SAFETY: the table was just made; each attribute is set with the setter of its type; the
+        // name ends with NUL and is copied.
+        unsafe {
+            let table = table.as_ptr();
+            sys::nftnl_table_set_u32(
+                table,
+                sys::NFTNL_TABLE_FAMILY as u16,
+                libc::NFPROTO_INET as u32,
+            );
+            sys::nftnl_table_set_str(table, sys::NFTNL_TABLE_NAME as u16, name.as_ptr());
+            sys::nftnl_table_set_u32(table, sys::NFTNL_TABLE_FLAGS as u16, flags);
+        }
+        TableMessage(table)
+    }
+}
+
+impl Drop for TableMessage {
+    fn drop(&mut self) {
+        // SAFETY: the table is ours, and this is the only place that frees it.
+        unsafe { sys::nftnl_table_free(self.0.as_ptr()) };
+    }
+}
+
+// SAFETY: a name of at most 255 bytes and two numbers.
+unsafe impl NlMsg for TableMessage {
+    unsafe fn write(&self, buffer: *mut c_void, sequence: u32, kind: MsgType) {
+        // A table that is there already must not be taken over: EEXIST.
+        let (message, flags) = match kind {
+            MsgType::Add => (
+                libc::NFT_MSG_NEWTABLE,
+                libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+            ),
+            MsgType::Del => (libc::NFT_MSG_DELTABLE, 0),
+        };
+        let family = libc::NFPROTO_INET as u16;
+        // SAFETY: the caller gives a buffer for the largest message; the table is alive.
+        unsafe {
+            let header = sys::nftnl_nlmsg_build_hdr(
+                buffer.cast::<c_char>(),
+                message as u16,
+                family,
+                flags as u16,
+                sequence,
+            );
+            sys::nftnl_table_nlmsg_build_payload(header, self.0.as_ptr());
+        }
+    }
+}
+
+/// A table of family `inet` in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Its name.
+    pub name: String,
+    /// The netlink port of the socket that owns it. That is the process's number, unless the
+    /// process had other netlink sockets before.
+    pub owner: Option<u32>,
+}
+
+/// The tables of family `inet` in this network namespace.
+pub fn tables(socket: &Socket) -> Result<Vec<TableInfo>, Failure> {
+    // linux/netfilter/nf_tables.h: NFTA_TABLE_NAME, NFTA_TABLE_OWNER
+    const NAME: u16 = 1;
+    const OWNER: u16 = 7;
+    let request = dump_request(libc::NFT_MSG_GETTABLE);
+    let mut tables = Vec::new();
+    socket.dump(&request, |message| match message {
+        None => tables.clear(),
+        Some(message) => {
+            let attributes = message.attributes();
+            if let Some(name) = attributes.text(NAME) {
+                let name = name.to_owned();
+                tables.push(TableInfo {
+                    name,
+                    owner: attributes.u32(OWNER),
+                });
+            }
+        }
+    })?;
+    Ok(tables)
+}
+
+/// The generation of the ruleset: another number after every change of anybody.
+pub fn generation(socket: &Socket) -> Result<Option<u32>, Failure> {
+    // linux/netfilter/nf_tables.h: NFTA_GEN_ID
+    const ID: u16 = 1;
+    let request = Request::new(nf_tables(libc::NFT_MSG_GETGEN), 0, libc::AF_UNSPEC as u8, 1);
+    let mut generation = None;
+    socket.dump(&request, |message| {
+        generation = message.and_then(|message| message.attributes().u32(ID));
+    })?;
+    Ok(generation)
+}
+
+/// A request for all objects of a kind, of family `inet`.
+pub fn dump_request(message: i32) -> Request {
+    let flags = libc::NLM_F_DUMP as u16;
+    Request::new(nf_tables(message), flags, libc::NFPROTO_INET as u8, 1)
+}
+
+/// The number of a message to nf_tables.
+fn nf_tables(message: i32) -> u16 {
+    (libc::NFNL_SUBSYS_NFTABLES << 8 | message) as u16
+}

@@ -1,0 +1,199 @@
+//! Ruleset → text for nft(8).
+
+use super::{
+    Chain, Dnat, Element, Field, FieldType, Hook, Ruleset, SOURCE_HASH_SEED, Set, Statement,
+};
+use crate::config::{Balance, Family};
+use std::fmt::{self, Display, Formatter};
+
+impl Display for Ruleset {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {} {{", self.table)?;
+        writeln!(
+            f,
+            "\t# The table goes when the process that made it ends: nft -f loads it and drops it."
+        )?;
+        writeln!(f, "\t# Without this line it stays.")?;
+        writeln!(f, "\tflags owner")?;
+        for set in &self.sets {
+            writeln!(f, "\n{set}")?;
+        }
+        for chain in &self.chains {
+            writeln!(f, "\n{chain}")?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+impl Display for Set {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let kind = if self.verdicts { "map" } else { "set" };
+        writeln!(f, "\t{kind} {} {{", self.name)?;
+        let verdict = if self.verdicts { " : verdict" } else { "" };
+        writeln!(f, "\t\ttype {}{verdict}", Separated(" . ", &self.key))?;
+        if self.interval {
+            writeln!(f, "\t\tflags interval")?;
+        }
+        let elements = Separated(",\n\t\t\t", &self.elements);
+        writeln!(f, "\t\telements = {{\n\t\t\t{elements}\n\t\t}}")?;
+        f.write_str("\t}")
+    }
+}
+
+impl Display for Element {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Separated(" . ", &self.key).fmt(f)?;
+        match &self.goto {
+            Some(chain) => write!(f, " : goto {chain}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for FieldType {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FieldType::Ipv4Addr => "ipv4_addr",
+            FieldType::Ipv6Addr => "ipv6_addr",
+            FieldType::InetProto => "inet_proto",
+            FieldType::InetService => "inet_service",
+        })
+    }
+}
+
+impl Display for Field {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Field::Network(network) => network.fmt(f),
+            Field::Address(address) => address.fmt(f),
+            Field::Protocol(protocol) => protocol.fmt(f),
+            Field::Ports(ports) => ports.fmt(f),
+        }
+    }
+}
+
+impl Display for Chain {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\t# {}", self.title)?;
+        writeln!(f, "\tchain {} {{", self.name)?;
+        if let Some(hook) = self.hook {
+            writeln!(f, "\t\t{hook}")?;
+        }
+        for rule in &self.rules {
+            writeln!(f, "\t\t{}", Separated(" ", rule))?;
+        }
+        f.write_str("\t}")
+    }
+}
+
+impl Display for Hook {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        // nft takes the name dstnat at the prerouting hook only.
+        f.write_str(match self {
+            Hook::Prerouting => "type nat hook prerouting priority dstnat; policy accept;",
+            Hook::Output => "type nat hook output priority -100; policy accept;",
+            Hook::Postrouting => "type nat hook postrouting priority srcnat; policy accept;",
+        })
+    }
+}
+
+impl Display for Statement {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Statement::Family(Family::Ipv4) => f.write_str("meta nfproto ipv4"),
+            Statement::Family(Family::Ipv6) => f.write_str("meta nfproto ipv6"),
+            Statement::Protocol(protocol) => write!(f, "meta l4proto {protocol}"),
+            Statement::LocalDestination => f.write_str("fib daddr type local"),
+            Statement::LoopbackDestination(Family::Ipv4) => f.write_str("ip daddr 127.0.0.0/8"),
+            Statement::LoopbackDestination(Family::Ipv6) => f.write_str("ip6 daddr ::1"),
+            Statement::DestinationIn(family, set) => write!(f, "{} daddr @{set}", ip(*family)),
+            Statement::SourceNotIn(family, set) => write!(f, "{} saddr != @{set}", ip(*family)),
+            Statement::SourceAmong(family, addresses) => match addresses[..] {
+                [address] => write!(f, "{} saddr {address}", ip(*family)),
+                _ => write!(
+                    f,
+                    "{} saddr {{ {} }}",
+                    ip(*family),
+                    Separated(", ", addresses)
+                ),
+            },
+            Statement::Dispatch(map) => write!(f, "meta l4proto . th dport vmap @{map}"),
+            Statement::Choose(family, balance, chains) => choose(f, *family, *balance, chains),
+            Statement::Translated => f.write_str("ct status dnat"),
+            Statement::TargetIn(family, set) => {
+                write!(f, "{} daddr . meta l4proto . th dport @{set}", ip(*family))
+            }
+            Statement::Counter => f.write_str("counter"),
+            Statement::Drop => f.write_str("drop"),
+            Statement::Return => f.write_str("return"),
+            Statement::Dnat(to) => to.fmt(f),
+            Statement::Masquerade => f.write_str("masquerade fully-random"),
+        }
+    }
+}
+
+impl Display for Dnat {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "dnat {} to ", ip(self.family()))?;
+        match self {
+            Dnat::SamePort(address) => write!(f, "{address}"),
+            Dnat::Port(address, port) => {
+                write!(f, "{}", std::net::SocketAddr::new(*address, *port))
+            }
+            Dnat::PortByPort { address, from, to } => {
+                f.write_str("th dport map {")?;
+                for (from, to) in (from.first()..=from.last()).zip(to.first()..=to.last()) {
+                    write!(f, "\n\t\t\t{from} : {address} . {to},")?;
+                }
+                f.write_str("\n\t\t}")
+            }
+        }
+    }
+}
+
+fn choose(
+    f: &mut Formatter<'_>,
+    family: Family,
+    balance: Balance,
+    chains: &[String],
+) -> fmt::Result {
+    let count = chains.len();
+    match balance {
+        Balance::Random => write!(f, "numgen random mod {count}")?,
+        Balance::RoundRobin => write!(f, "numgen inc mod {count}")?,
+        Balance::Source => {
+            write!(
+                f,
+                "jhash {} saddr mod {count} seed {SOURCE_HASH_SEED:#x}",
+                ip(family)
+            )?;
+        }
+    }
+    f.write_str(" vmap {")?;
+    for (index, chain) in chains.iter().enumerate() {
+        write!(f, "\n\t\t\t{index} : goto {chain},")?;
+    }
+    f.write_str("\n\t\t}")
+}
+
+fn ip(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "ip",
+        Family::Ipv6 => "ip6",
+    }
+}
+
+/// Values with something between them.
+struct Separated<'a, T>(&'static str, &'a [T]);
+
+impl<T: Display> Display for Separated<'_, T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, value) in self.1.iter().enumerate() {
+            if index > 0 {
+                f.write_str(self.0)?;
+            }
+            value.fmt(f)?;
+        }
+        Ok(())
+    }
+}

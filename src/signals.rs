@@ -1,0 +1,27 @@
+//! The signals that end the program.
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::low_level::pipe;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+
+/// From its making on, the ending signals are taken down instead of ending the process: none is
+/// lost, and none interrupts an installation half-way.
+pub struct Signals(UnixStream);
+
+impl Signals {
+    /// Takes over TERM, INT, HUP and QUIT. As PID 1 of a container they would have no effect at all
+    /// otherwise (pid_namespaces(7)).
+    pub fn register() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+            pipe::register(signal, write.try_clone()?)?;
+        }
+        Ok(Signals(read))
+    }
+
+    /// Sleeps until one of the signals comes, or returns at once if one has come already.
+    pub fn wait(&mut self) -> io::Result<()> {
+        self.0.read_exact(&mut [0])
+    }
+}
