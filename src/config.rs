@@ -172,6 +172,12 @@ impl Config {
         })
     }
 
+    /// Whether packets of this family are taken: something is forwarded, and not only at addresses
+    /// of the other family.
+    pub fn takes(&self, family: Family) -> bool {
+        self.forwards_family(family) && self.listen.takes(family)
+    }
+
     /// Whether anything of this family is forwarded.
     pub fn forwards_family(&self, family: Family) -> bool {
         self.forwards.iter().any(|forward| forward.family == family)

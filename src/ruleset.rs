@@ -5,7 +5,10 @@
 //! each other, so each is checked by the other.
 
 mod build;
+mod claim;
 mod nft;
+
+pub use claim::{Claim, Claims, claiming_set_names};
 
 use crate::config::{Balance, Destination, Family, PortRange, Protocol};
 use ipnet::IpNet;
@@ -13,6 +16,21 @@ use std::net::IpAddr;
 
 /// What the name of every instance's table starts with.
 pub const TABLE_PREFIX: &str = "nodefwd-";
+
+/// The names of sets, which [`set_name`] completes. Sets of single values are hashed; those of ranges
+/// need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
+const SERVICES: (&str, &str) = ("services", "service-ranges");
+const TARGETS: (&str, &str) = ("targets", "target-ranges");
+const SOURCES: &str = "sources";
+const LISTEN: &str = "listen";
+
+/// `services4`, `targets6`
+fn set_name(name: &str, family: Family) -> String {
+    match family {
+        Family::Ipv4 => format!("{name}4"),
+        Family::Ipv6 => format!("{name}6"),
+    }
+}
 
 /// One table of family `inet`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -71,8 +71,21 @@ impl PortRange {
     }
 }
 
+impl TryFrom<(u16, u16)> for PortRange {
+    type Error = PortError;
+
+    /// The ports from the first to the second, as found in the kernel's answers.
+    fn try_from((first, last): (u16, u16)) -> Result<Self, PortError> {
+        match (first, last) {
+            (0, _) => Err(PortError::OutOfRange),
+            _ if first > last => Err(PortError::Reversed { first, last }),
+            _ => Ok(PortRange { first, last }),
+        }
+    }
+}
+
+#[cfg(test)]
 impl From<u16> for PortRange {
-    /// A single port, as found in a packet or an element of a set.
     fn from(port: u16) -> Self {
         PortRange {
             first: port,
@@ -100,10 +113,7 @@ impl FromStr for PortRange {
             Some((first, last)) => (port(first)?, port(last)?),
             None => (port(word)?, port(word)?),
         };
-        if first > last {
-            return Err(PortError::Reversed { first, last });
-        }
-        Ok(PortRange { first, last })
+        (first, last).try_into()
     }
 }
 

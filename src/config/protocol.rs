@@ -16,6 +16,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
     /// The number in the IP header (IANA protocol numbers).
     pub fn number(self) -> u8 {
         match self {
@@ -46,7 +49,7 @@ impl FromStr for Protocol {
 
     /// Takes `tcp`, `udp` or `sctp` in any case: Kubernetes writes them upper-case.
     fn from_str(word: &str) -> Result<Self, ProtocolError> {
-        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+        Protocol::ALL
             .into_iter()
             .find(|protocol| protocol.to_string().eq_ignore_ascii_case(word))
             .ok_or(ProtocolError)

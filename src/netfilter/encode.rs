@@ -1,31 +1,25 @@
 //! Ruleset → one transaction of netlink messages.
 
 use super::batch::{Batch, Step, Transaction};
+use super::elements::{
+    TYPE_INET_SERVICE, TYPE_INTEGER, c_string, concatenated, field_type, octets, padded,
+    set_elements,
+};
 use super::expression::{self, Expression, REG_1, REG_2, SetReference, register_after};
+use super::load::{
+    address_length, choose, destination, destination_port, is_family, nfproto, service, source,
+};
 use super::set::{
     Data, ELEMENTS_PER_MESSAGE, ElementData, ElementsMessage, NFT_SET_CONCAT, NftSet,
     SetDescription, SetMessage,
 };
 use super::table::TableMessage;
-use crate::config::{Balance, Family};
-use crate::ruleset::{
-    Dnat, Element, Field, FieldType, Hook, Ruleset, SOURCE_HASH_SEED, Set, Statement,
-};
-use ipnet::IpNet;
+use crate::config::Family;
+use crate::ruleset::{Dnat, FieldType, Hook, Ruleset, Statement};
 use nftnl::nftnl_sys::{self as sys, libc};
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 use std::ffi::CString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// nft's numbers of its data types (enum datatypes in nftables' datatype.h): the kernel keeps them
-/// for nft, which shows elements by them.
-const TYPE_INTEGER: u32 = 4;
-const TYPE_IPV4_ADDR: u32 = 7;
-const TYPE_IPV6_ADDR: u32 = 8;
-const TYPE_INET_PROTO: u32 = 12;
-const TYPE_INET_SERVICE: u32 = 13;
-/// The type of a concatenation has six bits for each field.
-const TYPE_BITS: u32 = 6;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The messages that make the whole ruleset, in one transaction.
 pub fn install(ruleset: &Ruleset, owner: bool, generation: Option<u32>) -> Transaction {
@@ -335,147 +329,6 @@ const HOST_ORDER_KEY: [u8; 6] = [0, 4, 1, 0, 0, 0];
 #[cfg(target_endian = "big")]
 const HOST_ORDER_KEY: [u8; 6] = [0, 4, 0, 0, 0, 1];
 
-/// A set's elements as the kernel takes them.
-fn set_elements(set: &Set) -> Vec<ElementData> {
-    let data = |element: &Element| {
-        element
-            .goto
-            .as_deref()
-            .map(|chain| Data::Goto(c_string(chain)))
-    };
-    let mut elements = Vec::with_capacity(set.elements.len());
-    for element in &set.elements {
-        if let [Field::Network(network)] = element.key[..] {
-            elements.extend(interval(network));
-            continue;
-        }
-        elements.push(ElementData {
-            key: key(&element.key, first),
-            key_end: set.interval.then(|| key(&element.key, last)),
-            interval_end: false,
-            data: data(element),
-        });
-    }
-    elements
-}
-
-/// A range of addresses: where it starts, and where it is over unless that is behind the last one.
-fn interval(network: IpNet) -> impl Iterator<Item = ElementData> {
-    let behind = match network.broadcast() {
-        IpAddr::V4(last) => u32::from(last)
-            .checked_add(1)
-            .map(|next| IpAddr::V4(Ipv4Addr::from(next))),
-        IpAddr::V6(last) => u128::from(last)
-            .checked_add(1)
-            .map(|next| IpAddr::V6(Ipv6Addr::from(next))),
-    };
-    let element = |address, interval_end| ElementData {
-        key: octets(address),
-        key_end: None,
-        interval_end,
-        data: None,
-    };
-    let start = element(network.network(), false);
-    std::iter::once(start).chain(behind.map(|address| element(address, true)))
-}
-
-fn key(fields: &[Field], side: fn(Field) -> Vec<u8>) -> Vec<u8> {
-    fields
-        .iter()
-        .flat_map(|field| padded(&side(*field)))
-        .collect()
-}
-
-fn first(field: Field) -> Vec<u8> {
-    match field {
-        Field::Network(network) => octets(network.network()),
-        Field::Address(address) => octets(address),
-        Field::Protocol(protocol) => vec![protocol.number()],
-        Field::Ports(ports) => ports.first().to_be_bytes().to_vec(),
-    }
-}
-
-fn last(field: Field) -> Vec<u8> {
-    match field {
-        Field::Network(network) => octets(network.broadcast()),
-        Field::Ports(ports) => ports.last().to_be_bytes().to_vec(),
-        Field::Address(_) | Field::Protocol(_) => first(field),
-    }
-}
-
-/// A field fills registers of 4 bytes.
-fn padded(bytes: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-/// nft's number and the length in bytes of a field.
-fn field_type(field: FieldType) -> (u32, u8) {
-    match field {
-        FieldType::Ipv4Addr => (TYPE_IPV4_ADDR, 4),
-        FieldType::Ipv6Addr => (TYPE_IPV6_ADDR, 16),
-        FieldType::InetProto => (TYPE_INET_PROTO, 1),
-        FieldType::InetService => (TYPE_INET_SERVICE, 2),
-    }
-}
-
-fn concatenated(types: impl Iterator<Item = u32>) -> u32 {
-    types.fold(0, |all, number| all << TYPE_BITS | number)
-}
-
-fn is_family(family: Family) -> [Expression; 2] {
-    [
-        expression::meta(libc::NFT_META_NFPROTO, REG_1),
-        expression::equal(&[nfproto(family)]),
-    ]
-}
-
-/// Loads the source address (RFC 791, RFC 8200).
-fn source(family: Family, register: u32) -> Expression {
-    let (offset, length) = match family {
-        Family::Ipv4 => (12, 4),
-        Family::Ipv6 => (8, 16),
-    };
-    expression::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, register)
-}
-
-/// Loads the destination address (RFC 791, RFC 8200).
-fn destination(family: Family) -> Expression {
-    let (offset, length) = match family {
-        Family::Ipv4 => (16, 4),
-        Family::Ipv6 => (24, 16),
-    };
-    expression::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, REG_1)
-}
-
-/// Loads the destination port, the second field of every header that has ports.
-fn destination_port(register: u32) -> Expression {
-    expression::payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
-}
-
-/// Loads protocol and port, from `offset` bytes behind [`REG_1`] on.
-fn service(offset: usize) -> [Expression; 2] {
-    [
-        expression::meta(libc::NFT_META_L4PROTO, register_after(offset)),
-        destination_port(register_after(offset + 4)),
-    ]
-}
-
-fn choose(family: Family, balance: Balance, count: u32) -> Vec<Expression> {
-    match balance {
-        Balance::Random => vec![expression::number(libc::NFT_NG_RANDOM, count)],
-        Balance::RoundRobin => vec![expression::number(libc::NFT_NG_INCREMENTAL, count)],
-        Balance::Source => {
-            let length = address_length(family) as u32;
-            let mut expressions = Vec::from(is_family(family));
-            expressions.push(source(family, REG_2));
-            expressions.push(expression::hash(length, count, SOURCE_HASH_SEED));
-            expressions
-        }
-    }
-}
-
 fn with_set(ruleset: &Ruleset, name: &str, then: impl FnOnce(SetReference<'_>)) {
     let place = ruleset.sets.iter().position(|set| set.name == name);
     let id = place.map_or(0, |place| place as u32 + 1);
@@ -483,30 +336,4 @@ fn with_set(ruleset: &Ruleset, name: &str, then: impl FnOnce(SetReference<'_>)) 
         name: &c_string(name),
         id,
     });
-}
-
-fn address_length(family: Family) -> usize {
-    match family {
-        Family::Ipv4 => 4,
-        Family::Ipv6 => 16,
-    }
-}
-
-fn nfproto(family: Family) -> u8 {
-    match family {
-        Family::Ipv4 => libc::NFPROTO_IPV4 as u8,
-        Family::Ipv6 => libc::NFPROTO_IPV6 as u8,
-    }
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
-/// Names in a ruleset are made of letters, digits, '.', '_' and '-', so there is no NUL in them.
-fn c_string(name: &str) -> CString {
-    CString::new(name).unwrap_or_default()
 }

@@ -1,20 +1,21 @@
 //! The kernel's side: netlink, and the only unsafe code of the program.
 //!
 //! A [`Connection`] installs a [`Ruleset`] in one transaction and removes it. Below it, `encode`
-//! turns the ruleset into messages (`expression`, `set`, `table`), `batch` puts them together,
+//! turns the ruleset into messages (`load`, `expression`, `elements`, `set`, `table`), `batch` puts them together,
 //! `socket` sends them and reads the answers, and `message` takes those apart.
 
 mod batch;
+mod elements;
 mod encode;
 mod expression;
+mod load;
 mod message;
 mod set;
+mod sibling;
 mod socket;
 mod table;
 
-pub use table::TableInfo;
-
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Claim, Claims, Ruleset};
 use batch::{Batch, Step, Transaction};
 use message::Attributes;
 use nftnl::MsgType;
@@ -22,7 +23,7 @@ use nix::errno::Errno;
 use socket::{Failure, Refusal, Socket};
 use std::ffi::CString;
 use std::io;
-use table::TableMessage;
+use table::{TableInfo, TableMessage};
 use thiserror::Error;
 
 /// A connection to nf_tables of this network namespace. A ruleset that it installs belongs to it,
@@ -58,13 +59,32 @@ pub enum NetfilterError {
         step: String,
     },
     /// A table of this name is there already.
-    #[error("table inet {table} is already there, {whose}")]
+    #[error(
+        "table inet {table} is already there, {whose}, or give this instance another name with NODEFWD_NAME (--name)"
+    )]
     TableExists {
         /// its name
         table: String,
         /// who has it, and what to do
         whose: String,
     },
+    /// Another instance forwards the same.
+    #[error(
+        "{claim} is already forwarded by table inet {table}, {whose}, or forward other ports, or listen on other addresses with NODEFWD_LISTEN (--listen)"
+    )]
+    Claimed {
+        /// what both want
+        claim: Claim,
+        /// the other's table
+        table: String,
+        /// who has it, and what to do
+        whose: String,
+    },
+    /// Others change the ruleset all the time.
+    #[error(
+        "others keep changing the ruleset: {ATTEMPTS} attempts to install between two changes have failed; try again later"
+    )]
+    Restless,
     /// Something else.
     #[error("the kernel refused to {step}")]
     Refused {
@@ -79,6 +99,9 @@ pub enum NetfilterError {
     NoAnswer,
 }
 
+/// How often an installation is tried anew because others changed the ruleset meanwhile.
+const ATTEMPTS: usize = 100;
+
 impl Connection {
     /// Connects. Needs no privileges.
     pub fn open() -> Result<Self, NetfilterError> {
@@ -86,14 +109,47 @@ impl Connection {
         Ok(Connection { socket })
     }
 
-    /// Installs the ruleset, all of it or nothing. A table of its name must not be there.
+    /// Installs the ruleset, all of it or nothing. Refuses if a table of its name is there, or if
+    /// another instance has a part of what it claims.
     pub fn install(&self, ruleset: &Ruleset) -> Result<(), NetfilterError> {
-        let transaction = encode::install(ruleset, true, None);
-        match self.transact(&transaction) {
-            Ok(()) => Ok(()),
-            Err(Failure::Refused(refusal)) => Err(self.explain(ruleset, &transaction, refusal)),
-            Err(failure) => Err(plain(failure)),
+        let claims = ruleset.claims();
+        for _ in 0..ATTEMPTS {
+            // The kernel refuses the transaction if anybody has changed anything since: what was
+            // found out about the others then still holds, without a lock that all would have to
+            // keep.
+            let generation = table::generation(&self.socket).map_err(plain)?;
+            self.refuse_conflict(ruleset, &claims)?;
+            let transaction = encode::install(ruleset, true, generation);
+            match self.transact(&transaction) {
+                Ok(()) => return Ok(()),
+                Err(Failure::Refused(refusal)) if refusal.errno == Errno::ERESTART => continue,
+                Err(Failure::Refused(refusal)) => {
+                    return Err(Self::explain(ruleset, &transaction, refusal));
+                }
+                Err(failure) => return Err(plain(failure)),
+            }
         }
+        Err(NetfilterError::Restless)
+    }
+
+    fn refuse_conflict(&self, ruleset: &Ruleset, claims: &Claims) -> Result<(), NetfilterError> {
+        for other in sibling::instances(&self.socket).map_err(plain)? {
+            if other.name == ruleset.table {
+                return Err(NetfilterError::TableExists {
+                    whose: whose(&other),
+                    table: other.name,
+                });
+            }
+            let theirs = sibling::claims(&self.socket, &other.name).map_err(plain)?;
+            if let Some(claim) = claims.conflict(&theirs) {
+                return Err(NetfilterError::Claimed {
+                    claim,
+                    whose: whose(&other),
+                    table: other.name,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Removes a table with all that is in it.
@@ -111,28 +167,17 @@ impl Connection {
             })
     }
 
-    /// The tables of family `inet` that are there.
-    pub fn tables(&self) -> Result<Vec<TableInfo>, NetfilterError> {
-        table::tables(&self.socket).map_err(plain)
-    }
-
     fn transact(&self, transaction: &Transaction) -> Result<(), Failure> {
         self.socket
             .transact(transaction.bytes(), transaction.last_sequence())
     }
 
-    fn explain(
-        &self,
-        ruleset: &Ruleset,
-        transaction: &Transaction,
-        refusal: Refusal,
-    ) -> NetfilterError {
+    fn explain(ruleset: &Ruleset, transaction: &Transaction, refusal: Refusal) -> NetfilterError {
         let Some(step) = transaction.step(refusal.sequence) else {
             return before_the_first_step(refusal);
         };
         match (step, refusal.errno) {
             (_, Errno::EPERM) => NetfilterError::NotPermitted,
-            (Step::Table, Errno::EEXIST) => self.table_exists(&ruleset.table),
             // No inet family, or a subsystem that is there by name only.
             (Step::Table, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => NetfilterError::NoNftables,
             (step, errno) => {
@@ -147,25 +192,6 @@ impl Connection {
                     },
                 }
             }
-        }
-    }
-
-    fn table_exists(&self, table: &str) -> NetfilterError {
-        let owner = self
-            .tables()
-            .unwrap_or_default()
-            .into_iter()
-            .find(|info| info.name == table);
-        let whose = match owner.and_then(|info| info.owner) {
-            Some(owner) => format!(
-                "owned by process {owner}{}: stop that one first, or give this one another name with NODEFWD_NAME (--name)",
-                process_name(owner)
-            ),
-            None => format!("without an owner: remove it with: nft delete table inet {table}"),
-        };
-        NetfilterError::TableExists {
-            table: table.to_owned(),
-            whose,
         }
     }
 }
@@ -214,6 +240,20 @@ fn describe(ruleset: &Ruleset, step: Step) -> String {
                 chain.rules[rule].iter().map(ToString::to_string).collect();
             format!("rule '{}' in chain {}", statements.join(" "), chain.name)
         }
+    }
+}
+
+/// Who has a table, and what can be done about it.
+fn whose(table: &TableInfo) -> String {
+    match table.owner {
+        Some(owner) => format!(
+            "owned by process {owner}{}: stop that one",
+            process_name(owner)
+        ),
+        None => format!(
+            "without an owner: remove it with nft delete table inet {}",
+            table.name
+        ),
     }
 }
 

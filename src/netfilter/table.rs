@@ -1,9 +1,10 @@
 //! Tables: made, deleted, and listed.
 
-use super::message::Request;
+use super::message::{Attributes, Request};
 use super::socket::{Failure, Socket};
 use nftnl::nftnl_sys::{self as sys, libc};
 use nftnl::{MsgType, NlMsg};
+use nix::errno::Errno;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 
@@ -115,6 +116,40 @@ pub fn generation(socket: &Socket) -> Result<Option<u32>, Failure> {
         generation = message.and_then(|message| message.attributes().u32(ID));
     })?;
     Ok(generation)
+}
+
+/// The first and the last key of a range.
+pub type KeyRange = (Vec<u8>, Vec<u8>);
+
+/// The keys of a set of family `inet`, as first and last key of each range, fields padded to 4
+/// bytes; none if there is no such set.
+pub fn keys(socket: &Socket, table: &str, set: &str) -> Result<Vec<KeyRange>, Failure> {
+    // linux/netfilter/nf_tables.h: NFTA_SET_ELEM_LIST_*, NFTA_LIST_ELEM, NFTA_SET_ELEM_*, NFTA_DATA_VALUE
+    const TABLE: u16 = 1;
+    const SET: u16 = 2;
+    const ELEMENTS: u16 = 3;
+    const KEY: u16 = 1;
+    const KEY_END: u16 = 10;
+    const VALUE: u16 = 1;
+    let request = dump_request(libc::NFT_MSG_GETSETELEM)
+        .text(TABLE, table)
+        .text(SET, set);
+    let mut keys = Vec::new();
+    let result = socket.dump(&request, |message| match message {
+        None => keys.clear(),
+        Some(message) => {
+            for (_, element) in message.attributes().nested(ELEMENTS).iter() {
+                let key = |kind| Attributes(element).nested(kind).get(VALUE);
+                if let Some(first) = key(KEY) {
+                    keys.push((first.to_vec(), key(KEY_END).unwrap_or(first).to_vec()));
+                }
+            }
+        }
+    });
+    match result {
+        Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
+        result => result.map(|()| keys),
+    }
 }
 
 /// A request for all objects of a kind, of family `inet`.

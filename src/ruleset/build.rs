@@ -1,6 +1,9 @@
 //! Config → Ruleset.
 
-use super::{Chain, Dnat, Element, Field, FieldType, Hook, Rule, Ruleset, Set, Statement};
+use super::{
+    Chain, Dnat, Element, Field, FieldType, Hook, LISTEN, Rule, Ruleset, SERVICES, SOURCES, Set,
+    Statement, TARGETS, set_name,
+};
 use crate::config::{Allowed, Config, Family, Forward, Listen, PortRange, Protocol};
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -13,11 +16,15 @@ impl Ruleset {
             chains: base_chains(config),
         };
         for family in Family::ALL {
-            if config.forwards_family(family) {
+            if config.takes(family) {
                 ruleset.add_family(config, family);
             }
         }
-        for forward in &config.forwards {
+        for forward in config
+            .forwards
+            .iter()
+            .filter(|forward| config.takes(forward.family))
+        {
             ruleset.add_forward(config, forward);
         }
         ruleset
@@ -27,7 +34,7 @@ impl Ruleset {
         if let Allowed::Ranges(ranges) = config.sources.of(family) {
             let fields = ranges.iter().map(|range| vec![Field::Network(*range)]);
             let key = vec![FieldType::address(family)];
-            self.add_set("sources", family, key, true, fields.collect());
+            self.add_set(SOURCES, family, key, true, fields.collect());
         }
         if let Listen::Addresses(addresses) = &config.listen {
             let of_family = addresses
@@ -35,7 +42,7 @@ impl Ruleset {
                 .filter(|address| Family::of(**address) == family);
             let fields = of_family.map(|address| vec![Field::Address(*address)]);
             let key = vec![FieldType::address(family)];
-            self.add_set("listen", family, key, false, fields.collect());
+            self.add_set(LISTEN, family, key, false, fields.collect());
         }
         let forwards = || {
             config
@@ -156,9 +163,8 @@ impl Ruleset {
         let scope = match &config.listen {
             Listen::Local => vec![Statement::Family(family), Statement::LocalDestination],
             Listen::Any => vec![Statement::Family(family)],
-            Listen::Addresses(_) if !config.listen.takes(family) => return Vec::new(),
             Listen::Addresses(_) => {
-                vec![Statement::DestinationIn(family, set_name("listen", family))]
+                vec![Statement::DestinationIn(family, set_name(LISTEN, family))]
             }
         };
         self.per_set(SERVICES, family, |name| {
@@ -201,7 +207,7 @@ impl Ruleset {
             Allowed::Everyone => {}
             Allowed::Nobody => rules.push(vec![Statement::Counter, Statement::Drop]),
             Allowed::Ranges(_) => rules.push(vec![
-                Statement::SourceNotIn(forward.family, set_name("sources", forward.family)),
+                Statement::SourceNotIn(forward.family, set_name(SOURCES, forward.family)),
                 Statement::Counter,
                 Statement::Drop,
             ]),
@@ -256,11 +262,6 @@ impl Ruleset {
     }
 }
 
-/// Sets of single values are hashed, those of ranges need another kind of look-up (pipapo, since
-/// Linux 5.6), so each has its own.
-const SERVICES: (&str, &str) = ("services", "service-ranges");
-const TARGETS: (&str, &str) = ("targets", "target-ranges");
-
 fn base_chains(config: &Config) -> Vec<Chain> {
     let hooks = [
         (
@@ -301,14 +302,6 @@ fn to_own_address(mut rule: Rule) -> Rule {
         rule.insert(1, Statement::LocalDestination);
     }
     rule
-}
-
-/// `services4`, `targets6`
-fn set_name(name: &str, family: Family) -> String {
-    match family {
-        Family::Ipv4 => format!("{name}4"),
-        Family::Ipv6 => format!("{name}6"),
-    }
 }
 
 /// `tcp-80-ipv4`

@@ -1,0 +1,118 @@
+//! Elements of sets as the kernel takes them, and nft's numbers for their types.
+
+use super::set::{Data, ElementData};
+use crate::ruleset::{Element, Field, FieldType, Set};
+use ipnet::IpNet;
+use std::ffi::CString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// nft's numbers of its data types (enum datatypes in nftables' datatype.h): the kernel keeps them
+/// for nft, which shows elements by them.
+pub const TYPE_INTEGER: u32 = 4;
+const TYPE_IPV4_ADDR: u32 = 7;
+const TYPE_IPV6_ADDR: u32 = 8;
+const TYPE_INET_PROTO: u32 = 12;
+pub const TYPE_INET_SERVICE: u32 = 13;
+/// The type of a concatenation has six bits for each field.
+const TYPE_BITS: u32 = 6;
+
+/// A set's elements as the kernel takes them.
+pub fn set_elements(set: &Set) -> Vec<ElementData> {
+    let data = |element: &Element| {
+        element
+            .goto
+            .as_deref()
+            .map(|chain| Data::Goto(c_string(chain)))
+    };
+    let mut elements = Vec::with_capacity(set.elements.len());
+    for element in &set.elements {
+        if let [Field::Network(network)] = element.key[..] {
+            elements.extend(interval(network));
+            continue;
+        }
+        elements.push(ElementData {
+            key: key(&element.key, first),
+            key_end: set.interval.then(|| key(&element.key, last)),
+            interval_end: false,
+            data: data(element),
+        });
+    }
+    elements
+}
+
+/// A range of addresses: where it starts, and where it is over unless that is behind the last one.
+fn interval(network: IpNet) -> impl Iterator<Item = ElementData> {
+    let behind = match network.broadcast() {
+        IpAddr::V4(last) => u32::from(last)
+            .checked_add(1)
+            .map(|next| IpAddr::V4(Ipv4Addr::from(next))),
+        IpAddr::V6(last) => u128::from(last)
+            .checked_add(1)
+            .map(|next| IpAddr::V6(Ipv6Addr::from(next))),
+    };
+    let element = |address, interval_end| ElementData {
+        key: octets(address),
+        key_end: None,
+        interval_end,
+        data: None,
+    };
+    let start = element(network.network(), false);
+    std::iter::once(start).chain(behind.map(|address| element(address, true)))
+}
+
+fn key(fields: &[Field], side: fn(Field) -> Vec<u8>) -> Vec<u8> {
+    fields
+        .iter()
+        .flat_map(|field| padded(&side(*field)))
+        .collect()
+}
+
+fn first(field: Field) -> Vec<u8> {
+    match field {
+        Field::Network(network) => octets(network.network()),
+        Field::Address(address) => octets(address),
+        Field::Protocol(protocol) => vec![protocol.number()],
+        Field::Ports(ports) => ports.first().to_be_bytes().to_vec(),
+    }
+}
+
+fn last(field: Field) -> Vec<u8> {
+    match field {
+        Field::Network(network) => octets(network.broadcast()),
+        Field::Ports(ports) => ports.last().to_be_bytes().to_vec(),
+        Field::Address(_) | Field::Protocol(_) => first(field),
+    }
+}
+
+/// A field fills registers of 4 bytes.
+pub fn padded(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// nft's number and the length in bytes of a field.
+pub fn field_type(field: FieldType) -> (u32, u8) {
+    match field {
+        FieldType::Ipv4Addr => (TYPE_IPV4_ADDR, 4),
+        FieldType::Ipv6Addr => (TYPE_IPV6_ADDR, 16),
+        FieldType::InetProto => (TYPE_INET_PROTO, 1),
+        FieldType::InetService => (TYPE_INET_SERVICE, 2),
+    }
+}
+
+pub fn concatenated(types: impl Iterator<Item = u32>) -> u32 {
+    types.fold(0, |all, number| all << TYPE_BITS | number)
+}
+
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Names in a ruleset are made of letters, digits, '.', '_' and '-', so there is no NUL in them.
+pub fn c_string(name: &str) -> CString {
+    CString::new(name).unwrap_or_default()
+}
