@@ -1,13 +1,16 @@
 //! One running forwarder: check, install, wait, remove.
 
 use crate::config::{Config, Family, Forward};
+use crate::flow::{self, Flow, Judge};
 use crate::netfilter::{Connection, NetfilterError};
 use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use crate::sysctl::{self, ForwardingError};
 use log::{debug, info, warn};
 use sd_notify::NotifyState;
+use std::collections::HashSet;
 use std::io;
+use std::net::IpAddr;
 use std::time::Instant;
 use thiserror::Error;
 
@@ -40,19 +43,59 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
         .install(&ruleset)
         .map_err(InstanceError::Install)?;
     let Ruleset { table, .. } = ruleset;
+    forget_stale_flows(&connection, &config);
     info!(
         "ready: {} in table inet {table} after {:.1?}",
         summary(&config.forwards),
         started.elapsed()
     );
     notify(NotifyState::Ready);
-    drop(config);
 
     signals.wait()?;
     notify(NotifyState::Stopping);
     connection.remove(&table).map_err(InstanceError::Remove)?;
-    info!("stopped: table inet {table} is removed");
+    let ended = end_flows(&connection, &config, |judge, flow| judge.is_forwarded(flow));
+    info!("stopped: table inet {table} is removed, {ended} running connections are ended");
     Ok(())
+}
+
+fn forget_stale_flows(connection: &Connection, config: &Config) {
+    if !flow::can_be_stale(config) {
+        return;
+    }
+    let ended = end_flows(connection, config, |judge, flow| judge.is_stale(flow));
+    if ended > 0 {
+        info!("ended {ended} connections from before the rules were there");
+    }
+}
+
+/// Ends some of the kernel's connections and says how many. Where that cannot be done, forwarding
+/// still can, so it is only worth a warning.
+fn end_flows(
+    connection: &Connection,
+    config: &Config,
+    condemned: impl Fn(&Judge<'_>, &Flow) -> bool,
+) -> usize {
+    let local = local_addresses();
+    let judge = Judge::new(config, &local);
+    match connection.end_flows(|flow| condemned(&judge, flow)) {
+        Ok(ended) => ended,
+        Err(error) => {
+            warn!("connections from earlier are left as they are: {error}");
+            0
+        }
+    }
+}
+
+fn local_addresses() -> HashSet<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let ipv4 = address.as_sockaddr_in().map(|address| address.ip().into());
+            ipv4.or(address.as_sockaddr_in6().map(|address| address.ip().into()))
+        })
+        .collect()
 }
 
 /// Leaves out the families that this host does not forward. Fails if none remains, or at the first
@@ -77,19 +120,28 @@ fn keep_forwarded_families(config: &mut Config) -> Result<(), ForwardingError> {
     Ok(())
 }
 
-/// The first forwards in full; how many more there are.
+/// The first forwards, each with its first destinations, and how many more there are.
 fn summary(forwards: &[Forward]) -> String {
-    const SHOWN: usize = 4;
-    let shown: Vec<String> = forwards
-        .iter()
-        .take(SHOWN)
-        .map(Forward::to_string)
-        .collect();
-    let more = match forwards.len().saturating_sub(SHOWN) {
+    let mut words = vec!["forwarding".to_owned()];
+    for forward in forwards.iter().take(SHOWN) {
+        let shown = Forward {
+            destinations: forward.destinations.iter().take(SHOWN).copied().collect(),
+            ..*forward
+        };
+        let more = more(forward.destinations.len());
+        words.push(format!("{shown}{more}"));
+    }
+    words.join(" ") + &more(forwards.len())
+}
+
+/// How many forwards, and destinations of each, a log line names.
+const SHOWN: usize = 4;
+
+fn more(all: usize) -> String {
+    match all.saturating_sub(SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),
-    };
-    format!("forwarding {}{more}", shown.join(" "))
+    }
 }
 
 /// Tells a service manager that asked for it (sd_notify(3)).

@@ -21,6 +21,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod flow;
 pub mod instance;
 pub mod logging;
 #[allow(unsafe_code)]

@@ -23,7 +23,10 @@ enum MainError {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     logging::init(&cli.verbosity);
     match run(cli.command.unwrap_or(Command::Run(cli.options))) {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,6 +38,21 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Help and version go out as they are; of a mistake, clap's first line says what it is, and its
+/// others would only hide that in a log.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    eprintln!("{line}: nodefwd --help lists what is allowed");
+    ExitCode::from(2)
 }
 
 fn run(command: Command) -> Result<(), MainError> {

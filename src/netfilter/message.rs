@@ -57,6 +57,12 @@ impl Request {
         self.attribute(kind, &[text.as_bytes(), &[0]].concat())
     }
 
+    /// Whether it asks for a list, which ends with `NLMSG_DONE`.
+    pub fn is_dump(&self) -> bool {
+        let flags = u16_at(&self.0, 6).unwrap_or_default();
+        flags & nix::libc::NLM_F_DUMP as u16 == nix::libc::NLM_F_DUMP as u16
+    }
+
     /// The message's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0

@@ -5,6 +5,7 @@
 //! `socket` sends them and reads the answers, and `message` takes those apart.
 
 mod batch;
+mod conntrack;
 mod elements;
 mod encode;
 mod expression;
@@ -15,6 +16,7 @@ mod sibling;
 mod socket;
 mod table;
 
+use crate::flow::Flow;
 use crate::ruleset::{Claim, Claims, Ruleset};
 use batch::{Batch, Step, Transaction};
 use message::Attributes;
@@ -94,6 +96,11 @@ pub enum NetfilterError {
         #[source]
         errno: Errno,
     },
+    /// The table of connections is out of reach.
+    #[error(
+        "cannot read the kernel's table of connections: load the module with modprobe nf_conntrack_netlink"
+    )]
+    Flows(#[source] Errno),
     /// The kernel did not answer.
     #[error("the kernel did not say whether it did what it was told")]
     NoAnswer,
@@ -165,6 +172,14 @@ impl Connection {
                 },
                 failure => plain(failure),
             })
+    }
+
+    /// Ends the flows that `condemned` says so of; says how many.
+    pub fn end_flows(&self, condemned: impl Fn(&Flow) -> bool) -> Result<usize, NetfilterError> {
+        conntrack::end_flows(&self.socket, condemned).map_err(|failure| match failure {
+            Failure::Refused(refusal) => NetfilterError::Flows(refusal.errno),
+            failure => plain(failure),
+        })
     }
 
     fn transact(&self, transaction: &Transaction) -> Result<(), Failure> {

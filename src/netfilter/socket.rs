@@ -102,6 +102,14 @@ impl Socket {
         }
     }
 
+    /// Sends requests that are answered only if they fail; gives the first refusal.
+    pub fn transmit(&self, bytes: &[u8]) -> io::Result<Option<Refusal>> {
+        self.send(bytes)?;
+        let mut refusal = None;
+        self.answers(|message| refusal = refusal.or(refusal_in(&message)))?;
+        Ok(refusal)
+    }
+
     /// Sends a request and hands over each message of the answer. `NotFound` is an answer without
     /// any; a dump that others disturbed is begun anew, `each` seeing all of it again behind a
     /// `restart`.
@@ -115,8 +123,10 @@ impl Socket {
             self.send(request.bytes())?;
             let mut refusal = None;
             let mut disturbed = false;
+            let mut finished = !request.is_dump();
             self.answers(|message| {
                 disturbed |= message.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
+                finished |= i32::from(message.kind) == libc::NLMSG_DONE;
                 match refusal_in(&message) {
                     Some(found) => refusal = Some(found),
                     None if i32::from(message.kind) >= libc::NLMSG_MIN_TYPE => each(Some(message)),
@@ -126,7 +136,8 @@ impl Socket {
             match refusal {
                 Some(refusal) => return Err(Failure::Refused(refusal)),
                 None if disturbed => continue,
-                None => return Ok(()),
+                None if finished => return Ok(()),
+                None => return Err(Failure::NoAnswer),
             }
         }
     }

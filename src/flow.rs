@@ -1,0 +1,257 @@
+//! Which of the kernel's connections are stale, and which are ours.
+//!
+//! The kernel decides at a connection's first packet whether it is forwarded, and keeps to that as
+//! long as packets come. So a client that sent before the rules were there, or while others were, is
+//! not forwarded right until its old connection is forgotten.
+
+use crate::config::{Allowed, Config, Family, Forward, Listen, Protocol};
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+/// A connection as the kernel tracks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Its family.
+    pub family: Family,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Who made it.
+    pub source: IpAddr,
+    /// The address that it was made to.
+    pub destination: IpAddr,
+    /// The port that it was made to.
+    pub port: u16,
+    /// Where it was sent instead, if it was.
+    pub target: Option<(IpAddr, u16)>,
+}
+
+/// What tells an instance's flows from others.
+pub struct Judge<'a> {
+    config: &'a Config,
+    local: &'a HashSet<IpAddr>,
+}
+
+impl<'a> Judge<'a> {
+    /// A judge for an instance on a host with these addresses.
+    pub fn new(config: &'a Config, local: &'a HashSet<IpAddr>) -> Self {
+        Judge { config, local }
+    }
+
+    /// Whether a flow from before the rules were there stands in their way: it was made past them
+    /// or goes where they do not lead any more, or its source may not connect any more. TCP flows
+    /// end by themselves, except those that should not be.
+    pub fn is_stale(&self, flow: &Flow) -> bool {
+        let Some(forward) = self.forward(flow) else {
+            return false;
+        };
+        if flow.target.is_some() && !self.is_allowed(flow) {
+            return true;
+        }
+        if flow.protocol == Protocol::Tcp || self.is_exempt(forward, flow) {
+            return false;
+        }
+        match flow.target {
+            Some(target) => !leads_to(forward, flow.port, target),
+            None => true,
+        }
+    }
+
+    /// Whether the rules have made this flow what it is.
+    pub fn is_forwarded(&self, flow: &Flow) -> bool {
+        let leads = |forward| {
+            flow.target
+                .is_some_and(|target| leads_to(forward, flow.port, target))
+        };
+        self.forward(flow).is_some_and(leads)
+    }
+
+    fn forward(&self, flow: &Flow) -> Option<&'a Forward> {
+        let in_scope = match &self.config.listen {
+            Listen::Any => true,
+            Listen::Local => self.local.contains(&flow.destination),
+            Listen::Addresses(addresses) => addresses.contains(&flow.destination),
+        };
+        if !in_scope {
+            return None;
+        }
+        // The forwards are sorted and do not overlap.
+        let forwards = &self.config.forwards;
+        let place = forwards.partition_point(|forward| {
+            (forward.family, forward.protocol, forward.ports.last())
+                < (flow.family, flow.protocol, flow.port)
+        });
+        forwards.get(place).filter(|forward| {
+            forward.family == flow.family
+                && forward.protocol == flow.protocol
+                && forward.ports.first() <= flow.port
+        })
+    }
+
+    fn is_allowed(&self, flow: &Flow) -> bool {
+        match self.config.sources.of(flow.family) {
+            Allowed::Everyone => true,
+            Allowed::Nobody => false,
+            Allowed::Ranges(ranges) => ranges.iter().any(|range| range.contains(&flow.source)),
+        }
+    }
+
+    /// Whether the rules leave it alone: a destination's own, this host's own, or a denied one.
+    fn is_exempt(&self, forward: &Forward, flow: &Flow) -> bool {
+        let from_destination = || {
+            forward
+                .destinations
+                .iter()
+                .any(|to| to.address == flow.source)
+        };
+        let from_here = self.local.contains(&flow.source);
+        !self.is_allowed(flow)
+            || !self.config.hairpin && from_destination()
+            || from_here && (!self.config.output || flow.destination.is_loopback())
+    }
+}
+
+/// Whether any flow can be stale for this instance at all. If not, the kernel's table, which may be
+/// large, need not be read.
+pub fn can_be_stale(config: &Config) -> bool {
+    config.forwards.iter().any(|forward| {
+        forward.protocol != Protocol::Tcp || *config.sources.of(forward.family) != Allowed::Everyone
+    })
+}
+
+fn leads_to(forward: &Forward, port: u16, target: (IpAddr, u16)) -> bool {
+    forward.destinations.iter().any(|to| {
+        let offset = if to.ports.is_single() {
+            0
+        } else {
+            port - forward.ports.first()
+        };
+        target == (to.address, to.ports.first() + offset)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Options;
+
+    const NODE: &str = "10.1.0.1";
+    const CLIENT: &str = "10.1.0.2";
+
+    fn config(forward: &str, change: impl FnOnce(&mut Options)) -> Config {
+        let mut options = Options {
+            forwards: vec![forward.into()],
+            ..Options::default()
+        };
+        change(&mut options);
+        Config::new(&options).unwrap()
+    }
+
+    fn flow(source: &str, service: &str, target: Option<&str>) -> Flow {
+        let (protocol, port) = service.split_once('/').unwrap();
+        let target: Option<std::net::SocketAddr> = target.map(|target| target.parse().unwrap());
+        let source: IpAddr = source.parse().unwrap();
+        Flow {
+            family: Family::of(source),
+            protocol: protocol.parse().unwrap(),
+            source,
+            destination: NODE.parse().unwrap(),
+            port: port.parse().unwrap(),
+            target: target.map(|target| (target.ip(), target.port())),
+        }
+    }
+
+    /// Stale and forwarded.
+    fn judged(config: &Config, flow: Flow) -> (bool, bool) {
+        let local = HashSet::from([NODE.parse().unwrap()]);
+        let judge = Judge::new(config, &local);
+        (judge.is_stale(&flow), judge.is_forwarded(&flow))
+    }
+
+    #[test]
+    fn flows_made_past_the_rules_are_stale() {
+        let config = config("udp/53=10.2.0.11:5353", |_| ());
+        assert_eq!(judged(&config, flow(CLIENT, "udp/53", None)), (true, false));
+        assert_eq!(
+            judged(&config, flow(CLIENT, "udp/53", Some("10.2.0.11:5353"))),
+            (false, true)
+        );
+        assert_eq!(
+            judged(&config, flow(CLIENT, "udp/53", Some("10.2.0.12:5353"))),
+            (true, false)
+        );
+        assert_eq!(
+            judged(&config, flow(CLIENT, "udp/53", Some("10.2.0.11:53"))),
+            (true, false)
+        );
+    }
+
+    #[test]
+    fn flows_of_others_are_never_touched() {
+        let config = config("udp/53=10.2.0.11:5353", |_| ());
+        assert_eq!(
+            judged(&config, flow(CLIENT, "udp/54", None)),
+            (false, false)
+        );
+        assert_eq!(
+            judged(&config, flow(CLIENT, "tcp/53", None)),
+            (false, false)
+        );
+        assert_eq!(judged(&config, flow(NODE, "udp/53", None)), (false, false));
+        assert_eq!(
+            judged(&config, flow("10.2.0.11", "udp/53", None)),
+            (false, false)
+        );
+        let mut passing = flow(CLIENT, "udp/53", None);
+        passing.destination = "10.9.0.1".parse().unwrap();
+        assert_eq!(judged(&config, passing), (false, false));
+    }
+
+    #[test]
+    fn a_source_that_may_not_connect_any_more_is_cut_off() {
+        let config = config("tcp/80=10.2.0.11", |options| {
+            options.src_ranges = Some("10.3.0.0/16".into())
+        });
+        assert_eq!(
+            judged(&config, flow(CLIENT, "tcp/80", Some("10.2.0.11:80"))),
+            (true, true)
+        );
+        assert_eq!(
+            judged(&config, flow(CLIENT, "tcp/80", None)),
+            (false, false)
+        );
+        assert_eq!(
+            judged(&config, flow("10.3.0.9", "tcp/80", Some("10.2.0.11:80"))),
+            (false, true)
+        );
+    }
+
+    #[test]
+    fn ranges_lead_port_by_port() {
+        let config = config("udp/100-110=10.2.0.11:200-210", |_| ());
+        assert_eq!(
+            judged(&config, flow(CLIENT, "udp/105", Some("10.2.0.11:205"))),
+            (false, true)
+        );
+        assert_eq!(
+            judged(&config, flow(CLIENT, "udp/105", Some("10.2.0.11:204"))),
+            (true, false)
+        );
+        assert_eq!(
+            judged(&config, flow(CLIENT, "udp/111", None)),
+            (false, false)
+        );
+    }
+
+    #[test]
+    fn hairpin_and_output_widen_what_is_ours() {
+        let config = config("udp/53=10.2.0.11:5353", |options| {
+            options.hairpin = Some("true".into());
+            options.output = Some("true".into());
+        });
+        assert_eq!(
+            judged(&config, flow("10.2.0.11", "udp/53", None)),
+            (true, false)
+        );
+        assert_eq!(judged(&config, flow(NODE, "udp/53", None)), (true, false));
+    }
+}
