@@ -1,0 +1,176 @@
+//! The two encoders against each other: what is installed over netlink lists exactly as what is
+//! printed and loaded by nft.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use crate::fixture::{Namespace, nodefwd};
+
+/// What the classical variables can say.
+const CLASSICAL: [&str; 12] = [
+    "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=80 --dest-port=8080",
+    "--dest-ips=10.2.0.11 --dest-proto=TCP --src-port=80",
+    "--dest-ips=10.2.0.11 --dest-proto=udp --src-port=53 --dest-port=5353",
+    "--dest-ips=fd00:2::11 --dest-proto=tcp --src-port=80 --dest-port=8080",
+    "--dest-ips=fd00:2::11 --dest-proto=udp --src-port=65535 --dest-port=1",
+    "--dest-ips=10.2.0.11,10.2.0.12 --dest-proto=tcp --src-port=80 --dest-port=8080",
+    "--dest-ips=fd00:2::11,fd00:2::12,fd00:2::13 --dest-proto=udp --src-port=53",
+    "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp --src-port=80 --dest-port=8080",
+    "--dest-ips=fd00:2::12,10.2.0.12,10.2.0.11,fd00:2::11 --dest-proto=tcp --src-port=80",
+    "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp --src-port=80 --hairpin=true",
+    "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=80 --name=web",
+    "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp --src-port=80 --name=a-rather_long.name",
+];
+
+/// Who may connect, to addresses of both families.
+const SOURCES: [&str; 11] = [
+    "10.1.0.0/24",
+    "10.1.0.0/24,192.168.0.0/16",
+    "fd00:1::/64",
+    "10.1.0.0/24,fd00:1::/64",
+    "10.1.0.7,fd00:1::7",
+    "10.1.0.0/24,10.1.1.0/24,10.1.0.128/25",
+    "10.1.0.0/32,10.1.0.1/32,10.1.0.2/32",
+    "0.0.0.0/0",
+    "0.0.0.0/0,::/0",
+    "0.0.0.0/1,128.0.0.0/1,fd00:1::/64",
+    "0.0.0.0/32,255.255.255.255/32,::/128,ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128",
+];
+
+/// Everything else, for two destinations of each family.
+const OPTIONS: [&str; 9] = [
+    "--balance=random",
+    "--balance=round-robin",
+    "--balance=source",
+    "--listen=any",
+    "--listen=10.1.0.1",
+    "--listen=10.1.0.1,10.1.0.9,fd00:1::1",
+    "--output=true",
+    "--masquerade=false",
+    "--balance=source --listen=10.1.0.1,fd00:1::1 --output=true --masquerade=false \
+     --hairpin=true --src-ranges=10.1.0.0/16,fd00:1::/32 --name=everything",
+];
+
+/// Many ports, and forwards of their own.
+const PORTS: [&str; 11] = [
+    "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=80,443,8000-8010",
+    "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp,udp --src-port=80,443",
+    "--dest-ips=10.2.0.11 --dest-proto=sctp --src-port=80 --dest-port=8080",
+    "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=8000-8010 --dest-port=9000-9010",
+    "--dest-ips=10.2.0.11,10.2.0.12 --dest-proto=tcp --src-port=8000-8010 --dest-port=9000",
+    "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=1-65535",
+    "tcp/80=10.2.0.11:8080",
+    "tcp/80=10.2.0.11:8080 udp/53=10.2.0.12,10.2.0.13:5353",
+    "tcp/7000-7010=[fd00:2::11]:9000-9010,10.2.0.11:9000-9010",
+    "tcp/80=10.2.0.11,fd00:2::11 udp/80=10.2.0.12 sctp/80=[fd00:2::12]:81",
+    "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=80 udp/53=10.2.0.12 --src-ranges=10.1.0.0/24",
+];
+
+/// Installs and loads the same call, each in a namespace of its own.
+struct Pair {
+    installing: Namespace,
+    loading: Namespace,
+    file: PathBuf,
+}
+
+impl Pair {
+    fn new(name: &str) -> Self {
+        Pair {
+            installing: Namespace::forwarding("install"),
+            loading: Namespace::new("load"),
+            file: Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.nft")),
+        }
+    }
+
+    /// What nft lists while nodefwd runs.
+    fn installed(&self, arguments: &[&str]) -> String {
+        let forwarder = nodefwd(arguments).start(&self.installing);
+        let ruleset = self.installing.ruleset();
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+        assert_eq!(self.installing.ruleset(), "");
+        without_owner(&ruleset)
+    }
+
+    /// What nft lists after it has read what `nodefwd render` prints.
+    fn rendered(&self, arguments: &[&str]) -> String {
+        let call = nodefwd(["render"]).args(arguments).without_net_admin();
+        let text = call.finish_here().expect_success();
+        fs::write(&self.file, text).expect("a file for nft");
+        let file = self.file.to_str().expect("UTF-8");
+        self.loading.succeed("nft", &["-f", file]);
+        // The table belongs to the nft that made it, so the same nft must list it.
+        let commands = format!("include \"{file}\"\nlist ruleset\n");
+        let ruleset = self.loading.feed(&commands, "nft", &["-i"]);
+        assert_eq!(self.loading.ruleset(), "");
+        without_owner(&ruleset)
+    }
+
+    fn difference(&self, arguments: &str) -> Option<String> {
+        let words: Vec<_> = arguments.split_whitespace().collect();
+        let installed = self.installed(&words);
+        let rendered = self.rendered(&words);
+        assert!(installed.contains("table inet nodefwd-"), "{installed}");
+        assert!(installed.contains("flags owner"), "{installed}");
+        (installed != rendered).then(|| {
+            format!("=== {arguments}\n--- installed\n{installed}\n--- rendered\n{rendered}")
+        })
+    }
+}
+
+/// nft tells which program owns a table; that is the one difference there must be.
+fn without_owner(ruleset: &str) -> String {
+    let lines = ruleset
+        .lines()
+        .map(|line| match line.split_once(" # progname ") {
+            Some((line, _)) => line,
+            None => line,
+        });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+fn expect_equal(name: &str, calls: impl IntoIterator<Item = String>) {
+    let pair = Pair::new(name);
+    let calls = calls.into_iter();
+    let differences: Vec<_> = calls.filter_map(|call| pair.difference(&call)).collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn classical_variables_encode_alike() {
+    expect_equal("classical", CLASSICAL.map(str::to_owned));
+}
+
+#[test]
+fn source_ranges_encode_alike() {
+    let call = "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp --src-port=80 --src-ranges=";
+    expect_equal("sources", SOURCES.map(|ranges| format!("{call}{ranges}")));
+}
+
+#[test]
+fn options_encode_alike() {
+    let destinations = "--dest-ips=10.2.0.11,10.2.0.12,fd00:2::11,fd00:2::12";
+    let call = format!("{destinations} --dest-proto=tcp --src-port=80 --dest-port=8080 ");
+    expect_equal("options", OPTIONS.map(|options| format!("{call}{options}")));
+}
+
+#[test]
+fn ports_and_forwards_encode_alike() {
+    expect_equal("ports", PORTS.map(str::to_owned));
+}
+
+/// Long lists are sent in several parts.
+#[test]
+fn many_destinations_encode_alike() {
+    let addresses = |prefix: &str| {
+        (1..=250)
+            .map(|n| format!("{prefix}{n}"))
+            .collect::<Vec<_>>()
+    };
+    let destinations = [addresses("10.2.0."), addresses("fd00:2::")]
+        .concat()
+        .join(",");
+    let call = format!("--dest-ips={destinations} --dest-proto=tcp --src-port=80");
+    expect_equal("many", [call]);
+}

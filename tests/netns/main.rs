@@ -1,0 +1,15 @@
+//! End-to-end tests: nodefwd in network namespaces, with real traffic from real sockets.
+//!
+//! They need root, nft, ip, setpriv and unshare: tests/run.sh brings what a machine lacks. The
+//! variable NODEFWD_BIN has them test another binary than the one that cargo built for them.
+
+mod encoders;
+mod environment;
+mod fixture;
+mod forward;
+mod forwarding;
+mod forwarding_off;
+mod input;
+mod lifecycle;
+mod options;
+mod source_ranges;

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Builds nodefwd, checks that the release is one small static file, and runs all tests. As root:
+# they make network namespaces. Arguments go to `cargo test`.
+set -euo pipefail
+# shellcheck source=tests/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+[[ $EUID -eq 0 ]] || die "the tests make network namespaces: run me as root"
+
+cargo build --release --locked
+headers=$(readelf --wide --dynamic --program-headers "$release_binary")
+[[ ! $headers =~ NEEDED|INTERP ]] || die "$release_binary is not static: $(grep -E 'NEEDED|INTERP' <<<"$headers")"
+size=$(stat -c %s "$release_binary")
+((size <= 2 * 1024 * 1024)) || die "$release_binary takes $size bytes; 2 MiB are allowed"
+
+# The tests use the dev profile: building them with the release's fat LTO takes far longer.
+cargo test --locked "$@"

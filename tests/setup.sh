@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Brings what a fresh Debian 12 or 13 lacks to build, test and show nodefwd. Does only what is
+# missing, and needs root only then. Scripts that source it stand at the top of the repository
+# afterwards, and have: die, CARGO_BUILD_TARGET (exported) and release_binary.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+packages=(
+    gcc libc6-dev pkg-config libmnl-dev libnftnl-dev ca-certificates # building
+    binutils iproute2 nftables                                       # testing
+    busybox socat                                                    # the demo's servers
+)
+
+die() {
+    echo "${0##*/}: $*" >&2
+    exit 1
+}
+
+need_root() {
+    [[ $EUID -eq 0 ]] || die "this machine lacks $1: run me as root once"
+}
+
+announce() {
+    need_root "$1"
+    echo "${0##*/}: installing $1" >&2
+}
+
+# apt's chatter is worth reading only when it fails.
+apt_get() {
+    local said
+    said=$(DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@" 2>&1 </dev/null) ||
+        die "'apt-get $*' failed: $said"
+}
+
+install_packages() {
+    announce "$*"
+    apt_get update
+    apt_get install --no-install-recommends -y "$@"
+}
+
+missing_packages() {
+    local states package
+    # dpkg-query fails for a package it never heard of, and that is an answer too.
+    states=$(dpkg-query -Wf '${db:Status-Status}=${Package} ' "${packages[@]}" 2>/dev/null) || true
+    for package in "${packages[@]}"; do
+        [[ " $states" == *" installed=$package "* ]] || echo "$package"
+    done
+}
+
+have_static_libmnl() {
+    [[ -e /usr/local/lib/libmnl.a || $(dpkg -L libmnl-dev) == */libmnl.a* ]]
+}
+
+# Debian 12's libmnl-dev holds no archive, Debian 13's does. It is fetched from wherever this
+# machine gets Debian 12 from, with an apt configuration of its own: nothing else comes from there.
+install_static_libmnl() (
+    announce "Debian 13's libmnl.a in /usr/local/lib"
+    dir=$(mktemp -d)
+    trap 'rm -rf "$dir"' EXIT
+    mkdir -p "$dir"/{lists,archives}/partial
+    list_sources() {
+        # shellcheck disable=SC2016 # apt fills these in
+        apt-get indextargets 'Created-By: Packages' 'Codename: bookworm' 'Component: main' --format \
+            'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg target=Packages] $(REPO_URI) trixie main'
+    }
+    sources=$(list_sources)
+    if [[ -z $sources ]]; then # apt knows its sources' code names only after an update
+        apt_get update
+        sources=$(list_sources)
+    fi
+    [[ $sources ]] || die "libmnl-dev has no libmnl.a here, and this is no Debian 12: put one into /usr/local/lib"
+    sort -u <<<"$sources" >"$dir/sources.list"
+    cd "$dir"
+    options=(
+        -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o Dir::State::Lists="$dir/lists" -o Dir::Cache="$dir" -o APT::Sandbox::User=root
+    )
+    apt_get "${options[@]}" update
+    apt_get "${options[@]}" download libmnl-dev
+    dpkg -x libmnl-dev_*.deb .
+    install -Dm 644 usr/lib/*/libmnl.a /usr/local/lib/libmnl.a
+)
+
+# sudo hides the caller's Rust: look where rustup puts it, for root and for the caller.
+find_cargo() {
+    local home
+    for home in "$HOME" "$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)"; do
+        if ! command -v cargo >/dev/null && [[ -x $home/.cargo/bin/cargo ]]; then
+            export PATH=$home/.cargo/bin:$PATH RUSTUP_HOME=${RUSTUP_HOME:-$home/.rustup}
+        fi
+    done
+    command -v cargo >/dev/null
+}
+
+install_cargo() {
+    local needed=$1 offered
+    need_root cargo
+    apt_get update
+    offered=$(apt-cache show --no-all-versions cargo 2>/dev/null | sed -n 's/^Version: //p') || true
+    dpkg --compare-versions "$offered" ge "$needed" ||
+        die "there is no cargo here, and Debian's own (${offered:-none}) is too old: install Rust $needed or newer"
+    install_packages cargo rustfmt rust-clippy
+}
+
+command -v dpkg-query >/dev/null || die "this is no Debian: install the likes of ${packages[*]} yourself"
+mapfile -t missing < <(missing_packages)
+[[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
+have_static_libmnl || install_static_libmnl
+
+rust_needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+find_cargo || install_cargo "$rust_needed"
+rustc=$(rustc -vV)
+rust_found=$(sed -n 's/^release: //p' <<<"$rustc")
+dpkg --compare-versions "$rust_found" ge "$rust_needed" ||
+    die "Rust $rust_found is too old: install Rust $rust_needed or newer"
+
+# "host-tuple" in .cargo/config.toml is news to a cargo before 1.91; the host's name works with all.
+export CARGO_BUILD_TARGET=${CARGO_BUILD_TARGET:-$(sed -n 's/^host: //p' <<<"$rustc")}
+# shellcheck disable=SC2034 # for those who source this
+release_binary=$(realpath -m "${CARGO_TARGET_DIR:-target}/$CARGO_BUILD_TARGET/release/nodefwd")
