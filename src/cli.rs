@@ -171,4 +171,15 @@ pub struct Options {
     /// other one [default: false]
     #[arg(help_heading = "The instance", long, value_name = "BOOL", env = "NODEFWD_STRICT", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub strict: Option<OsString>,
+
+    /// After TERM take no new connections, but let running ones go on for at most this time; a
+    /// second signal ends the wait [default: 0]
+    #[arg(
+        help_heading = "The instance",
+        long,
+        value_name = "SECONDS",
+        env = "NODEFWD_DRAIN",
+        hide_env_values = true
+    )]
+    pub drain: Option<OsString>,
 }

@@ -11,7 +11,8 @@ mod sources;
 
 pub use address::AddressError;
 pub use choice::{
-    Balance, BalanceError, Listen, ListenError, Name, NameError, Switch, SwitchError,
+    Balance, BalanceError, Listen, ListenError, Name, NameError, Seconds, SecondsError, Switch,
+    SwitchError,
 };
 pub use forward::{Destination, Forward, ForwardError, LengthError};
 pub use option::OptionName;
@@ -23,7 +24,7 @@ use crate::cli::Options;
 use forward::Request;
 use log::warn;
 use option::Setting;
-use std::{ffi::OsString, str::FromStr};
+use std::{ffi::OsString, str::FromStr, time::Duration};
 use thiserror::Error;
 
 /// Everything that decides what the kernel is told.
@@ -47,6 +48,8 @@ pub struct Config {
     pub hairpin: bool,
     /// Whether a family that cannot be forwarded is an error.
     pub strict: bool,
+    /// How long running connections may go on after the signal to end.
+    pub drain: Duration,
 }
 
 /// Why the input is refused. Every message names the option, the part that is wrong and what is
@@ -141,6 +144,9 @@ pub enum Problem {
     /// a boolean
     #[error(transparent)]
     Switch(#[from] SwitchError),
+    /// `NODEFWD_DRAIN`
+    #[error(transparent)]
+    Seconds(#[from] SecondsError),
     /// `NODEFWD_NAME`
     #[error(transparent)]
     Name(#[from] NameError),
@@ -169,6 +175,7 @@ impl Config {
             masquerade: switch(OptionName::MASQUERADE, &options.masquerade, true)?,
             hairpin: switch(OptionName::HAIRPIN, &options.hairpin, false)?,
             strict: switch(OptionName::STRICT, &options.strict, false)?,
+            drain: drain(&options.drain)?,
         })
     }
 
@@ -207,6 +214,11 @@ where
 
 fn switch(option: OptionName, text: &Option<OsString>, default: bool) -> Result<bool, ConfigError> {
     value(option, text, Switch(default)).map(|Switch(on)| on)
+}
+
+fn drain(text: &Option<OsString>) -> Result<Duration, ConfigError> {
+    let Seconds(seconds) = value(OptionName::DRAIN, text, Seconds(0))?;
+    Ok(Duration::from_secs(seconds.into()))
 }
 
 /// Everything that the classic variables and the forwards ask for, in this order.

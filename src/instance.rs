@@ -1,8 +1,9 @@
 //! One running forwarder: check, install, wait, remove.
 
 use crate::config::{Config, Family, Forward};
+use crate::drain::{self, DrainError};
 use crate::flow::{self, Flow, Judge};
-use crate::netfilter::{Connection, NetfilterError};
+use crate::netfilter::{Connection, FlowEvents, NetfilterError};
 use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use crate::sysctl::{self, ForwardingError};
@@ -26,9 +27,9 @@ pub enum InstanceError {
     /// The kernel did not let go of them.
     #[error("cannot remove the rules")]
     Remove(#[source] NetfilterError),
-    /// No signals.
-    #[error("cannot wait for signals")]
-    Signals(#[from] io::Error),
+    /// Nothing to wait on.
+    #[error("cannot set up what it waits for")]
+    Wait(#[from] io::Error),
 }
 
 /// Forwards until TERM, INT, HUP or QUIT comes. When it returns, nothing is left in the kernel.
@@ -37,6 +38,10 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let mut signals = Signals::register()?;
     keep_forwarded_families(&mut config)?;
 
+    let flow_events = match config.drain.is_zero() {
+        true => None,
+        false => Some(FlowEvents::open()?),
+    };
     let ruleset = Ruleset::new(&config);
     let connection = Connection::open().map_err(InstanceError::Install)?;
     connection
@@ -53,10 +58,31 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
 
     signals.wait()?;
     notify(NotifyState::Stopping);
+    if let Some(events) = flow_events {
+        drain(&connection, &events, &config, &signals);
+    }
     connection.remove(&table).map_err(InstanceError::Remove)?;
     let ended = end_flows(&connection, &config, |judge, flow| judge.is_forwarded(flow));
     info!("stopped: table inet {table} is removed, {ended} running connections are ended");
     Ok(())
+}
+
+/// Lets running connections end. Whatever fails here must not keep the rules from being removed.
+fn drain(connection: &Connection, events: &FlowEvents, config: &Config, signals: &Signals) {
+    let microseconds = u32::try_from(config.drain.as_micros()).unwrap_or(u32::MAX);
+    notify(NotifyState::ExtendTimeoutUsec(microseconds));
+    let local = local_addresses();
+    let judge = Judge::new(config, &local);
+    let drained = connection
+        .close(&Ruleset::new(config))
+        .map_err(DrainError::from)
+        .and_then(|()| {
+            let ours = |flow: &Flow| judge.is_forwarded(flow);
+            drain::wait(connection, events, signals, config.drain, ours)
+        });
+    if let Err(error) = drained {
+        warn!("not draining: {error}");
+    }
 }
 
 fn forget_stale_flows(connection: &Connection, config: &Config) {

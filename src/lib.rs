@@ -21,6 +21,7 @@
 
 pub mod cli;
 pub mod config;
+mod drain;
 pub mod flow;
 pub mod instance;
 pub mod logging;

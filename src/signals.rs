@@ -3,6 +3,7 @@
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::low_level::pipe;
 use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 /// From its making on, the ending signals are taken down instead of ending the process: none is
@@ -23,5 +24,12 @@ impl Signals {
     /// Sleeps until one of the signals comes, or returns at once if one has come already.
     pub fn wait(&mut self) -> io::Result<()> {
         self.0.read_exact(&mut [0])
+    }
+}
+
+impl AsFd for Signals {
+    /// Can be read from when a signal has come that nobody has waited for.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -99,6 +99,26 @@ impl FromStr for Switch {
     }
 }
 
+/// A number of seconds, a day at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seconds(pub u32);
+
+/// A word that is no such number.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("is no number of seconds: use a whole number from 0 to 86400")]
+pub struct SecondsError;
+
+impl FromStr for Seconds {
+    type Err = SecondsError;
+
+    fn from_str(word: &str) -> Result<Self, SecondsError> {
+        match word.parse() {
+            Ok(seconds @ 0..=86400) if !word.starts_with('+') => Ok(Seconds(seconds)),
+            _ => Err(SecondsError),
+        }
+    }
+}
+
 /// The name of an instance: unique among the instances of a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name(String);
@@ -156,6 +176,14 @@ mod tests {
             assert_eq!(word.parse(), Ok(Switch(value)));
         }
         assert_eq!("on".parse::<Switch>(), Err(SwitchError));
+    }
+
+    #[test]
+    fn seconds_are_whole_and_within_a_day() {
+        assert_eq!("30".parse(), Ok(Seconds(30)));
+        for word in ["", "-1", "+1", "1.5", "30s", "86401", "99999999999"] {
+            assert_eq!(word.parse::<Seconds>(), Err(SecondsError), "{word}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ option_names! {
     MASQUERADE = "NODEFWD_MASQUERADE", "--masquerade";
     HAIRPIN = "NODEFWD_HAIRPIN", "--hairpin";
     NAME = "NODEFWD_NAME", "--name";
+    DRAIN = "NODEFWD_DRAIN", "--drain";
     STRICT = "NODEFWD_STRICT", "--strict";
 }
 

@@ -6,7 +6,10 @@ use crate::config::{Family, Protocol};
 use crate::flow::Flow;
 use nftnl::nftnl_sys::libc;
 use nix::errno::Errno;
+use std::collections::HashSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
 
 // linux/netfilter/nfnetlink_conntrack.h: enum cntl_msg_types, ctattr_type, ctattr_tuple, ctattr_ip,
 // ctattr_l4proto
@@ -15,6 +18,9 @@ const DELETE: u16 = 2;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const STATUS: u16 = 3;
+const PROTOCOL_INFO: u16 = 4;
+const TCP: u16 = 1;
+const TCP_STATE: u16 = 1;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const ADDRESSES: u16 = 1;
@@ -25,20 +31,69 @@ const DESTINATION_PORT: u16 = 3;
 /// linux/netfilter/nf_conntrack_common.h
 const IPS_DST_NAT: u32 = 1 << 5;
 
+/// linux/netfilter/nfnetlink_compat.h: NF_NETLINK_CONNTRACK_UPDATE, NF_NETLINK_CONNTRACK_DESTROY
+const GROUP_UPDATE: u32 = 1 << 1;
+const GROUP_DESTROY: u32 = 1 << 2;
+
 /// How many bytes of deletions are sent at once; far below the default size of a send buffer.
 const SEND_BYTES: usize = 1 << 16;
+
+/// The numbers of the flows that run and that `wanted` says so of.
+pub fn running(socket: &Socket, wanted: impl Fn(&Flow) -> bool) -> Result<HashSet<u32>, Failure> {
+    let mut running = HashSet::new();
+    socket.dump(&dump(), |message| match message {
+        None => running.clear(),
+        Some(message) => {
+            if !is_over(&message) && flow(&message).is_some_and(|flow| wanted(&flow)) {
+                running.extend(message.attributes().u32(ID));
+            }
+        }
+    })?;
+    Ok(running)
+}
+
+/// News of flows that change or end.
+pub struct FlowEvents(Socket);
+
+impl FlowEvents {
+    /// Begins to listen.
+    pub fn open() -> io::Result<Self> {
+        Socket::subscribe(GROUP_UPDATE | GROUP_DESTROY).map(FlowEvents)
+    }
+
+    /// Hands over the number of each flow that has ended since.
+    pub fn ended(&self, mut each: impl FnMut(u32)) -> io::Result<()> {
+        self.0.answers(|message| {
+            if message.kind == conntrack(DELETE) || is_over(&message) {
+                message.attributes().u32(ID).into_iter().for_each(&mut each);
+            }
+        })
+    }
+}
+
+impl AsFd for FlowEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Whether it is a TCP connection that both sides have closed, or one has reset: the kernel
+/// remembers those for minutes.
+fn is_over(message: &Message<'_>) -> bool {
+    // linux/netfilter/nf_conntrack_tcp.h: TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
+    let state = message
+        .attributes()
+        .nested(PROTOCOL_INFO)
+        .nested(TCP)
+        .get(TCP_STATE);
+    matches!(state, Some([7 | 8]))
+}
 
 /// Ends every flow that `condemned` says so of, and says how many there were. A flow that ends by
 /// itself meanwhile counts too.
 pub fn end_flows(socket: &Socket, condemned: impl Fn(&Flow) -> bool) -> Result<usize, Failure> {
-    let request = Request::new(
-        conntrack(GET),
-        libc::NLM_F_DUMP as u16,
-        libc::AF_UNSPEC as u8,
-        1,
-    );
     let mut deletions: Vec<Request> = Vec::new();
-    socket.dump(&request, |message| match message {
+    socket.dump(&dump(), |message| match message {
         None => deletions.clear(),
         Some(message) => {
             if flow(&message).is_some_and(|flow| condemned(&flow)) {
@@ -56,6 +111,15 @@ pub fn end_flows(socket: &Socket, condemned: impl Fn(&Flow) -> bool) -> Result<u
     }
     send_deletions(socket, &buffer)?;
     Ok(deletions.len())
+}
+
+fn dump() -> Request {
+    Request::new(
+        conntrack(GET),
+        libc::NLM_F_DUMP as u16,
+        libc::AF_UNSPEC as u8,
+        1,
+    )
 }
 
 fn send_deletions(socket: &Socket, deletions: &[u8]) -> Result<(), Failure> {

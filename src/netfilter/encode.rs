@@ -38,6 +38,20 @@ pub fn install(ruleset: &Ruleset, owner: bool, generation: Option<u32>) -> Trans
     encoder.batch.finish()
 }
 
+/// The messages that empty the chains through which new connections come in.
+pub fn close(ruleset: &Ruleset) -> Transaction {
+    let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
+    let mut batch = Batch::new(None);
+    for (index, chain) in ruleset.chains.iter().enumerate() {
+        if matches!(chain.hook, Some(Hook::Prerouting | Hook::Output)) {
+            let chain = Chain::new(c_string(&chain.name), &table);
+            // A rule without a handle stands for all rules of the chain (nf_tables_delrule).
+            batch.add(Step::Chain(index), &Rule::new(&chain), MsgType::Del);
+        }
+    }
+    batch.finish()
+}
+
 struct Encoder {
     batch: Batch,
     table: Table,

@@ -16,6 +16,8 @@ mod sibling;
 mod socket;
 mod table;
 
+pub use conntrack::FlowEvents;
+
 use crate::flow::Flow;
 use crate::ruleset::{Claim, Claims, Ruleset};
 use batch::{Batch, Step, Transaction};
@@ -23,6 +25,7 @@ use message::Attributes;
 use nftnl::MsgType;
 use nix::errno::Errno;
 use socket::{Failure, Refusal, Socket};
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use table::{TableInfo, TableMessage};
@@ -174,12 +177,27 @@ impl Connection {
             })
     }
 
+    /// Takes no new connections any more. Those that run go on as they are.
+    pub fn close(&self, ruleset: &Ruleset) -> Result<(), NetfilterError> {
+        let transaction = encode::close(ruleset);
+        self.transact(&transaction)
+            .map_err(|failure| match failure {
+                Failure::Refused(refusal) => Self::explain(ruleset, &transaction, refusal),
+                failure => plain(failure),
+            })
+    }
+
+    /// The numbers of the running flows that `wanted` says so of.
+    pub fn running_flows(
+        &self,
+        wanted: impl Fn(&Flow) -> bool,
+    ) -> Result<HashSet<u32>, NetfilterError> {
+        conntrack::running(&self.socket, wanted).map_err(flows_failed)
+    }
+
     /// Ends the flows that `condemned` says so of; says how many.
     pub fn end_flows(&self, condemned: impl Fn(&Flow) -> bool) -> Result<usize, NetfilterError> {
-        conntrack::end_flows(&self.socket, condemned).map_err(|failure| match failure {
-            Failure::Refused(refusal) => NetfilterError::Flows(refusal.errno),
-            failure => plain(failure),
-        })
+        conntrack::end_flows(&self.socket, condemned).map_err(flows_failed)
     }
 
     fn transact(&self, transaction: &Transaction) -> Result<(), Failure> {
@@ -216,6 +234,13 @@ fn plain(failure: Failure) -> NetfilterError {
         Failure::Socket(error) => NetfilterError::Socket(error),
         Failure::Refused(refusal) => before_the_first_step(refusal),
         Failure::NoAnswer => NetfilterError::NoAnswer,
+    }
+}
+
+fn flows_failed(failure: Failure) -> NetfilterError {
+    match failure {
+        Failure::Refused(refusal) => NetfilterError::Flows(refusal.errno),
+        failure => plain(failure),
     }
 }
 

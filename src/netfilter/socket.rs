@@ -68,6 +68,14 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Opens a socket that hears what the kernel tells these groups, a bit mask (`NFNLGRP_*`,
+    /// linux/netfilter/nfnetlink_compat.h).
+    pub fn subscribe(groups: u32) -> io::Result<Self> {
+        let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
+        socket.bind(groups, 0)?;
+        Ok(Socket { socket })
+    }
+
     fn enable(&self, option: i32) {
         let on: libc::c_int = 1;
         // SAFETY: the socket is open; the value is an int that lives through the call.

@@ -3,6 +3,7 @@
 //! They need root, nft, ip, setpriv and unshare: tests/run.sh brings what a machine lacks. The
 //! variable NODEFWD_BIN has them test another binary than the one that cargo built for them.
 
+mod drain;
 mod encoders;
 mod environment;
 mod fixture;
