@@ -54,14 +54,15 @@ pub enum Command {
     Render(Options),
 }
 
-/// How much is logged to standard error. `RUST_LOG` has the last word.
+/// How much is logged to standard error.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
 pub struct Verbosity {
-    /// Log more; twice for every message to and from the kernel
+    /// Log more; twice for all there is. RUST_LOG=error|warn|info|debug|trace|off has the last word
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
-    /// Log warnings and errors only; twice for errors only
+    /// Log warnings and errors only; twice for errors only. Colours come on a terminal only
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "verbose")]
     pub quiet: u8,
 }
@@ -182,4 +183,17 @@ pub struct Options {
         hide_env_values = true
     )]
     pub drain: Option<OsString>,
+
+    /// Let the kernel keep others from changing the table; false does as on a kernel before 5.12
+    #[arg(
+        hide = true,
+        long,
+        value_name = "BOOL",
+        env = "NODEFWD_OWNER",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub owner: Option<OsString>,
 }

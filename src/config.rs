@@ -21,6 +21,7 @@ pub use protocol::{Family, Protocol, ProtocolError};
 pub use sources::{Allowed, SourceError, Sources};
 
 use crate::cli::Options;
+use crate::netfilter::Ownership;
 use forward::Request;
 use log::warn;
 use option::Setting;
@@ -48,6 +49,8 @@ pub struct Config {
     pub hairpin: bool,
     /// Whether a family that cannot be forwarded is an error.
     pub strict: bool,
+    /// Who keeps others from changing the table, if the kernel can.
+    pub ownership: Ownership,
     /// How long running connections may go on after the signal to end.
     pub drain: Duration,
 }
@@ -175,6 +178,10 @@ impl Config {
             masquerade: switch(OptionName::MASQUERADE, &options.masquerade, true)?,
             hairpin: switch(OptionName::HAIRPIN, &options.hairpin, false)?,
             strict: switch(OptionName::STRICT, &options.strict, false)?,
+            ownership: match switch(OptionName::OWNER, &options.owner, true)? {
+                true => Ownership::Kernel,
+                false => Ownership::Nobody,
+            },
             drain: drain(&options.drain)?,
         })
     }

@@ -3,7 +3,9 @@
 use crate::config::{Config, Family, Forward};
 use crate::drain::{self, DrainError};
 use crate::flow::{self, Flow, Judge};
-use crate::netfilter::{Connection, FlowEvents, NetfilterError};
+use crate::guard::{self, GuardError};
+use crate::lock::{Lock, LockError};
+use crate::netfilter::{Connection, FlowEvents, NetfilterError, Ownership};
 use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use crate::sysctl::{self, ForwardingError};
@@ -27,6 +29,12 @@ pub enum InstanceError {
     /// The kernel did not let go of them.
     #[error("cannot remove the rules")]
     Remove(#[source] NetfilterError),
+    /// Another instance has the name.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The rules were lost and cannot be brought back.
+    #[error("cannot keep the rules")]
+    Guard(#[from] GuardError),
     /// Nothing to wait on.
     #[error("cannot set up what it waits for")]
     Wait(#[from] io::Error),
@@ -42,13 +50,11 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
         true => None,
         false => Some(FlowEvents::open()?),
     };
-    let ruleset = Ruleset::new(&config);
+    let _lock = Lock::take(&config.name)?;
     let connection = Connection::open().map_err(InstanceError::Install)?;
-    connection
-        .install(&ruleset)
-        .map_err(InstanceError::Install)?;
-    let Ruleset { table, .. } = ruleset;
+    let ownership = install(&connection, &config)?;
     forget_stale_flows(&connection, &config);
+    let table = config.name.table();
     info!(
         "ready: {} in table inet {table} after {:.1?}",
         summary(&config.forwards),
@@ -56,7 +62,13 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     );
     notify(NotifyState::Ready);
 
-    signals.wait()?;
+    let guarded = match ownership {
+        Ownership::Kernel => Ok(()),
+        Ownership::Nobody => guard::wait(&connection, &config, &signals),
+    };
+    if guarded.is_ok() {
+        signals.wait()?;
+    }
     notify(NotifyState::Stopping);
     if let Some(events) = flow_events {
         drain(&connection, &events, &config, &signals);
@@ -64,7 +76,28 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     connection.remove(&table).map_err(InstanceError::Remove)?;
     let ended = end_flows(&connection, &config, |judge, flow| judge.is_forwarded(flow));
     info!("stopped: table inet {table} is removed, {ended} running connections are ended");
-    Ok(())
+    Ok(guarded?)
+}
+
+/// Installs the rules, owned by this process if the kernel can do that.
+fn install(connection: &Connection, config: &Config) -> Result<Ownership, InstanceError> {
+    let ruleset = Ruleset::new(config);
+    let mut ownership = config.ownership;
+    let mut installed = connection.install(&ruleset, ownership);
+    let unowned_table = matches!(
+        &installed,
+        Err(NetfilterError::TableExists { owner: None, .. })
+    );
+    let unsupported = matches!(&installed, Err(NetfilterError::NoOwnership));
+    if unsupported || unowned_table && !connection.supports_ownership(&ruleset.table) {
+        warn!(
+            "this kernel (before 5.12) lets others remove the rules: if they do, they are installed again"
+        );
+        ownership = Ownership::Nobody;
+        installed = connection.install(&ruleset, ownership);
+    }
+    installed.map_err(InstanceError::Install)?;
+    Ok(ownership)
 }
 
 /// Lets running connections end. Whatever fails here must not keep the rules from being removed.

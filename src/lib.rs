@@ -23,7 +23,9 @@ pub mod cli;
 pub mod config;
 mod drain;
 pub mod flow;
+pub mod guard;
 pub mod instance;
+pub mod lock;
 pub mod logging;
 #[allow(unsafe_code)]
 pub mod netfilter;

@@ -33,6 +33,7 @@ option_names! {
     HAIRPIN = "NODEFWD_HAIRPIN", "--hairpin";
     NAME = "NODEFWD_NAME", "--name";
     DRAIN = "NODEFWD_DRAIN", "--drain";
+    OWNER = "NODEFWD_OWNER", "--owner";
     STRICT = "NODEFWD_STRICT", "--strict";
 }
 

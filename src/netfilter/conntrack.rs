@@ -67,7 +67,8 @@ impl FlowEvents {
             if message.kind == conntrack(DELETE) || is_over(&message) {
                 message.attributes().u32(ID).into_iter().for_each(&mut each);
             }
-        })
+        })?;
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Ruleset → one transaction of netlink messages.
 
+use super::Ownership;
 use super::batch::{Batch, Step, Transaction};
 use super::elements::{
     TYPE_INET_SERVICE, TYPE_INTEGER, c_string, concatenated, field_type, octets, padded,
@@ -21,8 +22,14 @@ use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 use std::ffi::CString;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The messages that make the whole ruleset, in one transaction.
-pub fn install(ruleset: &Ruleset, owner: bool, generation: Option<u32>) -> Transaction {
+/// The messages that make the whole ruleset, in one transaction; with `replaced` in place of a table
+/// of the same name.
+pub fn install(
+    ruleset: &Ruleset,
+    ownership: Ownership,
+    replaced: bool,
+    generation: Option<u32>,
+) -> Transaction {
     let name = c_string(&ruleset.table);
     let mut encoder = Encoder {
         batch: Batch::new(generation),
@@ -30,7 +37,10 @@ pub fn install(ruleset: &Ruleset, owner: bool, generation: Option<u32>) -> Trans
         name,
         next_set: ruleset.sets.len() as u32 + 1,
     };
-    let table = TableMessage::new(&encoder.name, owner);
+    let table = TableMessage::new(&encoder.name, ownership);
+    if replaced {
+        encoder.batch.add(Step::Table, &table, MsgType::Del);
+    }
     encoder.batch.add(Step::Table, &table, MsgType::Add);
     encoder.chains(ruleset);
     encoder.sets(ruleset);

@@ -15,12 +15,15 @@ mod set;
 mod sibling;
 mod socket;
 mod table;
+mod watch;
 
 pub use conntrack::FlowEvents;
+pub use watch::TableEvents;
 
 use crate::flow::Flow;
 use crate::ruleset::{Claim, Claims, Ruleset};
 use batch::{Batch, Step, Transaction};
+use log::debug;
 use message::Attributes;
 use nftnl::MsgType;
 use nix::errno::Errno;
@@ -70,6 +73,8 @@ pub enum NetfilterError {
     TableExists {
         /// its name
         table: String,
+        /// the netlink port of its owner, if it has one
+        owner: Option<u32>,
         /// who has it, and what to do
         whose: String,
     },
@@ -90,6 +95,9 @@ pub enum NetfilterError {
         "others keep changing the ruleset: {ATTEMPTS} attempts to install between two changes have failed; try again later"
     )]
     Restless,
+    /// The kernel does not know tables with an owner.
+    #[error("this kernel knows no tables with an owner (Linux 5.12 or later does)")]
+    NoOwnership,
     /// Something else.
     #[error("the kernel refused to {step}")]
     Refused {
@@ -109,6 +117,15 @@ pub enum NetfilterError {
     NoAnswer,
 }
 
+/// Who keeps others from changing a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// The kernel: the table belongs to the connection and goes with it (Linux 5.12 and later).
+    Kernel,
+    /// Nobody.
+    Nobody,
+}
+
 /// How often an installation is tried anew because others changed the ruleset meanwhile.
 const ATTEMPTS: usize = 100;
 
@@ -119,17 +136,18 @@ impl Connection {
         Ok(Connection { socket })
     }
 
-    /// Installs the ruleset, all of it or nothing. Refuses if a table of its name is there, or if
-    /// another instance has a part of what it claims.
-    pub fn install(&self, ruleset: &Ruleset) -> Result<(), NetfilterError> {
+    /// Installs the ruleset, all of it or nothing. Refuses if another instance has a part of what
+    /// it claims, or if somebody has a table of its name: with [`Ownership::Kernel`] any table, with
+    /// [`Ownership::Nobody`] one that has an owner; another is a dead instance's, and replaced.
+    pub fn install(&self, ruleset: &Ruleset, ownership: Ownership) -> Result<(), NetfilterError> {
         let claims = ruleset.claims();
         for _ in 0..ATTEMPTS {
             // The kernel refuses the transaction if anybody has changed anything since: what was
             // found out about the others then still holds, without a lock that all would have to
             // keep.
             let generation = table::generation(&self.socket).map_err(plain)?;
-            self.refuse_conflict(ruleset, &claims)?;
-            let transaction = encode::install(ruleset, true, generation);
+            let replaced = self.look_around(ruleset, &claims, ownership)?;
+            let transaction = encode::install(ruleset, ownership, replaced, generation);
             match self.transact(&transaction) {
                 Ok(()) => return Ok(()),
                 Err(Failure::Refused(refusal)) if refusal.errno == Errno::ERESTART => continue,
@@ -142,11 +160,23 @@ impl Connection {
         Err(NetfilterError::Restless)
     }
 
-    fn refuse_conflict(&self, ruleset: &Ruleset, claims: &Claims) -> Result<(), NetfilterError> {
+    /// Whether there is a dead instance's table to be replaced.
+    fn look_around(
+        &self,
+        ruleset: &Ruleset,
+        claims: &Claims,
+        ownership: Ownership,
+    ) -> Result<bool, NetfilterError> {
+        let mut replaced = false;
         for other in sibling::instances(&self.socket).map_err(plain)? {
             if other.name == ruleset.table {
+                if ownership == Ownership::Nobody && other.owner.is_none() {
+                    replaced = true;
+                    continue;
+                }
                 return Err(NetfilterError::TableExists {
                     whose: whose(&other),
+                    owner: other.owner,
                     table: other.name,
                 });
             }
@@ -159,22 +189,39 @@ impl Connection {
                 });
             }
         }
-        Ok(())
+        Ok(replaced)
     }
 
-    /// Removes a table with all that is in it.
+    /// Whether this kernel knows tables with an owner: makes one and deletes it, in one transaction
+    /// that nobody sees.
+    pub fn supports_ownership(&self, table: &str) -> bool {
+        let probe = CString::new(format!("{table}.probe")).unwrap_or_default();
+        let message = TableMessage::new(&probe, Ownership::Kernel);
+        let mut batch = Batch::new(None);
+        batch.add(Step::Table, &message, MsgType::Add);
+        batch.add(Step::Table, &message, MsgType::Del);
+        self.transact(&batch.finish()).is_ok()
+    }
+
+    /// Removes a table with all that is in it, if it is there.
     pub fn remove(&self, table: &str) -> Result<(), NetfilterError> {
         let mut batch = Batch::new(None);
         let name = CString::new(table).unwrap_or_default();
-        batch.add(Step::Table, &TableMessage::new(&name, false), MsgType::Del);
-        self.transact(&batch.finish())
-            .map_err(|failure| match failure {
-                Failure::Refused(refusal) => NetfilterError::Refused {
+        batch.add(
+            Step::Table,
+            &TableMessage::new(&name, Ownership::Nobody),
+            MsgType::Del,
+        );
+        match self.transact(&batch.finish()) {
+            Err(Failure::Refused(refusal)) if refusal.errno != Errno::ENOENT => {
+                Err(NetfilterError::Refused {
                     step: format!("remove table inet {table}"),
                     errno: refusal.errno,
-                },
-                failure => plain(failure),
-            })
+                })
+            }
+            Ok(()) | Err(Failure::Refused(_)) => Ok(()),
+            Err(failure) => Err(plain(failure)),
+        }
     }
 
     /// Takes no new connections any more. Those that run go on as they are.
@@ -201,6 +248,11 @@ impl Connection {
     }
 
     fn transact(&self, transaction: &Transaction) -> Result<(), Failure> {
+        let bytes = transaction.bytes().len();
+        debug!(
+            "sending a transaction of {} messages in {bytes} bytes",
+            transaction.last_sequence()
+        );
         self.socket
             .transact(transaction.bytes(), transaction.last_sequence())
     }
@@ -211,8 +263,8 @@ impl Connection {
         };
         match (step, refusal.errno) {
             (_, Errno::EPERM) => NetfilterError::NotPermitted,
-            // No inet family, or a subsystem that is there by name only.
-            (Step::Table, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => NetfilterError::NoNftables,
+            // nf_tables_newtable: a flag that this kernel does not know, by old and new kernels.
+            (Step::Table, Errno::EINVAL | Errno::EOPNOTSUPP) => NetfilterError::NoOwnership,
             (step, errno) => {
                 let name = || missing_expression(transaction, refusal);
                 let missing = errno == Errno::ENOENT && matches!(step, Step::Rule(..));

@@ -42,6 +42,10 @@ pub enum Failure {
     NoAnswer,
 }
 
+/// Whether messages were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost(pub bool);
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Socket(error)
@@ -165,15 +169,22 @@ impl Socket {
         }
     }
 
-    /// Hands over every message that is queued.
-    pub fn answers(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<()> {
+    /// The socket's netlink port.
+    pub fn port(&self) -> u32 {
+        self.socket.portid()
+    }
+
+    /// Hands over every message that is queued. Says whether others were lost because the queue was
+    /// full; those that came first never are.
+    pub fn answers(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<Lost> {
         let mut buffer = vec![0u8; RECEIVE_BYTES];
+        let mut lost = Lost(false);
         loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => messages(&buffer[..length]).for_each(&mut each),
-                Err(Errno::EAGAIN) => return Ok(()),
-                // Answers were lost, but never the first ones: those are still in the queue.
-                Err(Errno::EINTR | Errno::ENOBUFS) => continue,
+                Err(Errno::EAGAIN) => return Ok(lost),
+                Err(Errno::ENOBUFS) => lost = Lost(true),
+                Err(Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -1,5 +1,6 @@
 //! Tables: made, deleted, and listed.
 
+use super::Ownership;
 use super::message::{Attributes, Request};
 use super::socket::{Failure, Socket};
 use nftnl::nftnl_sys::{self as sys, libc};
@@ -16,14 +17,17 @@ const TABLE_OWNER: u32 = 1 << 1;
 pub struct TableMessage(NonNull<sys::nftnl_table>);
 
 impl TableMessage {
-    /// A table of this name, with the owner flag or without.
-    pub fn new(name: &CStr, owner: bool) -> Self {
+    /// A table of this name.
+    pub fn new(name: &CStr, ownership: Ownership) -> Self {
         // SAFETY: takes nothing; null means that there is no memory.
         let table = unsafe { sys::nftnl_table_alloc() };
         let Some(table) = NonNull::new(table) else {
             std::process::abort()
         };
-        let flags = if owner { TABLE_OWNER } else { 0 };
+        let flags = match ownership {
+            Ownership::Kernel => TABLE_OWNER,
+            Ownership::Nobody => 0,
+        };
         // SAFETY: the table was just made; each attribute is set with the setter of its type; the
         // name ends with NUL and is copied.
         unsafe {

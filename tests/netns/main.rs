@@ -14,3 +14,4 @@ mod input;
 mod lifecycle;
 mod options;
 mod source_ranges;
+mod unowned;

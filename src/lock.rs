@@ -1,0 +1,79 @@
+//! One instance of a name in a network namespace.
+//!
+//! The lock is an abstract socket (unix(7)): it belongs to the network namespace, as the rules do,
+//! and it goes with its process, however that ends. So a table whose lock is free is a dead
+//! instance's.
+
+use crate::config::Name;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use thiserror::Error;
+
+/// Held as long as it lives.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code)] UnixListener);
+
+/// Why a name cannot be had.
+#[derive(Debug, Error)]
+pub enum LockError {
+    /// A live instance has it.
+    #[error(
+        "instance {name} runs in this network namespace already{process}: stop that one, or give this one another name with NODEFWD_NAME (--name)"
+    )]
+    Taken {
+        /// the name
+        name: Name,
+        /// ` as process N`, where that is known
+        process: String,
+    },
+    /// No socket.
+    #[error("cannot make the socket that keeps the name {name}")]
+    Socket {
+        /// the name
+        name: Name,
+        /// why
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the name, or says who has it.
+    pub fn take(name: &Name) -> Result<Self, LockError> {
+        let bind = || {
+            let address = SocketAddr::from_abstract_name(name.table())?;
+            match UnixListener::bind_addr(&address) {
+                Ok(listener) => Ok(Some(Lock(listener))),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        match bind() {
+            Ok(Some(lock)) => Ok(lock),
+            Ok(None) => Err(LockError::Taken {
+                name: name.clone(),
+                process: holder(name),
+            }),
+            Err(error) => Err(LockError::Socket {
+                name: name.clone(),
+                error,
+            }),
+        }
+    }
+}
+
+/// The process that listens there, which the kernel tells whoever connects (SO_PEERCRED); 0 stands
+/// for one that cannot be seen from this process's PID namespace.
+fn holder(name: &Name) -> String {
+    let process = SocketAddr::from_abstract_name(name.table())
+        .and_then(|address| UnixStream::connect_addr(&address))
+        .ok()
+        .and_then(|stream| getsockopt(&stream, PeerCredentials).ok())
+        .map(|credentials| credentials.pid());
+    match process {
+        Some(process) if process > 0 => format!(" as process {process}"),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,49 @@
+//! Noticing that somebody else has changed our table.
+
+use super::Connection;
+use super::socket::{Lost, Socket};
+use nftnl::nftnl_sys::libc;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// linux/netfilter/nfnetlink_compat.h ends with group 6; NFNLGRP_NFTABLES is 7.
+const GROUP_NFTABLES: u32 = 1 << 6;
+
+/// News of changes that others make to nf_tables.
+pub struct TableEvents {
+    socket: Socket,
+    table: String,
+    own_port: u32,
+}
+
+impl TableEvents {
+    /// Begins to listen for changes to this table that are not made over `connection`.
+    pub fn open(table: &str, connection: &Connection) -> io::Result<Self> {
+        Ok(TableEvents {
+            socket: Socket::subscribe(GROUP_NFTABLES)?,
+            table: table.to_owned(),
+            own_port: connection.socket.port(),
+        })
+    }
+
+    /// Whether the table may have been changed since this was asked last.
+    pub fn changed(&self) -> io::Result<bool> {
+        // linux/netfilter/nf_tables.h: NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE,
+        // NFTA_SET_TABLE and NFTA_SET_ELEM_LIST_TABLE are all the first attribute.
+        const TABLE: u16 = 1;
+        let mut changed = false;
+        let Lost(lost) = self.socket.answers(|message| {
+            let subsystem = i32::from(message.kind >> 8);
+            changed |= subsystem == libc::NFNL_SUBSYS_NFTABLES
+                && message.port != self.own_port
+                && message.attributes().text(TABLE) == Some(&self.table);
+        })?;
+        Ok(changed || lost)
+    }
+}
+
+impl AsFd for TableEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
