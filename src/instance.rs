@@ -5,7 +5,9 @@ use crate::drain::{self, DrainError};
 use crate::flow::{self, Flow, Judge};
 use crate::guard::{self, GuardError};
 use crate::lock::{Lock, LockError};
+use crate::logging::with_causes;
 use crate::netfilter::{Connection, FlowEvents, NetfilterError, Ownership};
+use crate::privileges;
 use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use crate::sysctl::{self, ForwardingError};
@@ -61,6 +63,12 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
         started.elapsed()
     );
     notify(NotifyState::Ready);
+    if let Err(error) = privileges::keep_net_admin() {
+        warn!(
+            "keeping privileges that are not needed: {}",
+            with_causes(&error)
+        );
+    }
 
     let guarded = match ownership {
         Ownership::Kernel => Ok(()),
@@ -114,7 +122,7 @@ fn drain(connection: &Connection, events: &FlowEvents, config: &Config, signals:
             drain::wait(connection, events, signals, config.drain, ours)
         });
     if let Err(error) = drained {
-        warn!("not draining: {error}");
+        warn!("not draining: {}", with_causes(&error));
     }
 }
 
@@ -140,7 +148,10 @@ fn end_flows(
     match connection.end_flows(|flow| condemned(&judge, flow)) {
         Ok(ended) => ended,
         Err(error) => {
-            warn!("connections from earlier are left as they are: {error}");
+            warn!(
+                "connections from earlier are left as they are: {}",
+                with_causes(&error)
+            );
             0
         }
     }

@@ -29,6 +29,7 @@ pub mod lock;
 pub mod logging;
 #[allow(unsafe_code)]
 pub mod netfilter;
+mod privileges;
 pub mod ruleset;
 mod signals;
 pub mod sysctl;

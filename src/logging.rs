@@ -4,6 +4,7 @@
 use crate::cli::Verbosity;
 use env_logger::{Builder, Env};
 use log::{Level, LevelFilter};
+use std::error::Error;
 use std::io::Write;
 
 /// Sets the logger up. `RUST_LOG` overrides `-v` and `-q`; colours only on a terminal, and not with
@@ -35,4 +36,16 @@ fn label(level: Level) -> &'static str {
         Level::Debug => "debug",
         Level::Trace => "trace",
     }
+}
+
+/// The error and what caused it, on one line.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
 }

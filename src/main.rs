@@ -7,7 +7,6 @@ use nodefwd::cli::{Cli, Command};
 use nodefwd::config::{Config, ConfigError};
 use nodefwd::instance::{self, InstanceError};
 use nodefwd::{logging, ruleset::Ruleset};
-use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use thiserror::Error;
@@ -31,7 +30,7 @@ fn main() -> ExitCode {
     match run(cli.command.unwrap_or(Command::Run(cli.options))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("{}", with_causes(&error));
+            log::error!("{}", logging::with_causes(&error));
             match error {
                 MainError::Input(_) => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
@@ -64,16 +63,4 @@ fn run(command: Command) -> Result<(), MainError> {
         }
     }
     Ok(())
-}
-
-/// The error and what caused it, on one line.
-fn with_causes(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }
