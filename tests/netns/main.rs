@@ -12,4 +12,5 @@ mod forwarding_off;
 mod input;
 mod lifecycle;
 mod options;
+mod siblings;
 mod source_ranges;
