@@ -11,6 +11,7 @@ mod forwarding;
 mod forwarding_off;
 mod input;
 mod lifecycle;
+mod local_policy;
 mod options;
 mod siblings;
 mod source_ranges;
