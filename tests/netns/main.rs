@@ -13,5 +13,6 @@ mod input;
 mod lifecycle;
 mod local_policy;
 mod options;
+mod shapes;
 mod siblings;
 mod source_ranges;
