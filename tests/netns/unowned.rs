@@ -50,7 +50,7 @@ fn a_live_instances_rules_are_not() {
     let forwarder = unowned(&net).start(&net.node);
     let outcome = unowned(&net).finish(&net.node).expect_exit(1);
     let named = format!(
-        "instance tcp-80 runs in this network namespace already as process {}",
+        "instance tcp-80, table inet nodefwd-tcp-80, runs in this network namespace already as process {}",
         forwarder.id()
     );
     assert!(outcome.stderr.contains(&named), "{outcome:?}");
