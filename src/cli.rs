@@ -1,5 +1,6 @@
 //! The command line: every flag with its variable.
 
+use crate::config::Name;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::ffi::OsString;
 
@@ -24,6 +25,20 @@ Exit status:
   0  ended by TERM, INT, HUP or QUIT, and every rule removed
   1  the environment does not allow it, with the reason on standard error
   2  the input is wrong, and nothing was touched";
+
+const STATUS_NOTES: &str = "\
+Examples:
+  Everything that is forwarded here:
+      nodefwd status
+
+  As the readiness probe of a container, which has the container's environment:
+      nodefwd status --ready
+
+Exit status:
+  0  done; with --ready: the rules are in the kernel
+  1  it is not allowed (reading nftables needs CAP_NET_ADMIN too), there is no such instance, or
+     with --ready: the rules are not in the kernel
+  2  the input is wrong";
 
 /// Forwards ports of a Linux network namespace to other hosts, in the kernel, with nftables.
 ///
@@ -52,6 +67,25 @@ pub enum Command {
     Run(Options),
     /// Print the nftables ruleset that `run` would install, and touch nothing
     Render(Options),
+    /// Show what is forwarded in this network namespace, whoever runs it
+    #[command(after_help = STATUS_NOTES)]
+    Status(StatusOptions),
+}
+
+/// What to show of the instances in this network namespace.
+#[derive(Debug, Default, Args)]
+pub struct StatusOptions {
+    /// The instance to look at [default: all]
+    #[arg(value_name = "NAME")]
+    pub name: Option<Name>,
+
+    /// Show nothing; exit with 0 if the instance's rules are in the kernel, and with 1 if not
+    ///
+    /// Without NAME, it is the instance that the environment configures: NODEFWD_NAME, or the first
+    /// forward of SRC_PORT and DEST_PROTO or of NODEFWD_FORWARDS. If nothing is configured, any
+    /// instance will do.
+    #[arg(long)]
+    pub ready: bool,
 }
 
 /// How much is logged to standard error. `RUST_LOG` has the last word.
@@ -67,7 +101,7 @@ pub struct Verbosity {
 }
 
 /// What to forward and how. Values are taken as they are: [`crate::config`] reads them.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What to forward")]
 pub struct Options {
     /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is IP, IP:PORT or [IP6]:PORT

@@ -25,8 +25,10 @@ use nix::errno::Errno;
 use socket::{Failure, Refusal, Socket};
 use std::ffi::CString;
 use std::io;
-use table::{TableInfo, TableMessage};
+use table::TableMessage;
 use thiserror::Error;
+
+pub use table::TableInfo;
 
 /// A connection to nf_tables of this network namespace. A ruleset that it installs belongs to it,
 /// and is gone at the latest when it is dropped or its process ends.
@@ -42,7 +44,7 @@ pub enum NetfilterError {
     Socket(#[source] io::Error),
     /// EPERM
     #[error(
-        "not permitted to change nftables: CAP_NET_ADMIN is missing; run as root, or grant it: in a container with --cap-add=NET_ADMIN (Kubernetes: securityContext.capabilities.add: [NET_ADMIN]), in a systemd unit with AmbientCapabilities=CAP_NET_ADMIN"
+        "not permitted to read or change nftables: CAP_NET_ADMIN is missing; run as root, or grant it: in a container with --cap-add=NET_ADMIN (Kubernetes: securityContext.capabilities.add: [NET_ADMIN]), in a systemd unit with AmbientCapabilities=CAP_NET_ADMIN"
     )]
     NotPermitted,
     /// No nf_tables at all.
@@ -180,6 +182,11 @@ impl Connection {
             Failure::Refused(refusal) => NetfilterError::Flows(refusal.errno),
             failure => plain(failure),
         })
+    }
+
+    /// The instances in this network namespace, whoever runs them.
+    pub fn instances(&self) -> Result<Vec<TableInfo>, NetfilterError> {
+        sibling::instances(&self.socket).map_err(plain)
     }
 
     fn transact(&self, transaction: &Transaction) -> Result<(), Failure> {

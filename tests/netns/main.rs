@@ -13,3 +13,4 @@ mod input;
 mod lifecycle;
 mod options;
 mod source_ranges;
+mod status;
