@@ -17,6 +17,7 @@ const REPLY: u16 = 2;
 const STATUS: u16 = 3;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
+const STATUS_MASK: u16 = 26;
 const ADDRESSES: u16 = 1;
 const TRANSPORT: u16 = 2;
 const NUMBER: u16 = 1;
@@ -56,6 +57,24 @@ pub fn end_flows(socket: &Socket, condemned: impl Fn(&Flow) -> bool) -> Result<u
     }
     send_deletions(socket, &buffer)?;
     Ok(deletions.len())
+}
+
+/// The flows that go elsewhere than their clients think.
+pub fn translated_flows(socket: &Socket) -> Result<Vec<Flow>, Failure> {
+    let flags = libc::NLM_F_DUMP as u16;
+    let translated = IPS_DST_NAT.to_be_bytes();
+    // A kernel that knows CTA_STATUS_MASK leaves the others out; an older one takes no notice.
+    let request = Request::new(conntrack(GET), flags, libc::AF_UNSPEC as u8, 1)
+        .attribute(STATUS, &translated)
+        .attribute(STATUS_MASK, &translated);
+    let mut flows = Vec::new();
+    socket.dump(&request, |message| match message {
+        None => flows.clear(),
+        Some(message) => {
+            flows.extend(flow(&message).filter(|flow| flow.target.is_some()));
+        }
+    })?;
+    Ok(flows)
 }
 
 fn send_deletions(socket: &Socket, deletions: &[u8]) -> Result<(), Failure> {

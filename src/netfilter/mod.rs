@@ -6,11 +6,13 @@
 
 mod batch;
 mod conntrack;
+mod counters;
 mod elements;
 mod encode;
 mod expression;
 mod load;
 mod message;
+mod rule;
 mod set;
 mod sibling;
 mod socket;
@@ -18,6 +20,7 @@ mod table;
 
 use crate::flow::Flow;
 use crate::ruleset::{Claim, Claims, Ruleset};
+use crate::status::ForwardStatus;
 use batch::{Batch, Step, Transaction};
 use message::Attributes;
 use nftnl::MsgType;
@@ -25,6 +28,7 @@ use nix::errno::Errno;
 use socket::{Failure, Refusal, Socket};
 use std::ffi::CString;
 use std::io;
+use std::net::IpAddr;
 use table::TableMessage;
 use thiserror::Error;
 
@@ -178,15 +182,33 @@ impl Connection {
 
     /// Ends the flows that `condemned` says so of; says how many.
     pub fn end_flows(&self, condemned: impl Fn(&Flow) -> bool) -> Result<usize, NetfilterError> {
-        conntrack::end_flows(&self.socket, condemned).map_err(|failure| match failure {
-            Failure::Refused(refusal) => NetfilterError::Flows(refusal.errno),
-            failure => plain(failure),
-        })
+        conntrack::end_flows(&self.socket, condemned).map_err(flows_failure)
     }
 
-    /// The instances in this network namespace, whoever runs them.
+    /// The tables of the instances in this network namespace, whoever runs them.
     pub fn instances(&self) -> Result<Vec<TableInfo>, NetfilterError> {
         sibling::instances(&self.socket).map_err(plain)
+    }
+
+    /// The forwards in a table, with their counters. Nothing if there is no such table.
+    pub fn forwards(&self, table: &str) -> Result<Vec<ForwardStatus>, NetfilterError> {
+        counters::forwards(&self.socket, table).map_err(plain)
+    }
+
+    /// The addresses that the instance with this table listens on; none stands for all.
+    pub fn listen_addresses(&self, table: &str) -> Result<Vec<IpAddr>, NetfilterError> {
+        let claims = sibling::claims(&self.socket, table).map_err(plain)?;
+        Ok(claims.addresses)
+    }
+
+    /// A number that every change of the ruleset raises, whoever makes it.
+    pub fn generation(&self) -> Result<Option<u32>, NetfilterError> {
+        table::generation(&self.socket).map_err(plain)
+    }
+
+    /// The connections that the kernel has given another destination.
+    pub fn translated_flows(&self) -> Result<Vec<Flow>, NetfilterError> {
+        conntrack::translated_flows(&self.socket).map_err(flows_failure)
     }
 
     fn transact(&self, transaction: &Transaction) -> Result<(), Failure> {
@@ -215,6 +237,13 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+fn flows_failure(failure: Failure) -> NetfilterError {
+    match failure {
+        Failure::Refused(refusal) => NetfilterError::Flows(refusal.errno),
+        failure => plain(failure),
     }
 }
 
