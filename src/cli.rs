@@ -1,6 +1,7 @@
 //! The command line: every flag with its variable.
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use crate::config::Name;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -24,6 +25,44 @@ Exit status:
   0  ended by TERM, INT, HUP or QUIT, and every rule removed
   1  the environment does not allow it, with the reason on standard error
   2  the input is wrong, and nothing was touched";
+
+/// The shape of the JSON is kept by a test of status/json.rs.
+const STATUS_NOTES: &str = "\
+Text and the other formats show, for each destination, how many connections it was given (taken)
+and how many of them the kernel still tracks (flows), and for each forward how many first packets
+were dropped because their source may not connect (denied: a client's retries count too).
+
+JSON, to which fields may be added; the comments are not part of it:
+  {\"instances\": [{
+    \"name\": \"web\", \"table\": \"nodefwd-web\",
+    \"listen\": [\"192.168.1.1\"],                    // empty: all addresses
+    \"owner\": {                                     // null on Linux before 5.12
+      \"port\": 4242,                                // of its netlink socket
+      \"pid\": 4242, \"process\": \"nodefwd\",         // null if it cannot be seen from here
+      \"since\": 1700000000},                        // seconds since 1970; null as well
+    \"forwards\": [{
+      \"protocol\": \"tcp\", \"family\": \"ipv4\", \"ports\": {\"first\": 80, \"last\": 80},
+      \"denied\": 0,
+      \"destinations\": [{
+        \"to\": {\"address\": \"10.0.0.5\", \"ports\": {\"first\": 8080, \"last\": 8080}},
+        \"taken\": 12,
+        \"flows\": 3}]}]}]}                          // null if the kernel does not say
+
+Examples:
+  Everything that is forwarded here, once a second:
+      nodefwd status --watch
+
+  For the textfile collector of Prometheus' node_exporter:
+      nodefwd status --format prometheus
+
+  As the readiness probe of a container, which has the container's environment:
+      nodefwd status --ready
+
+Exit status:
+  0  done; with --ready: the rules are in the kernel
+  1  it is not allowed (reading nftables needs CAP_NET_ADMIN too), there is no such instance, or
+     with --ready: the rules are not in the kernel
+  2  the input is wrong";
 
 /// Forwards ports of a Linux network namespace to other hosts, in the kernel, with nftables.
 ///
@@ -52,6 +91,45 @@ pub enum Command {
     Run(Options),
     /// Print the nftables ruleset that `run` would install, and touch nothing
     Render(Options),
+    /// Show what is forwarded in this network namespace, whoever runs it
+    #[command(after_long_help = STATUS_NOTES)]
+    Status(StatusOptions),
+}
+
+/// What to show of the instances in this network namespace.
+#[derive(Debug, Default, Args)]
+pub struct StatusOptions {
+    /// The instance to look at [default: all]
+    #[arg(value_name = "NAME")]
+    pub name: Option<Name>,
+
+    /// Show nothing; exit with 0 if the instance's rules are in the kernel, and with 1 if not
+    ///
+    /// Without NAME, it is the instance that the environment configures: NODEFWD_NAME, or the first
+    /// forward of SRC_PORT and DEST_PROTO or of NODEFWD_FORWARDS. If nothing is configured, any
+    /// instance will do.
+    #[arg(long, conflicts_with_all = ["format", "watch"])]
+    pub ready: bool,
+
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: StatusFormat,
+
+    /// Write it anew every second until a signal comes
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// How the status is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum StatusFormat {
+    /// An aligned table for people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+    /// The text exposition format of Prometheus
+    Prometheus,
 }
 
 /// How much is logged to standard error.
@@ -68,7 +146,7 @@ pub struct Verbosity {
 }
 
 /// What to forward and how. Values are taken as they are: [`crate::config`] reads them.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What to forward")]
 pub struct Options {
     /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is IP, IP:PORT or [IP6]:PORT

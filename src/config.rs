@@ -162,7 +162,7 @@ impl Config {
         let requests = requests(options)?;
         let name = match setting(OptionName::NAME, &options.name)? {
             Some(setting) => setting.value()?,
-            None => Name::of_service(requests[0].protocol, requests[0].ports),
+            None => default_name(&requests[0]),
         };
         let forwards = forwards(requests)?;
         let listen = listen(setting(OptionName::LISTEN, &options.listen)?)?;
@@ -184,6 +184,15 @@ impl Config {
             },
             drain: drain(&options.drain)?,
         })
+    }
+
+    /// The name of the instance that the options configure, also where they are not complete;
+    /// nothing if they configure none.
+    pub fn name(options: &Options) -> Result<Option<Name>, ConfigError> {
+        if let Some(setting) = setting(OptionName::NAME, &options.name)? {
+            return setting.value().map(Some);
+        }
+        Ok(listed_requests(options)?.first().map(default_name))
     }
 
     /// Whether packets of this family are taken: something is forwarded, and not only at addresses
@@ -228,8 +237,23 @@ fn drain(text: &Option<OsString>) -> Result<Duration, ConfigError> {
     Ok(Duration::from_secs(seconds.into()))
 }
 
-/// Everything that the classic variables and the forwards ask for, in this order.
+fn default_name(first: &Request) -> Name {
+    Name::of_service(first.protocol, first.ports)
+}
+
 fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
+    let requests = listed_requests(options)?;
+    if requests.is_empty() {
+        return Err(ConfigError::Missing {
+            option: OptionName::DEST_IPS,
+            remedy: "the addresses to forward to, or a forward such as tcp/80=10.0.0.5:8080",
+        });
+    }
+    Ok(requests)
+}
+
+/// Everything that the classic variables and the forwards ask for, in this order.
+fn listed_requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
     let mut requests = classic::requests(options)?;
     for text in &options.forwards {
         if let Some(setting) = Setting::read(OptionName::FORWARDS, Some(text))? {
@@ -240,12 +264,6 @@ fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
                 );
             }
         }
-    }
-    if requests.is_empty() {
-        return Err(ConfigError::Missing {
-            option: OptionName::DEST_IPS,
-            remedy: "the addresses to forward to, or a forward such as tcp/80=10.0.0.5:8080",
-        });
     }
     Ok(requests)
 }

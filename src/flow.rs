@@ -4,7 +4,7 @@
 //! long as packets come. So a client that sent before the rules were there, or while others were, is
 //! not forwarded right until its old connection is forgotten.
 
-use crate::config::{Allowed, Config, Family, Forward, Listen, Protocol};
+use crate::config::{Allowed, Config, Destination, Family, Forward, Listen, PortRange, Protocol};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -119,14 +119,19 @@ pub fn can_be_stale(config: &Config) -> bool {
 }
 
 fn leads_to(forward: &Forward, port: u16, target: (IpAddr, u16)) -> bool {
-    forward.destinations.iter().any(|to| {
-        let offset = if to.ports.is_single() {
-            0
-        } else {
-            port - forward.ports.first()
-        };
-        target == (to.address, to.ports.first() + offset)
-    })
+    forward
+        .destinations
+        .iter()
+        .any(|to| target == self::target(to, forward.ports, port))
+}
+
+/// Where a destination has connections go that are made to `port`, one of the forwarded ports.
+pub fn target(to: &Destination, forwarded: PortRange, port: u16) -> (IpAddr, u16) {
+    let offset = match to.ports.is_single() {
+        true => 0,
+        false => port.saturating_sub(forwarded.first()),
+    };
+    (to.address, to.ports.first().saturating_add(offset))
 }
 
 #[cfg(test)]

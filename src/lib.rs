@@ -15,6 +15,7 @@
 //! ```
 //!
 //! [`instance`] drives it: is forwarding on ([`sysctl`]), install, wait for a signal, remove.
+//! [`status`] reads back what instances have in the kernel.
 
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
@@ -32,4 +33,5 @@ pub mod netfilter;
 mod privileges;
 pub mod ruleset;
 mod signals;
+pub mod status;
 pub mod sysctl;

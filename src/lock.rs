@@ -20,7 +20,8 @@ pub struct Lock(#[allow(dead_code)] UnixListener);
 pub enum LockError {
     /// A live instance has it.
     #[error(
-        "instance {name} runs in this network namespace already{process}: stop that one, or give this one another name with NODEFWD_NAME (--name)"
+        "instance {name}, table inet {}, runs in this network namespace already{process}: stop that one, or give this one another name with NODEFWD_NAME (--name)",
+        name.table()
     )]
     Taken {
         /// the name

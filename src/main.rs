@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use nodefwd::cli::{Cli, Command};
+use nodefwd::cli::{Cli, Command, Options};
 use nodefwd::config::{Config, ConfigError};
 use nodefwd::instance::{self, InstanceError};
+use nodefwd::status::{self, StatusError};
 use nodefwd::{logging, ruleset::Ruleset};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ enum MainError {
     Input(#[from] ConfigError),
     #[error(transparent)]
     Instance(#[from] InstanceError),
+    #[error(transparent)]
+    Status(#[from] StatusError),
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
 }
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     logging::init(&cli.verbosity);
-    match run(cli.command.unwrap_or(Command::Run(cli.options))) {
+    match run(cli.command, cli.options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{}", logging::with_causes(&error));
@@ -54,12 +57,19 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn run(command: Command) -> Result<(), MainError> {
-    match command {
+/// `options` are those given without a command, or in the environment.
+fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
+    match command.unwrap_or(Command::Run(options.clone())) {
         Command::Run(options) => instance::run(Config::new(&options)?)?,
         Command::Render(options) => {
             let ruleset = Ruleset::new(&Config::new(&options)?);
             write!(io::stdout().lock(), "{ruleset}")?;
+        }
+        Command::Status(mut status) => {
+            if status.ready && status.name.is_none() {
+                status.name = Config::name(&options)?;
+            }
+            status::run(&status)?;
         }
     }
     Ok(())

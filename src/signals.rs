@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::low_level::pipe;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,9 +18,20 @@ impl Signals {
     /// otherwise (pid_namespaces(7)).
     pub fn register() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
-        for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
-            pipe::register(signal, write.try_clone()?)?;
+        let signals = [
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGQUIT,
+        ];
+        // signal-hook's handler is in place a moment before it knows what to do: a signal that comes
+        // between the two would be lost, so all of them are held back meanwhile.
+        let set: SigSet = signals.into_iter().collect();
+        set.thread_block()?;
+        for signal in signals {
+            pipe::register(signal as i32, write.try_clone()?)?;
         }
+        set.thread_unblock()?;
         Ok(Signals(read))
     }
 

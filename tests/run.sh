@@ -5,6 +5,7 @@ set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [[ $EUID -eq 0 ]] || die "the tests make network namespaces: run me as root"
+bring_promtool
 
 cargo build --release --locked
 headers=$(readelf --wide --dynamic --program-headers "$release_binary")

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
     gcc libc6-dev pkg-config libmnl-dev libnftnl-dev ca-certificates # building
-    binutils iproute2 nftables                                       # testing
+    binutils iproute2 nftables iptables conntrack                    # testing
     busybox socat                                                    # the demo's servers
 )
 
@@ -79,6 +79,19 @@ install_static_libmnl() (
     apt_get "${options[@]}" download libmnl-dev
     dpkg -x libmnl-dev_*.deb .
     install -Dm 644 usr/lib/*/libmnl.a /usr/local/lib/libmnl.a
+)
+
+# Just the one tool: the package's service has no place on a machine that only runs tests.
+bring_promtool() (
+    ! command -v promtool >/dev/null || return 0
+    announce "promtool in /usr/local/bin"
+    dir=$(mktemp -d)
+    trap 'rm -rf "$dir"' EXIT
+    cd "$dir"
+    apt_get update
+    apt_get -o APT::Sandbox::User=root download prometheus
+    dpkg -x prometheus_*.deb .
+    install usr/bin/promtool /usr/local/bin/promtool
 )
 
 # sudo hides the caller's Rust: look where rustup puts it, for root and for the caller.

@@ -3,11 +3,12 @@
 use super::address::{AddressError, unicast};
 use super::port::{PortError, PortRange};
 use super::protocol::{Family, Protocol, ProtocolError};
+use serde::Serialize;
 use std::{fmt, net::IpAddr, str::FromStr};
 use thiserror::Error;
 
 /// Where a forward goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Destination {
     /// A unicast address.
     pub address: IpAddr,

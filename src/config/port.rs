@@ -1,10 +1,11 @@
 //! Ports and ranges of ports.
 
+use serde::Serialize;
 use std::{fmt, str::FromStr};
 use thiserror::Error;
 
 /// One port or a range of ports, first and last included; never 0, never reversed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PortRange {
     first: u16,
     last: u16,
@@ -63,6 +64,11 @@ impl PortRange {
             }
         }
         merged
+    }
+
+    /// Whether this port is one of them.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
     }
 
     /// Whether the two share a port.

@@ -1,11 +1,13 @@
 //! Protocols and address families.
 
+use serde::Serialize;
 use std::{fmt, net::IpAddr, str::FromStr};
 use thiserror::Error;
 
 /// A transport protocol whose header starts with source and destination port, so that `th dport`
 /// finds the port in each of them (RFC 9293, RFC 768, RFC 9260).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP
     Tcp,
@@ -57,7 +59,8 @@ impl FromStr for Protocol {
 }
 
 /// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Family {
     /// IPv4
     Ipv4,

@@ -163,6 +163,11 @@ impl<'a> Attributes<'a> {
     pub fn u32(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
+
+    /// The 64-bit number in an attribute, from network byte order.
+    pub fn u64(self, kind: u16) -> Option<u64> {
+        Some(u64::from_be_bytes(self.get(kind)?.try_into().ok()?))
+    }
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {

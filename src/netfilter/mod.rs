@@ -6,11 +6,13 @@
 
 mod batch;
 mod conntrack;
+mod counters;
 mod elements;
 mod encode;
 mod expression;
 mod load;
 mod message;
+mod rule;
 mod set;
 mod sibling;
 mod socket;
@@ -22,6 +24,7 @@ pub use watch::TableEvents;
 
 use crate::flow::Flow;
 use crate::ruleset::{Claim, Claims, Ruleset};
+use crate::status::ForwardStatus;
 use batch::{Batch, Step, Transaction};
 use log::debug;
 use message::Attributes;
@@ -31,8 +34,11 @@ use socket::{Failure, Refusal, Socket};
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
-use table::{TableInfo, TableMessage};
+use std::net::IpAddr;
+use table::TableMessage;
 use thiserror::Error;
+
+pub use table::TableInfo;
 
 /// A connection to nf_tables of this network namespace. A ruleset that it installs belongs to it,
 /// and is gone at the latest when it is dropped or its process ends.
@@ -48,7 +54,7 @@ pub enum NetfilterError {
     Socket(#[source] io::Error),
     /// EPERM
     #[error(
-        "not permitted to change nftables: CAP_NET_ADMIN is missing; run as root, or grant it: in a container with --cap-add=NET_ADMIN (Kubernetes: securityContext.capabilities.add: [NET_ADMIN]), in a systemd unit with AmbientCapabilities=CAP_NET_ADMIN"
+        "not permitted to read or change nftables: CAP_NET_ADMIN is missing; run as root, or grant it: in a container with --cap-add=NET_ADMIN (Kubernetes: securityContext.capabilities.add: [NET_ADMIN]), in a systemd unit with AmbientCapabilities=CAP_NET_ADMIN"
     )]
     NotPermitted,
     /// No nf_tables at all.
@@ -247,6 +253,32 @@ impl Connection {
         conntrack::end_flows(&self.socket, condemned).map_err(flows_failed)
     }
 
+    /// The tables of the instances in this network namespace, whoever runs them.
+    pub fn instances(&self) -> Result<Vec<TableInfo>, NetfilterError> {
+        sibling::instances(&self.socket).map_err(plain)
+    }
+
+    /// The forwards in a table, with their counters. Nothing if there is no such table.
+    pub fn forwards(&self, table: &str) -> Result<Vec<ForwardStatus>, NetfilterError> {
+        counters::forwards(&self.socket, table).map_err(plain)
+    }
+
+    /// The addresses that the instance with this table listens on; none stands for all.
+    pub fn listen_addresses(&self, table: &str) -> Result<Vec<IpAddr>, NetfilterError> {
+        let claims = sibling::claims(&self.socket, table).map_err(plain)?;
+        Ok(claims.addresses)
+    }
+
+    /// A number that every change of the ruleset raises, whoever makes it.
+    pub fn generation(&self) -> Result<Option<u32>, NetfilterError> {
+        table::generation(&self.socket).map_err(plain)
+    }
+
+    /// The connections that the kernel has given another destination.
+    pub fn translated_flows(&self) -> Result<Vec<Flow>, NetfilterError> {
+        conntrack::translated_flows(&self.socket).map_err(flows_failed)
+    }
+
     fn transact(&self, transaction: &Transaction) -> Result<(), Failure> {
         let bytes = transaction.bytes().len();
         debug!(
@@ -281,18 +313,18 @@ impl Connection {
     }
 }
 
+fn flows_failed(failure: Failure) -> NetfilterError {
+    match failure {
+        Failure::Refused(refusal) => NetfilterError::Flows(refusal.errno),
+        failure => plain(failure),
+    }
+}
+
 fn plain(failure: Failure) -> NetfilterError {
     match failure {
         Failure::Socket(error) => NetfilterError::Socket(error),
         Failure::Refused(refusal) => before_the_first_step(refusal),
         Failure::NoAnswer => NetfilterError::NoAnswer,
-    }
-}
-
-fn flows_failed(failure: Failure) -> NetfilterError {
-    match failure {
-        Failure::Refused(refusal) => NetfilterError::Flows(refusal.errno),
-        failure => plain(failure),
     }
 }
 

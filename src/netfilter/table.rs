@@ -122,38 +122,68 @@ pub fn generation(socket: &Socket) -> Result<Option<u32>, Failure> {
     Ok(generation)
 }
 
-/// The first and the last key of a range.
-pub type KeyRange = (Vec<u8>, Vec<u8>);
+/// An element of a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// The first key of its range, fields padded to 4 bytes.
+    pub first: Vec<u8>,
+    /// The last one; the same if it is no range.
+    pub last: Vec<u8>,
+    /// What a map has for it.
+    pub data: Option<Data>,
+}
 
-/// The keys of a set of family `inet`, as first and last key of each range, fields padded to 4
-/// bytes; none if there is no such set.
-pub fn keys(socket: &Socket, table: &str, set: &str) -> Result<Vec<KeyRange>, Failure> {
-    // linux/netfilter/nf_tables.h: NFTA_SET_ELEM_LIST_*, NFTA_LIST_ELEM, NFTA_SET_ELEM_*, NFTA_DATA_VALUE
+/// What a map has for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// A value, fields padded to 4 bytes.
+    Bytes(Vec<u8>),
+    /// The chain that packets go to.
+    Chain(String),
+}
+
+/// The elements of a set of family `inet`; none if there is no such set.
+pub fn elements(socket: &Socket, table: &str, set: &str) -> Result<Vec<Element>, Failure> {
+    // linux/netfilter/nf_tables.h: NFTA_SET_ELEM_LIST_*
     const TABLE: u16 = 1;
     const SET: u16 = 2;
     const ELEMENTS: u16 = 3;
-    const KEY: u16 = 1;
-    const KEY_END: u16 = 10;
-    const VALUE: u16 = 1;
     let request = dump_request(libc::NFT_MSG_GETSETELEM)
         .text(TABLE, table)
         .text(SET, set);
-    let mut keys = Vec::new();
+    let mut elements = Vec::new();
     let result = socket.dump(&request, |message| match message {
-        None => keys.clear(),
+        None => elements.clear(),
         Some(message) => {
-            for (_, element) in message.attributes().nested(ELEMENTS).iter() {
-                let key = |kind| Attributes(element).nested(kind).get(VALUE);
-                if let Some(first) = key(KEY) {
-                    keys.push((first.to_vec(), key(KEY_END).unwrap_or(first).to_vec()));
-                }
-            }
+            let list = message.attributes().nested(ELEMENTS);
+            elements.extend(list.iter().filter_map(|(_, found)| element(found)));
         }
     });
     match result {
         Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
-        result => result.map(|()| keys),
+        result => result.map(|()| elements),
     }
+}
+
+fn element(bytes: &[u8]) -> Option<Element> {
+    // linux/netfilter/nf_tables.h: NFTA_SET_ELEM_*, NFTA_DATA_*, NFTA_VERDICT_CHAIN
+    const KEY: u16 = 1;
+    const DATA: u16 = 2;
+    const KEY_END: u16 = 10;
+    const VALUE: u16 = 1;
+    const VERDICT: u16 = 2;
+    const CHAIN: u16 = 2;
+    let element = Attributes(bytes);
+    let key = |kind| element.nested(kind).get(VALUE);
+    let first = key(KEY)?;
+    let data = element.nested(DATA);
+    let value = data.get(VALUE).map(|value| Data::Bytes(value.to_vec()));
+    let chain = || Some(Data::Chain(data.nested(VERDICT).text(CHAIN)?.to_owned()));
+    Some(Element {
+        first: first.to_vec(),
+        last: key(KEY_END).unwrap_or(first).to_vec(),
+        data: value.or_else(chain),
+    })
 }
 
 /// A request for all objects of a kind, of family `inet`.
@@ -165,4 +195,17 @@ pub fn dump_request(message: i32) -> Request {
 /// The number of a message to nf_tables.
 fn nf_tables(message: i32) -> u16 {
     (libc::NFNL_SUBSYS_NFTABLES << 8 | message) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_element_panics(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
+            element(&bytes);
+        }
+    }
 }

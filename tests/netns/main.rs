@@ -17,4 +17,5 @@ mod options;
 mod shapes;
 mod siblings;
 mod source_ranges;
+mod status;
 mod unowned;

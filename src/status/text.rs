@@ -1,0 +1,153 @@
+//! The status for people: a table for each instance.
+
+use super::{DestinationStatus, ForwardStatus, Instance, Owner};
+use std::fmt::Write;
+
+const HEADINGS: [&str; 5] = ["FORWARD", "TO", "TAKEN", "FLOWS", "DENIED"];
+/// From here on columns hold numbers, which are aligned to the right.
+const FIRST_NUMBER: usize = 2;
+
+/// Writes the instances at a time, in seconds since 1970.
+pub fn render(instances: &[Instance], now: u64) -> String {
+    if instances.is_empty() {
+        return "nodefwd forwards nothing in this network namespace\n".into();
+    }
+    let instances: Vec<String> = instances
+        .iter()
+        .map(|instance| one_instance(instance, now))
+        .collect();
+    instances.join("\n")
+}
+
+fn one_instance(instance: &Instance, now: u64) -> String {
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    rows.extend(instance.forwards.iter().flat_map(forward_rows));
+    let mut widths = [0; HEADINGS.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut text = heading(instance, now);
+    for row in &rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            // Writing to a string cannot fail.
+            let _ = match column < FIRST_NUMBER {
+                true => write!(line, "  {cell:width$}"),
+                false => write!(line, "  {cell:>width$}"),
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn heading(instance: &Instance, now: u64) -> String {
+    // Anybody can name a table as an instance's, with bytes that a terminal takes for commands.
+    let mut heading = format!(
+        "{}: table inet {}",
+        instance.name.escape_debug(),
+        instance.table.escape_debug()
+    );
+    if !instance.listen.is_empty() {
+        let addresses: Vec<String> = instance.listen.iter().map(ToString::to_string).collect();
+        heading += &format!(", at {}", addresses.join(", "));
+    }
+    heading + &ownership(instance.owner.as_ref(), now) + "\n"
+}
+
+fn ownership(owner: Option<&Owner>, now: u64) -> String {
+    let Some(owner) = owner else {
+        return ", without an owner".into();
+    };
+    let Some(pid) = owner.pid else {
+        return format!(
+            ", owned by a process that cannot be seen from here (netlink port {})",
+            owner.port
+        );
+    };
+    let name = owner.process.as_deref().unwrap_or("?").escape_debug();
+    let age = owner.since.map(|since| now.saturating_sub(since));
+    let age = age.map_or(String::new(), |age| format!(" for {}", duration(age)));
+    format!(", owned by process {pid} ({name}){age}")
+}
+
+/// The two largest units.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, ..) => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+fn forward_rows(forward: &ForwardStatus) -> Vec<[String; HEADINGS.len()]> {
+    let ForwardStatus {
+        protocol,
+        ports,
+        family,
+        denied,
+        ..
+    } = forward;
+    let mut rows: Vec<_> = forward.destinations.iter().map(destination_row).collect();
+    if rows.is_empty() {
+        rows.push(Default::default());
+    }
+    if let Some(first) = rows.first_mut() {
+        first[0] = format!("{protocol}/{ports} {family}");
+        first[4] = denied.to_string();
+    }
+    rows
+}
+
+fn destination_row(destination: &DestinationStatus) -> [String; HEADINGS.len()] {
+    let DestinationStatus { to, taken, flows } = destination;
+    let flows = flows.map_or("-".into(), |flows| flows.to_string());
+    let [blank, denied] = Default::default();
+    [blank, to.to_string(), taken.to_string(), flows, denied]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let expected = "\
+web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefwd) for 1h 1m
+  FORWARD             TO                   TAKEN  FLOWS  DENIED
+  tcp/80 IPv4         10.2.0.11:8080          12      3       5
+                      10.2.0.12:8080           0      0
+  tcp/8000-8100 IPv6  [fd00:2::11]:9-109  123456      -       0
+
+odd\\u{1b}\\\": table inet nodefwd-odd\\u{1b}\\\", without an owner
+  FORWARD  TO  TAKEN  FLOWS  DENIED
+";
+        assert_eq!(render(&sample::instances(), sample::SINCE + 3661), expected);
+    }
+
+    #[test]
+    fn nothing_is_said_so() {
+        assert_eq!(
+            render(&[], 0),
+            "nodefwd forwards nothing in this network namespace\n"
+        );
+    }
+
+    #[test]
+    fn durations_in_two_units() {
+        for (seconds, words) in [
+            (0, "0s"),
+            (61, "1m 1s"),
+            (3_661, "1h 1m"),
+            (90_000, "1d 1h"),
+        ] {
+            assert_eq!(duration(seconds), words);
+        }
+    }
+}

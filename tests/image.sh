@@ -1,0 +1,302 @@
+#!/usr/bin/env bash
+# Builds the Containerfile and runs its image as k3s does: two containers share a pod, and packets
+# come straight to the pod or through host ports in front of it. Nothing of it stays. As root.
+set -euo pipefail
+# shellcheck source=tests/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+[[ $EUID -eq 0 ]] || die "the test makes network namespaces and containers: run me as root"
+# shellcheck disable=SC2034 # setup.sh reads it
+packages=(podman runc debootstrap containernetworking-plugins iptables)
+mapfile -t missing < <(missing_packages)
+[[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
+
+id=nodefwd-image-$$
+image=localhost/nodefwd:$id
+files=$(mktemp -d)
+hosts=(client node pod local off backend)
+
+on() { ip netns exec "$id-$1" "${@:2}"; }
+
+cleanup() {
+    local host pids
+    for host in "${hosts[@]}"; do
+        pids=$(ip netns pids "$id-$host" 2>/dev/null) || continue
+        # shellcheck disable=SC2086 # one word each
+        [[ -z $pids ]] || kill -KILL $pids 2>/dev/null || true
+    done
+    podman rm --all --force --time 0 >/dev/null 2>&1 || true
+    for host in "${hosts[@]}"; do
+        ip netns delete "$id-$host" 2>/dev/null || true
+    done
+    umount "$files/storage/overlay" 2>/dev/null || true
+    rm -rf --one-file-system "$files"
+}
+trap cleanup EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+SECONDS=0
+step() { echo "$SECONDS s: $*"; }
+
+# quietly COMMAND…: shows what it says only if it fails.
+quietly() {
+    "$@" >"$files/said" 2>&1 </dev/null || die "'$*' failed: $(tail -n 30 "$files/said")"
+}
+
+# --- The image --------------------------------------------------------------------------------------
+
+# All that podman keeps is in a folder of ours, so that it neither sees nor touches anything else.
+# Its usual limits are higher than what a container may have that may not even raise its own.
+cat >"$files/containers.conf" <<CONF
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+runtime = "runc"
+tmp_dir = "$files/podman"
+CONF
+cat >"$files/storage.conf" <<CONF
+[storage]
+driver = "overlay"
+graphroot = "$files/storage"
+runroot = "$files/run"
+CONF
+export CONTAINERS_CONF=$files/containers.conf CONTAINERS_STORAGE_CONF=$files/storage.conf
+
+# The base image from Debian's packages, from wherever this machine gets them, and with the
+# certificates that this machine trusts beside the usual ones.
+make_base_image() {
+    local name=$1 mirror
+    # shellcheck disable=SC2016 # apt fills these in
+    mirror=$(apt-get indextargets 'Created-By: Packages' 'Component: main' --format '$(CODENAME) $(REPO_URI)' |
+        sed -n '/^\(bookworm\|trixie\) /{s/.* //p;q}')
+    [[ $mirror ]] || die "apt knows no Debian 12 or 13 to make the base image from"
+    quietly debootstrap --variant=minbase --include=ca-certificates trixie "$files/base" "$mirror"
+    cp -r /usr/local/share/ca-certificates/. "$files/base/usr/local/share/ca-certificates/"
+    quietly chroot "$files/base" update-ca-certificates
+    tar -C "$files/base" -cf "$files/base.tar" .
+    quietly podman import "$files/base.tar" "$name"
+    rm -rf --one-file-system "$files/base" "$files/base.tar"
+}
+
+step "making the base image"
+make_base_image "$(sed -n 's/^FROM \(.*\) AS builder$/\1/p' Containerfile)"
+step "building the Containerfile"
+quietly podman build --network=host --isolation=chroot --pull=never --layers=false --tag "$image" .
+
+step "looking at the image"
+size=$(podman image inspect --format '{{.Size}}' "$image")
+((size <= 2 * 1024 * 1024)) || die "the image takes $size bytes; 2 MiB are allowed"
+podman create --name files "$image" >/dev/null
+contents=$(podman export files | tar -t | grep -v '/$' | sort)
+expected='usr/bin/entry
+usr/bin/nodefwd
+usr/share/licenses/nodefwd/LICENSE
+usr/share/licenses/nodefwd/third-party.gz'
+[[ $contents == "$expected" ]] || die "the image should hold only these files:"$'\n'"$expected"$'\n'"but it holds:"$'\n'"$contents"
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+label=$(podman image inspect --format '{{index .Labels "org.opencontainers.image.version"}}' "$image")
+[[ $label == "$version" ]] || die "the image's label says version $label, Cargo.toml says $version"
+
+# --- The network ------------------------------------------------------------------------------------
+#
+#   client ─── node ─┬─ pod      forwards to the cluster's addresses, which the backend has
+#                    ├─ local    forwards to the node's own addresses
+#                    └─ backend
+
+# link A B NETWORK: a cable; A gets the network's first address, B its second.
+link() {
+    local a=$id-$1 b=$id-$2 network=$3
+    ip -n "$a" link add "to-$2" type veth peer name "to-$1" netns "$b"
+    ip -n "$a" address add "10.82.$network.1/24" dev "to-$2"
+    ip -n "$b" address add "10.82.$network.2/24" dev "to-$1"
+    ip -n "$a" address add "fd82:$network::1/64" dev "to-$2"
+    ip -n "$b" address add "fd82:$network::2/64" dev "to-$1"
+    ip -n "$a" link set "to-$2" up
+    ip -n "$b" link set "to-$1" up
+    ip -n "$b" route add default via "10.82.$network.1"
+    ip -n "$b" route add default via "fd82:$network::1"
+}
+
+# forwarding HOST IPV4 IPV6
+forwarding() { on "$1" sysctl -qw net.ipv4.ip_forward="$2" net.ipv6.conf.all.forwarding="$3"; }
+
+cluster4=10.96.0.10 cluster6=fd96::10
+node4=10.82.1.1 node6=fd82:1::1 pod4=10.82.2.2 pod6=fd82:2::2 local4=10.82.3.2
+
+for host in "${hosts[@]}"; do
+    ip netns add "$id-$host"
+    ip -n "$id-$host" link set lo up
+    # Nobody else has our addresses: no waiting for a protest.
+    on "$host" sysctl -qw net.ipv6.conf.default.accept_dad=0
+done
+link node client 1
+link node pod 2
+link node local 3
+link node backend 4
+ip -n "$id-backend" address add "$cluster4/32" dev lo
+ip -n "$id-backend" address add "$cluster6/128" dev lo
+ip -n "$id-node" route add "$cluster4" via 10.82.4.2
+ip -n "$id-node" route add "$cluster6" via fd82:4::2
+forwarding node 1 1
+forwarding pod 1 1
+forwarding local 1 0
+forwarding off 0 0
+
+# serve HOST ADDRESS…: a socat server, which tells who asks.
+serve() {
+    # shellcheck disable=SC2016 # socat's shell fills it in
+    on "$1" socat "$2" SYSTEM:'read -r word; echo "$word, $SOCAT_PEERADDR"' 2>/dev/null &
+}
+serve backend "TCP4-LISTEN:80,bind=$cluster4,reuseaddr,fork"
+serve backend "TCP6-LISTEN:80,bind=[$cluster6],reuseaddr,fork"
+serve backend "UDP4-RECVFROM:53,bind=$cluster4,reuseaddr,fork"
+serve backend "UDP6-RECVFROM:53,bind=[$cluster6],reuseaddr,fork"
+serve node "TCP4-LISTEN:30080,bind=$node4,reuseaddr,fork"
+
+# What the node's network plugins do for a pod with host ports: the same plugin, told the same.
+publish_host_ports() {
+    on node env CNI_COMMAND=ADD CNI_CONTAINERID="$id" CNI_NETNS="/run/netns/$id-pod" CNI_IFNAME=to-node \
+        CNI_PATH=/usr/lib/cni /usr/lib/cni/portmap <<JSON
+{
+  "cniVersion": "0.4.0", "name": "$id", "type": "portmap",
+  "runtimeConfig": { "portMappings": [
+    { "hostPort": 80, "containerPort": 80, "protocol": "tcp" },
+    { "hostPort": 53, "containerPort": 53, "protocol": "udp" }
+  ] },
+  "prevResult": {
+    "cniVersion": "0.4.0",
+    "interfaces": [{ "name": "to-node", "sandbox": "/run/netns/$id-pod" }],
+    "ips": [
+      { "version": "4", "address": "$pod4/24", "interface": 0 },
+      { "version": "6", "address": "$pod6/64", "interface": 0 }
+    ]
+  }
+}
+JSON
+}
+said=$(publish_host_ports 2>&1) || die "the portmap plugin failed: $said"
+
+# --- The containers ---------------------------------------------------------------------------------
+
+# start NAME POD VARIABLE=VALUE…: a container as the kubelet starts it, and as locked up as can be.
+capability=NET_ADMIN
+start() {
+    local environment=("${@:3}")
+    podman run --detach --name "$1" --network "ns:/run/netns/$id-$2" --pull=never --memory=16m \
+        --read-only --read-only-tmpfs=false --security-opt=no-new-privileges \
+        --cap-drop=ALL ${capability:+"--cap-add=$capability"} "${environment[@]/#/--env=}" "$image" >/dev/null
+}
+
+# ready NAME: waits for its log line, and asks the readiness probe of deploy/daemonset.yaml.
+ready() {
+    local tries
+    for tries in {1..100}; do
+        ! podman logs "$1" 2>&1 | grep -q '^ready: ' || break
+        ((tries < 100)) || die "container $1 should be ready by now: $(podman logs "$1" 2>&1)"
+        sleep 0.1
+    done
+    podman exec "$1" /usr/bin/nodefwd status --ready || die "container $1 should say that it is ready"
+}
+
+exit_status() { podman inspect --format '{{.State.ExitCode}}' "$1"; }
+
+# stop NAME: TERM, and nothing harder.
+stop() {
+    local before=${EPOCHREALTIME/[.,]/} took
+    podman stop --time 10 "$1" >/dev/null
+    took=$(((${EPOCHREALTIME/[.,]/} - before) / 1000))
+    [[ $(exit_status "$1") == 0 ]] || die "container $1 ended with status $(exit_status "$1"): $(podman logs "$1" 2>&1)"
+    ((took < 3000)) || die "container $1 took $took ms to stop"
+    step "container $1 stopped in $took ms with status 0"
+}
+
+# fails NAME REASON: it must have ended with status 1 and have logged the reason.
+fails() {
+    timeout 10 podman wait "$1" >/dev/null || die "container $1 should have ended by itself"
+    local log
+    log=$(podman logs "$1" 2>&1)
+    [[ $(exit_status "$1") == 1 && $log =~ $2 ]] ||
+        die "container $1 should end with status 1 and '$2'; it ended with $(exit_status "$1") and: $log"
+}
+
+# ask HOST PROTOCOL ADDRESS PORT: fails with 1 if refused, with 124 if nobody answers.
+ask() {
+    # shellcheck disable=SC2016 # the inner shell fills them in
+    on "$1" timeout 2 bash -c 'exec 3<>"/dev/$0/$1/$2" && echo hello >&3 && head -n 1 <&3' "${@:2}" 2>/dev/null
+}
+
+# answered WHO HOST PROTOCOL ADDRESS PORT: the server must have taken WHO for the one who asks.
+answered() {
+    local answer status=0
+    answer=$(ask "${@:2}") || status=$?
+    [[ $answer == "hello, $1" ]] || die "${*:2}: expected 'hello, $1', not '$answer' (status $status)"
+}
+
+# unanswered STATUS HOST PROTOCOL ADDRESS PORT
+unanswered() {
+    local answer status=0
+    answer=$(ask "${@:2}") || status=$?
+    [[ $status == "$1" ]] || die "${*:2}: expected status $1, not $status with '$answer'"
+}
+
+rules() { on pod nft --stateless list ruleset; }
+
+# By now the servers should listen; the first container would not wait for them.
+for tries in {1..50}; do
+    [[ $(on backend ss -Hltun | wc -l) -lt 4 || $(on node ss -Hltn | wc -l) -lt 1 ]] || break
+    ((tries < 50)) || die "the servers do not listen"
+    sleep 0.1
+done
+
+step "a pod with two containers"
+# Only the client's network may connect to the one, everyone to the other.
+start tcp pod SRC_PORT=80 SRC_RANGES=10.82.1.0/24,fd82:1::/64 DEST_PROTO=TCP DEST_PORT=80 DEST_IPS=$cluster4,$cluster6
+start udp pod SRC_PORT=53 SRC_RANGES=0.0.0.0/0,::/0 DEST_PROTO=UDP DEST_PORT=53 DEST_IPS=$cluster4,$cluster6
+ready tcp
+ready udp
+seen6='[fd82:0002:0000:0000:0000:0000:0000:0002]'
+all_answered() {
+    answered $pod4 client tcp "$1" 80
+    answered $pod4 client udp "$1" 53
+    answered "$seen6" client tcp "$2" 80
+    answered "$seen6" client udp "$2" 53
+}
+all_answered $pod4 $pod6  # straight to the pod
+all_answered $node4 $node6 # through the node's host ports
+unanswered 124 node tcp $pod4 80
+answered $pod4 node udp $pod4 53
+
+step "restarting one of them"
+before=$(rules | sort)
+podman restart --time 10 tcp >/dev/null
+ready tcp
+all_answered $node4 $node6
+[[ $(rules | sort) == "$before" ]] || die "the rules changed by a restart, from"$'\n'"$before"$'\n'"to"$'\n'"$(rules)"
+
+step "stopping them"
+stop tcp
+unanswered 1 client tcp $pod4 80
+answered $pod4 client udp $node4 53
+stop udp
+[[ -z $(rules) ]] || die "the pod should have no rules any more: $(rules)"
+
+step "externalTrafficPolicy: Local, with addresses of both families and a pod of one"
+start local local SRC_PORT=80 SRC_RANGES=0.0.0.0/0 DEST_PROTO=TCP DEST_PORT=30080 DEST_IPS=$node4,$node6
+ready local
+answered $local4 client tcp $local4 80
+warnings=$(podman logs local 2>&1 | grep '^warning: ') || true
+[[ $warnings == *IPv6* && $warnings != *$'\n'* ]] || die "there should be one warning, about IPv6, not: $warnings"
+stop local
+
+step "containers that cannot forward"
+environment=(SRC_PORT=80 SRC_RANGES=0.0.0.0/0 DEST_PROTO=TCP DEST_PORT=80 "DEST_IPS=$cluster4")
+capability='' start powerless pod "${environment[@]}"
+fails powerless 'CAP_NET_ADMIN is missing'
+start off off "${environment[@]}"
+fails off 'net.ipv4.ip_forward'
+step "everything passed: the image takes $size bytes"
