@@ -11,9 +11,9 @@ use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// The largest message of a dump: the kernel fills at most 32 KiB (netlink_dump in
-/// net/netlink/af_netlink.c), and an error may carry one message of ours.
-const RECEIVE_BYTES: usize = 1 << 17;
+/// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c), and
+/// without the request itself an error is short.
+const RECEIVE_BYTES: usize = 1 << 15;
 
 /// An open socket.
 pub struct Socket {
