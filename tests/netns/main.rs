@@ -17,5 +17,6 @@ mod options;
 mod shapes;
 mod siblings;
 mod source_ranges;
+mod stale_flows;
 mod status;
 mod unowned;
