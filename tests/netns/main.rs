@@ -14,6 +14,7 @@ mod input;
 mod lifecycle;
 mod local_policy;
 mod options;
+mod parity;
 mod scale;
 mod shapes;
 mod siblings;
