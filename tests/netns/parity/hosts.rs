@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
 use super::contender::front;
-use crate::fixture::{Family, Host, LIMIT, Namespace, Net, Protocol, SILENCE, Server};
+use crate::fixture::{Answer, Family, Host, LIMIT, Namespace, Net, Protocol, SILENCE, Server};
 use crate::forward::BACK;
 
 /// What becomes of a request.
@@ -85,20 +85,37 @@ impl Hosts {
         (who, what): (Who, To),
         expected: Outcome,
     ) -> Outcome {
-        let net = &self.net;
-        let [destination, stranger] = &net.backends[..] else {
-            unreachable!()
+        let (namespace, source, node) = self.asking(who, family);
+        let from = SocketAddr::new(source, 0);
+        let to = self.asked(what, node, family, protocol);
+        let limit = match expected {
+            Outcome::Silence => SILENCE,
+            _ => LIMIT,
         };
-        let (namespace, source, node): (&Namespace, _, _) = match who {
-            Who::Allowed => of_host(&net.client, family),
-            Who::Denied => of_host(&self.denied, family),
-            Who::Itself => of_host(destination, family),
-            Who::Node => (
-                &net.node,
-                net.client.gateway(family),
-                net.client.gateway(family),
-            ),
+        match namespace.request_within(limit, protocol, Some(from), to) {
+            Ok(answer) => self.judge(&answer, source, to.ip(), family),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Outcome::Refused,
+            Err(error) if error.kind() == ErrorKind::TimedOut => Outcome::Silence,
+            Err(error) => panic!("{protocol:?} from {from} to {to}: {error}"),
+        }
+    }
+
+    /// Who asks, from which address, and the node's address as it is known there.
+    fn asking(&self, who: Who, family: Family) -> (&Namespace, IpAddr, IpAddr) {
+        let host = match who {
+            Who::Allowed => &self.net.client,
+            Who::Denied => &self.denied,
+            Who::Itself => &self.net.backends[0],
+            Who::Node => {
+                let address = self.net.client.gateway(family);
+                return (&self.net.node, address, address);
+            }
         };
+        (host, host.address(family), host.gateway(family))
+    }
+
+    fn asked(&self, what: To, node: IpAddr, family: Family, protocol: Protocol) -> SocketAddr {
+        let [destination, stranger] = [0, 1].map(|number| &self.net.backends[number]);
         let other = match protocol {
             Protocol::Tcp => Protocol::Udp,
             Protocol::Udp => Protocol::Tcp,
@@ -112,36 +129,23 @@ impl Hosts {
             To::Back => (destination.address(family), BACK),
             To::BesideBack => (destination.address(family), BACK + 1),
         };
-        let limit = if expected == Outcome::Silence {
-            SILENCE
-        } else {
-            LIMIT
-        };
-        let (from, to) = (SocketAddr::new(source, 0), SocketAddr::new(address, port));
-        let answer = match namespace.request_within(limit, protocol, Some(from), to) {
-            Ok(answer) => answer,
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Outcome::Refused,
-            Err(error) if error.kind() == ErrorKind::TimedOut => return Outcome::Silence,
-            Err(error) => panic!("{protocol:?} from {from} to {to}: {error}"),
-        };
-        let asked = match to {
-            to if to.ip() == destination.address(family) => "backend-1",
-            to if to.ip() == stranger.address(family) => "backend-2",
-            _ => "the node",
-        };
-        match (answer.server == asked, answer.source.ip() == source) {
+        SocketAddr::new(address, port)
+    }
+
+    fn judge(&self, answer: &Answer, source: IpAddr, asked: IpAddr, family: Family) -> Outcome {
+        let backends = self.net.backends.iter().zip(["backend-1", "backend-2"]);
+        let answers_itself = backends
+            .filter(|(host, _)| host.address(family) == asked)
+            .any(|(_, name)| name == answer.server);
+        match (answers_itself, answer.source.ip() == source) {
             (true, true) => Outcome::Direct,
             (true, false) => Outcome::Masqueraded,
             (false, _) => {
+                let node = self.net.backends[0].gateway(family);
                 let seen = (answer.server.as_str(), answer.source.ip());
-                assert_eq!(seen, ("backend-1", destination.gateway(family)));
+                assert_eq!(seen, ("backend-1", node));
                 Outcome::Forwarded
             }
         }
     }
-}
-
-/// A host's namespace and address, and the node's address on its link.
-fn of_host(host: &Host, family: Family) -> (&Namespace, IpAddr, IpAddr) {
-    (host, host.address(family), host.gateway(family))
 }
