@@ -35,8 +35,9 @@ were dropped because their source may not connect (denied: a client's retries co
 JSON, to which fields may be added; the comments are not part of it:
   {\"instances\": [{
     \"name\": \"web\", \"table\": \"nodefwd-web\",
+    \"open\": true,                                 // takes new connections; false while draining
     \"listen\": [\"192.168.1.1\"],                    // empty: all addresses
-    \"owner\": {                                     // null on Linux before 5.12
+    \"owner\": {                                     // null if nobody owns the table
       \"port\": 4242,                                // of its netlink socket
       \"pid\": 4242, \"process\": \"nodefwd\",         // null if it cannot be seen from here
       \"since\": 1700000000},                        // seconds since 1970; null as well
@@ -59,9 +60,9 @@ Examples:
       nodefwd status --ready
 
 Exit status:
-  0  done; with --ready: the rules are in the kernel
+  0  done; with --ready: the rules are in the kernel and take connections
   1  it is not allowed (reading nftables needs CAP_NET_ADMIN too), there is no such instance, or
-     with --ready: the rules are not in the kernel
+     with --ready: the rules are not in the kernel, or take no new connections
   2  the input is wrong";
 
 /// Forwards ports of a Linux network namespace to other hosts, in the kernel, with nftables.
@@ -103,7 +104,8 @@ pub struct StatusOptions {
     #[arg(value_name = "NAME")]
     pub name: Option<Name>,
 
-    /// Show nothing; exit with 0 if the instance's rules are in the kernel, and with 1 if not
+    /// Show nothing; exit with 0 if the kernel has the instance's rules and takes connections,
+    /// and with 1 if not
     ///
     /// Without NAME, it is the instance that the environment configures: NODEFWD_NAME, or the first
     /// forward of SRC_PORT and DEST_PROTO or of NODEFWD_FORWARDS. If nothing is configured, any

@@ -162,7 +162,7 @@ impl Config {
         let requests = requests(options)?;
         let name = match setting(OptionName::NAME, &options.name)? {
             Some(setting) => setting.value()?,
-            None => default_name(&requests[0]),
+            None => Name::of_service(requests[0].protocol, requests[0].ports),
         };
         let forwards = forwards(requests)?;
         let listen = listen(setting(OptionName::LISTEN, &options.listen)?)?;
@@ -186,13 +186,19 @@ impl Config {
         })
     }
 
-    /// The name of the instance that the options configure, also where they are not complete;
-    /// nothing if they configure none.
+    /// The name of the instance that the options configure, which takes but a few of them; nothing
+    /// if those are not set.
     pub fn name(options: &Options) -> Result<Option<Name>, ConfigError> {
         if let Some(setting) = setting(OptionName::NAME, &options.name)? {
             return setting.value().map(Some);
         }
-        Ok(listed_requests(options)?.first().map(default_name))
+        let service = match classic::first_service(options)? {
+            Some(service) => Some(service),
+            None => listed_requests(options)?
+                .first()
+                .map(|first| (first.protocol, first.ports)),
+        };
+        Ok(service.map(|(protocol, ports)| Name::of_service(protocol, ports)))
     }
 
     /// Whether packets of this family are taken: something is forwarded, and not only at addresses
@@ -237,12 +243,10 @@ fn drain(text: &Option<OsString>) -> Result<Duration, ConfigError> {
     Ok(Duration::from_secs(seconds.into()))
 }
 
-fn default_name(first: &Request) -> Name {
-    Name::of_service(first.protocol, first.ports)
-}
-
+/// Everything that the classic variables and the forwards ask for, in this order.
 fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
-    let requests = listed_requests(options)?;
+    let mut requests = classic::requests(options)?;
+    requests.extend(listed_requests(options)?);
     if requests.is_empty() {
         return Err(ConfigError::Missing {
             option: OptionName::DEST_IPS,
@@ -252,9 +256,9 @@ fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
     Ok(requests)
 }
 
-/// Everything that the classic variables and the forwards ask for, in this order.
+/// What the forwards ask for.
 fn listed_requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
-    let mut requests = classic::requests(options)?;
+    let mut requests = Vec::new();
     for text in &options.forwards {
         if let Some(setting) = Setting::read(OptionName::FORWARDS, Some(text))? {
             for word in setting.text.split_whitespace() {

@@ -17,6 +17,9 @@ use std::net::IpAddr;
 /// What the name of every instance's table starts with.
 pub const TABLE_PREFIX: &str = "nodefwd-";
 
+/// The name of the chain that every instance has: it leads new connections to their forwards.
+pub const PREROUTING: &str = "prerouting";
+
 /// The names of sets, which [`set_name`] completes. Sets of single values are hashed; those of ranges
 /// need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
 const SERVICES: (&str, &str) = ("services", "service-ranges");

@@ -27,9 +27,11 @@ pub struct Instance {
     pub name: String,
     /// The name of its table, which is of family `inet`.
     pub table: String,
+    /// Whether it takes new connections; it does not while it drains.
+    pub open: bool,
     /// The addresses that it listens on; none stands for all.
     pub listen: Vec<IpAddr>,
-    /// Who owns the table; nobody on a kernel before 5.12.
+    /// Who owns the table; nobody on a kernel before 5.12, or without `NODEFWD_OWNER`.
     pub owner: Option<Owner>,
     /// What it forwards, in order of family, protocol and port.
     pub forwards: Vec<ForwardStatus>,
@@ -82,11 +84,14 @@ pub enum StatusError {
     /// The kernel did not say.
     #[error("cannot read the rules")]
     Read(#[from] NetfilterError),
-    /// The rules of an instance are missing.
+    /// An instance is not there.
     #[error("not ready: the kernel has no table inet {0}")]
-    NotReady(String),
-    /// The rules of every instance are missing.
-    #[error("not ready: the kernel has no table inet {TABLE_PREFIX}*")]
+    Missing(String),
+    /// An instance is about to end.
+    #[error("not ready: table inet {0} takes no new connections")]
+    Closed(String),
+    /// No instance is there.
+    #[error("not ready: the kernel has no table inet {TABLE_PREFIX}* that takes connections")]
     NoneReady,
     /// There is no instance of this name.
     #[error("there is no instance '{0}' here: nodefwd status lists those that there are")]
@@ -121,12 +126,19 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// How often reading is begun anew because the ruleset has changed meanwhile.
 const ATTEMPTS: usize = 10;
 
+/// Fails unless the instance, or any if no name is given, takes connections.
 fn ready(connection: &Connection, name: Option<&Name>) -> Result<(), StatusError> {
-    match (tables(connection, name)?.is_empty(), name) {
-        (false, _) => Ok(()),
-        (true, Some(name)) => Err(StatusError::NotReady(name.table())),
-        (true, None) => Err(StatusError::NoneReady),
+    let tables = tables(connection, name)?;
+    for table in &tables {
+        if connection.takes_connections(&table.name)? {
+            return Ok(());
+        }
     }
+    Err(match name {
+        None => StatusError::NoneReady,
+        Some(name) if tables.is_empty() => StatusError::Missing(name.table()),
+        Some(name) => StatusError::Closed(name.table()),
+    })
 }
 
 /// The table of this name, or all.
@@ -181,6 +193,7 @@ fn instance(connection: &Connection, table: TableInfo) -> Result<Instance, Netfi
             .strip_prefix(TABLE_PREFIX)
             .unwrap_or(&table)
             .to_owned(),
+        open: connection.takes_connections(&table)?,
         listen: connection.listen_addresses(&table)?,
         forwards: connection.forwards(&table)?,
         owner: owner.map(owner::find),

@@ -44,6 +44,18 @@ pub fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
     Ok(requests)
 }
 
+/// The protocol and the port of the first request, if both are set.
+pub fn first_service(options: &Options) -> Result<Option<(Protocol, PortRange)>, ConfigError> {
+    let protocol = setting(OptionName::DEST_PROTO, &options.dest_proto)?;
+    let ports = setting(OptionName::SRC_PORT, &options.src_port)?;
+    let Some((protocol, ports)) = protocol.zip(ports) else {
+        return Ok(None);
+    };
+    let protocols = protocol.list(str::parse::<Protocol>)?;
+    let ports = ports.list(str::parse::<PortRange>)?;
+    Ok(protocols.first().copied().zip(ports.first().copied()))
+}
+
 fn required<'a>(
     option: OptionName,
     value: &'a Option<OsString>,

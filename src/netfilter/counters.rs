@@ -1,12 +1,12 @@
 //! What the rules of an instance have done: read back with their counters, from whoever's table.
 
-use super::message::Message;
+use super::message::{Message, Request};
 use super::rule::{self, Action, Target};
 use super::sibling;
 use super::socket::{Failure, Socket};
 use super::table::{self, Data, Element};
 use crate::config::{Destination, Family, PortRange};
-use crate::ruleset::{Claim, claiming_set_names};
+use crate::ruleset::{Claim, PREROUTING, claiming_set_names};
 use crate::status::{DestinationStatus, ForwardStatus};
 use nftnl::nftnl_sys::libc;
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ pub fn forwards(socket: &Socket, table: &str) -> Result<Vec<ForwardStatus>, Fail
     let reader = Reader {
         socket,
         table,
-        actions: actions(socket, table)?,
+        actions: actions(socket, &of_table(table), table)?,
     };
     let mut forwards = Vec::new();
     for family in Family::ALL {
@@ -39,13 +39,26 @@ pub fn forwards(socket: &Socket, table: &str) -> Result<Vec<ForwardStatus>, Fail
     Ok(forwards)
 }
 
+/// Whether new connections are led to the forwards in this table. Not so while they drain, or if
+/// there is no such table.
+pub fn takes_connections(socket: &Socket, table: &str) -> Result<bool, Failure> {
+    // The kernel goes through this one chain only, whatever the number of forwards.
+    let actions = actions(socket, &of_table(table).text(CHAIN, PREROUTING), table)?;
+    let mut rules = actions.get(PREROUTING).into_iter().flatten();
+    Ok(rules.any(|action| matches!(action, Action::Choose(_))))
+}
+
+/// A request for all rules of a table.
+fn of_table(table: &str) -> Request {
+    table::dump_request(libc::NFT_MSG_GETRULE).text(TABLE, table)
+}
+
 /// What each chain's rules do, in order.
 type Actions = HashMap<String, Vec<Action>>;
 
-fn actions(socket: &Socket, table: &str) -> Result<Actions, Failure> {
-    let request = table::dump_request(libc::NFT_MSG_GETRULE).text(TABLE, table);
+fn actions(socket: &Socket, request: &Request, table: &str) -> Result<Actions, Failure> {
     let mut actions = Actions::new();
-    socket.dump(&request, |message| match message {
+    socket.dump(request, |message| match message {
         None => actions.clear(),
         Some(message) => {
             if let Some((chain, action)) = chain_and_action(&message, table) {

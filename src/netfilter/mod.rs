@@ -258,6 +258,11 @@ impl Connection {
         sibling::instances(&self.socket).map_err(plain)
     }
 
+    /// Whether an instance's table takes new connections; not so while they drain.
+    pub fn takes_connections(&self, table: &str) -> Result<bool, NetfilterError> {
+        counters::takes_connections(&self.socket, table).map_err(plain)
+    }
+
     /// The forwards in a table, with their counters. Nothing if there is no such table.
     pub fn forwards(&self, table: &str) -> Result<Vec<ForwardStatus>, NetfilterError> {
         counters::forwards(&self.socket, table).map_err(plain)

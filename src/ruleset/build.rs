@@ -1,8 +1,8 @@
 //! Config → Ruleset.
 
 use super::{
-    Chain, Dnat, Element, Field, FieldType, Hook, LISTEN, Rule, Ruleset, SERVICES, SOURCES, Set,
-    Statement, TARGETS, set_name,
+    Chain, Dnat, Element, Field, FieldType, Hook, LISTEN, PREROUTING, Rule, Ruleset, SERVICES,
+    SOURCES, Set, Statement, TARGETS, set_name,
 };
 use crate::config::{Allowed, Config, Family, Forward, Listen, PortRange, Protocol};
 use std::{collections::BTreeMap, net::IpAddr};
@@ -266,7 +266,7 @@ fn base_chains(config: &Config) -> Vec<Chain> {
     let hooks = [
         (
             true,
-            "prerouting",
+            PREROUTING,
             Hook::Prerouting,
             "connections that come in",
         ),

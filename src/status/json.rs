@@ -29,6 +29,7 @@ mod tests {
                 {
                     "name": "web",
                     "table": "nodefwd-web",
+                    "open": true,
                     "listen": ["10.1.0.1", "fd00::1"],
                     "owner": {"port": 4242, "pid": 4242, "process": "nodefwd", "since": 1700000000},
                     "forwards": [
@@ -68,6 +69,7 @@ mod tests {
                 {
                     "name": "odd\u{1b}\"",
                     "table": "nodefwd-odd\u{1b}\"",
+                    "open": false,
                     "listen": [],
                     "owner": null,
                     "forwards": [],

@@ -12,6 +12,11 @@ const INSTANCE: Metric = (
     "gauge",
     "Instances whose rules are in the kernel, always 1.",
 );
+const OPEN: Metric = (
+    "nodefwd_instance_open",
+    "gauge",
+    "Whether the instance takes new connections; 0 while it drains.",
+);
 const START: Metric = (
     "nodefwd_instance_start_time_seconds",
     "gauge",
@@ -52,6 +57,9 @@ pub fn render(instances: &[Instance]) -> String {
     let info = instances
         .iter()
         .map(|instance| (instance_labels(instance, &[]), 1));
+    let open = instances
+        .iter()
+        .map(|instance| (instance_labels(instance, &[]), instance.open.into()));
     let start = instances.iter().filter_map(|instance| {
         let since = instance.owner.as_ref()?.since?;
         Some((instance_labels(instance, &[]), since))
@@ -63,6 +71,7 @@ pub fn render(instances: &[Instance]) -> String {
         .map(|(instance, forward)| (forward_labels(instance, forward, None), forward.denied));
     [
         metric(INSTANCE, info),
+        metric(OPEN, open),
         metric(START, start),
         metric(TAKEN, taken),
         metric(FLOWS, flows),
@@ -119,6 +128,10 @@ mod tests {
 # TYPE nodefwd_instance_info gauge
 nodefwd_instance_info{instance="web"} 1
 nodefwd_instance_info{instance="odd@\""} 1
+# HELP nodefwd_instance_open Whether the instance takes new connections; 0 while it drains.
+# TYPE nodefwd_instance_open gauge
+nodefwd_instance_open{instance="web"} 1
+nodefwd_instance_open{instance="odd@\""} 0
 # HELP nodefwd_instance_start_time_seconds When the process of the instance started, in seconds since 1970.
 # TYPE nodefwd_instance_start_time_seconds gauge
 nodefwd_instance_start_time_seconds{instance="web"} 1700000000

@@ -10,6 +10,7 @@ pub fn instances() -> Vec<Instance> {
     let web = Instance {
         name: "web".into(),
         table: "nodefwd-web".into(),
+        open: true,
         listen: vec!["10.1.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         owner: Some(Owner {
             port: 4242,
@@ -40,6 +41,7 @@ pub fn instances() -> Vec<Instance> {
     let odd = Instance {
         name: "odd\u{1b}\"".into(),
         table: "nodefwd-odd\u{1b}\"".into(),
+        open: false,
         listen: Vec::new(),
         owner: None,
         forwards: Vec::new(),

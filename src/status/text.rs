@@ -55,6 +55,9 @@ fn heading(instance: &Instance, now: u64) -> String {
         let addresses: Vec<String> = instance.listen.iter().map(ToString::to_string).collect();
         heading += &format!(", at {}", addresses.join(", "));
     }
+    if !instance.open {
+        heading += ", takes no new connections";
+    }
     heading + &ownership(instance.owner.as_ref(), now) + "\n"
 }
 
@@ -125,7 +128,7 @@ web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefw
                       10.2.0.12:8080           0      0
   tcp/8000-8100 IPv6  [fd00:2::11]:9-109  123456      -       0
 
-odd\\u{1b}\\\": table inet nodefwd-odd\\u{1b}\\\", without an owner
+odd\\u{1b}\\\": table inet nodefwd-odd\\u{1b}\\\", takes no new connections, without an owner
   FORWARD  TO  TAKEN  FLOWS  DENIED
 ";
         assert_eq!(render(&sample::instances(), sample::SINCE + 3661), expected);

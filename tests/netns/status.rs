@@ -140,6 +140,28 @@ fn connections_are_counted_at_their_destinations() {
 }
 
 #[test]
+fn who_drains_is_not_ready() {
+    let net = Net::new(1);
+    let _server = net.backends[0].serve(BACK);
+    let call = forward_to(Protocol::Tcp, &net.backends).args(&["--drain=30"]);
+    let mut forwarder = call.start(&net.node);
+    let front = net.front(Family::V4, FRONT);
+    let mut flow = net
+        .client
+        .connect(Protocol::Tcp, front)
+        .expect("a connection");
+    flow.ask().expect("an answer");
+    probe().finish(&net.node).expect_success();
+
+    forwarder.signal(Signal::SIGTERM);
+    forwarder.wait_for_line("draining");
+    expect_not_ready(&probe(), &net.node, "takes no new connections");
+    let instance = &status(&net.node)["instances"][0];
+    assert_eq!(instance["open"], false);
+    assert_eq!(by_destination(instance, "flows").values().sum::<u64>(), 1);
+}
+
+#[test]
 fn denied_sources_are_counted() {
     let net = Net::new(1);
     let _server = net.backends[0].serve(BACK);
@@ -211,6 +233,7 @@ fn every_kind_of_forward_reads_back() {
             forward("sctp", "ipv6", [100, 199], &[(six, [100, 199])]),
         ])
     );
+    assert_eq!(instance["open"], true);
     assert_eq!(instance["name"], "all");
     assert_eq!(instance["table"], "nodefwd-all");
     assert_eq!(instance["listen"], json!(["10.9.0.1", "fd00::1"]));
@@ -227,9 +250,11 @@ fn tables_of_others_are_shown_as_far_as_they_are_understood() {
     node.load("table inet other { chain c { counter drop; }; }");
     node.load("table ip nodefwd-four { chain c { counter drop; }; }");
     node.load("table inet nodefwd-theirs { chain c { counter drop; }; }");
+    expect_not_ready(&nodefwd(["status", "--ready"]), &node, "nodefwd-*");
     let theirs = json!({
         "name": "theirs",
         "table": "nodefwd-theirs",
+        "open": false,
         "listen": [],
         "owner": null,
         "forwards": [],
@@ -266,10 +291,7 @@ fn prometheus_takes_the_metrics() {
     let sample = "nodefwd_connections_total{instance=\"web\",protocol=\"tcp\",ports=\"80\",family=\"ipv4\",destination=\"10.2.0.11:80\"} 0\n";
     assert!(metrics.contains(sample), "{metrics}");
     let promtool = Command::new("promtool").arg("--version").output();
-    assert!(
-        promtool.is_ok(),
-        "no promtool: tests/run.sh brings it"
-    );
+    assert!(promtool.is_ok(), "no promtool: tests/run.sh brings it");
     // It has an opinion on good metrics too, and then says so.
     let outcome = node.feed(&metrics, "promtool", &["check", "metrics"]);
     assert_eq!(outcome, "");
