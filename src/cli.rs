@@ -35,19 +35,19 @@ were dropped because their source may not connect (denied: a client's retries co
 JSON, to which fields may be added; the comments are not part of it:
   {\"instances\": [{
     \"name\": \"web\", \"table\": \"nodefwd-web\",
-    \"open\": true,                                 // takes new connections; false while draining
-    \"listen\": [\"192.168.1.1\"],                    // empty: all addresses
-    \"owner\": {                                     // null if nobody owns the table
-      \"port\": 4242,                                // of its netlink socket
-      \"pid\": 4242, \"process\": \"nodefwd\",         // null if it cannot be seen from here
-      \"since\": 1700000000},                        // seconds since 1970; null as well
+    \"open\": true,                             // takes new connections; false while draining
+    \"listen\": [\"192.168.1.1\"],                // empty: all addresses
+    \"owner\": {                                // null if nobody owns the table
+      \"port\": 4242,                           // of its netlink socket
+      \"pid\": 4242, \"process\": \"nodefwd\",      // null if it cannot be seen from here
+      \"since\": 1700000000},                   // seconds since 1970; null as well
     \"forwards\": [{
       \"protocol\": \"tcp\", \"family\": \"ipv4\", \"ports\": {\"first\": 80, \"last\": 80},
       \"denied\": 0,
       \"destinations\": [{
         \"to\": {\"address\": \"10.0.0.5\", \"ports\": {\"first\": 8080, \"last\": 8080}},
         \"taken\": 12,
-        \"flows\": 3}]}]}]}                          // null if the kernel does not say
+        \"flows\": 3}]}]}]}                     // null if the kernel does not say
 
 Examples:
   Everything that is forwarded here, once a second:
