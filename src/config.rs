@@ -103,6 +103,11 @@ pub enum ConfigError {
         /// entries in DEST_PORT
         destinations: usize,
     },
+    /// More forwards with several destinations than the kernel takes in reasonable time.
+    #[error(
+        "{0} forwards have several destinations: at most {MAX_BALANCED} may, so leave the others to another instance"
+    )]
+    TooManyBalanced(usize),
     /// Two forwards claim the same packets.
     #[error(
         "'{first}' and '{second}' both claim {family} connections: a port can go to one forward only, so change one of them, or list all destinations in one"
@@ -116,6 +121,10 @@ pub enum ConfigError {
         family: Family,
     },
 }
+
+/// How many forwards of one instance may have several destinations. Each needs sets of its own, and
+/// the kernel looks through all sets for each new one: 1,000 take half a second, 4,000 several.
+const MAX_BALANCED: usize = 4096;
 
 /// What is wrong with a part of a value. Each message continues "'PART' …".
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -281,6 +290,13 @@ fn forwards(requests: Vec<Request>) -> Result<Vec<Forward>, ConfigError> {
             warn!("destination {duplicate} is listed more than once: it counts once");
         }
         forwards.extend(of_request);
+    }
+    let balanced = forwards
+        .iter()
+        .filter(|forward: &&Forward| forward.destinations.len() > 1);
+    match balanced.count() {
+        count if count > MAX_BALANCED => return Err(ConfigError::TooManyBalanced(count)),
+        _ => {}
     }
     forwards.sort_by_key(|forward| (forward.family, forward.protocol, forward.ports));
     match forwards.windows(2).find(|pair| pair[0].overlaps(&pair[1])) {

@@ -5,10 +5,14 @@
 //! instance's.
 
 use crate::config::Name;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket,
+    sockopt::PeerCredentials,
+};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use thiserror::Error;
 
 /// Held as long as it lives.
@@ -66,14 +70,17 @@ impl Lock {
 }
 
 /// The process that listens there, which the kernel tells whoever connects (SO_PEERCRED); 0 stands
-/// for one that cannot be seen from this process's PID namespace.
+/// for one that cannot be seen from this process's PID namespace. Nobody ever accepts, so connecting
+/// must not wait for that.
 fn holder(name: &Name) -> String {
-    let process = SocketAddr::from_abstract_name(name.table())
-        .and_then(|address| UnixStream::connect_addr(&address))
-        .ok()
-        .and_then(|stream| getsockopt(&stream, PeerCredentials).ok())
-        .map(|credentials| credentials.pid());
-    match process {
+    let process = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+        let address = UnixAddr::new_abstract(name.table().as_bytes()).ok()?;
+        connect(socket.as_raw_fd(), &address).ok()?;
+        Some(getsockopt(&socket, PeerCredentials).ok()?.pid())
+    };
+    match process() {
         Some(process) if process > 0 => format!(" as process {process}"),
         _ => String::new(),
     }

@@ -28,7 +28,8 @@ cleanup() {
     for host in "${hosts[@]}"; do
         ip netns delete "$id-$host" 2>/dev/null || true
     done
-    umount "$files/storage/overlay" 2>/dev/null || true
+    # Lazily: podman may still be tidying up.
+    findmnt -rno TARGET | grep "^$files/" | sort -r | xargs -r umount --lazy || true
     rm -rf --one-file-system "$files"
 }
 trap cleanup EXIT

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
     gcc libc6-dev pkg-config libmnl-dev libnftnl-dev ca-certificates # building
-    binutils iproute2 nftables iptables conntrack                    # testing
+    binutils iproute2 netbase nftables iptables conntrack            # testing
     busybox socat                                                    # the demo's servers
 )
 
@@ -89,8 +89,10 @@ bring_promtool() (
     trap 'rm -rf "$dir"' EXIT
     cd "$dir"
     apt_get update
-    apt_get -o APT::Sandbox::User=root download prometheus
-    dpkg -x prometheus_*.deb .
+    package=promtool # of its own in Debian 13, a part of another in Debian 12
+    apt-cache show "$package" >/dev/null 2>&1 || package=prometheus
+    apt_get -o APT::Sandbox::User=root download "$package"
+    dpkg -x "$package"_*.deb .
     install usr/bin/promtool /usr/local/bin/promtool
 )
 

@@ -135,3 +135,12 @@ fn five_thousand_source_ranges() {
         }
     }
 }
+
+/// The kernel's time for each grows with their number, so there is an end, and it is said.
+#[test]
+fn too_many_forwards_with_several_destinations_are_refused() {
+    let forwards = (1..=4097).map(|port| format!("tcp/{port}=10.2.0.11,10.2.0.12"));
+    let outcome = nodefwd(forwards).finish_here().expect_exit(2);
+    let said = "4097 forwards have several destinations: at most 4096 may";
+    assert!(outcome.stderr.contains(said), "{outcome:?}");
+}

@@ -313,3 +313,16 @@ fn one_port_of_two_addresses_goes_to_two_destinations() {
         }
     }
 }
+
+/// Whoever is refused asks the lock who holds it. Nobody answers, so that must not wait, not even when
+/// more have asked than the kernel lets queue.
+#[test]
+fn any_number_of_refused_starts_end() {
+    let node = Namespace::forwarding("node");
+    node.set_sysctl("net.core.somaxconn", "2");
+    let first = nodefwd(["tcp/80=10.2.0.11"]).start(&node);
+    for _ in 0..10 {
+        nodefwd(["tcp/80=10.2.0.11"]).finish(&node).expect_exit(1);
+    }
+    first.stop(Signal::SIGTERM).expect_exit(0);
+}
