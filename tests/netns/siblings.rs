@@ -319,7 +319,7 @@ fn one_port_of_two_addresses_goes_to_two_destinations() {
 #[test]
 fn any_number_of_refused_starts_end() {
     let node = Namespace::forwarding("node");
-    node.set_sysctl("net.core.somaxconn", "2");
+    node.set_sysctl("net/core/somaxconn", "2");
     let first = nodefwd(["tcp/80=10.2.0.11"]).start(&node);
     for _ in 0..10 {
         nodefwd(["tcp/80=10.2.0.11"]).finish(&node).expect_exit(1);
