@@ -166,7 +166,7 @@ pub enum Problem {
 
 impl Config {
     /// Reads all options. Logs a warning for what is accepted but surely not meant: an address
-    /// listed twice, host bits in a range, a family that nobody may use.
+    /// listed twice, host bits in a range.
     pub fn new(options: &Options) -> Result<Self, ConfigError> {
         let requests = requests(options)?;
         let name = match setting(OptionName::NAME, &options.name)? {
@@ -176,7 +176,6 @@ impl Config {
         let forwards = forwards(requests)?;
         let listen = listen(setting(OptionName::LISTEN, &options.listen)?)?;
         let sources = source_ranges(setting(OptionName::SRC_RANGES, &options.src_ranges)?)?;
-        warn_of_closed_families(&forwards, &listen, &sources);
         Ok(Config {
             name,
             forwards,
@@ -208,6 +207,24 @@ impl Config {
                 .map(|first| (first.protocol, first.ports)),
         };
         Ok(service.map(|(protocol, ports)| Name::of_service(protocol, ports)))
+    }
+
+    /// Warns of each family that is forwarded, but that nobody may use.
+    pub fn warn_of_closed_families(&self) {
+        for family in Family::ALL
+            .into_iter()
+            .filter(|family| self.forwards_family(*family))
+        {
+            let closed = |option| {
+                warn!("{option} has no {family} entry: nobody can connect over {family}");
+            };
+            if *self.sources.of(family) == Allowed::Nobody {
+                closed(OptionName::SRC_RANGES);
+            }
+            if !self.listen.takes(family) {
+                closed(OptionName::LISTEN);
+            }
+        }
     }
 
     /// Whether packets of this family are taken: something is forwarded, and not only at addresses
@@ -340,24 +357,4 @@ fn source_ranges(setting: Option<Setting<'_>>) -> Result<Sources, ConfigError> {
         );
     }
     Ok(Sources::new(&ranges))
-}
-
-fn warn_of_closed_families(forwards: &[Forward], listen: &Listen, sources: &Sources) {
-    for family in Family::ALL {
-        if !forwards.iter().any(|forward| forward.family == family) {
-            continue;
-        }
-        if *sources.of(family) == Allowed::Nobody {
-            warn!(
-                "{} has no {family} range: nobody can connect over {family}",
-                OptionName::SRC_RANGES
-            );
-        }
-        if !listen.takes(family) {
-            warn!(
-                "{} has no {family} address: nobody can connect over {family}",
-                OptionName::LISTEN
-            );
-        }
-    }
 }

@@ -47,6 +47,7 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let started = Instant::now();
     let mut signals = Signals::register()?;
     keep_forwarded_families(&mut config)?;
+    config.warn_of_closed_families();
 
     let flow_events = match config.drain.is_zero() {
         true => None,

@@ -62,8 +62,9 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
     match command.unwrap_or(Command::Run(options.clone())) {
         Command::Run(options) => instance::run(Config::new(&options)?)?,
         Command::Render(options) => {
-            let ruleset = Ruleset::new(&Config::new(&options)?);
-            write!(io::stdout().lock(), "{ruleset}")?;
+            let config = Config::new(&options)?;
+            config.warn_of_closed_families();
+            write!(io::stdout().lock(), "{}", Ruleset::new(&config))?;
         }
         Command::Status(mut status) => {
             if status.ready && status.name.is_none() {

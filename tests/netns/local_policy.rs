@@ -32,7 +32,7 @@ impl Cluster {
         let host = Family::BOTH.map(|family| self.net.client.gateway(family).to_string());
         nodefwd([""; 0])
             .env("SRC_PORT", FRONT.to_string())
-            .env("SRC_RANGES", "0.0.0.0/0,::/0")
+            .env("SRC_RANGES", "0.0.0.0/0")
             .env("DEST_PROTO", "TCP")
             .env("DEST_PORT", NODE_PORT.to_string())
             .env("DEST_IPS", host.join(","))
