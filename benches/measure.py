@@ -16,7 +16,7 @@ import contenders as c
 from hosts import BACKEND, CLIENT, NODE, Hosts, stop
 
 QUICK = "--quick" in sys.argv
-SECONDS = 1 if QUICK else 2
+SECONDS = 1
 ROUNDS = 1 if QUICK else 5
 COUNTS = (1, 10, 100) if QUICK else (1, 10, 100, 1000, 10000)
 HERE = pathlib.Path(__file__).parent
