@@ -9,6 +9,7 @@ mod conntrack;
 mod counters;
 mod elements;
 mod encode;
+mod error;
 mod expression;
 mod load;
 mod message;
@@ -20,23 +21,22 @@ mod table;
 mod watch;
 
 pub use conntrack::FlowEvents;
+pub use error::NetfilterError;
 pub use watch::TableEvents;
 
 use crate::flow::Flow;
-use crate::ruleset::{Claim, Claims, Ruleset};
+use crate::ruleset::{Claims, Ruleset};
 use crate::status::ForwardStatus;
 use batch::{Batch, Step, Transaction};
+use error::{explain, flows_failed, plain, whose};
 use log::debug;
-use message::Attributes;
 use nftnl::MsgType;
 use nix::errno::Errno;
-use socket::{Failure, Refusal, Socket};
+use socket::{Failure, Socket};
 use std::collections::HashSet;
 use std::ffi::CString;
-use std::io;
 use std::net::IpAddr;
 use table::TableMessage;
-use thiserror::Error;
 
 pub use table::TableInfo;
 
@@ -44,83 +44,6 @@ pub use table::TableInfo;
 /// and is gone at the latest when it is dropped or its process ends.
 pub struct Connection {
     socket: Socket,
-}
-
-/// Why the kernel did not do what it was told.
-#[derive(Debug, Error)]
-pub enum NetfilterError {
-    /// No socket, or it broke.
-    #[error("cannot talk to nf_tables over netlink")]
-    Socket(#[source] io::Error),
-    /// EPERM
-    #[error(
-        "not permitted to read or change nftables: CAP_NET_ADMIN is missing; run as root, or grant it: in a container with --cap-add=NET_ADMIN (Kubernetes: securityContext.capabilities.add: [NET_ADMIN]), in a systemd unit with AmbientCapabilities=CAP_NET_ADMIN"
-    )]
-    NotPermitted,
-    /// No nf_tables at all.
-    #[error(
-        "this kernel has no nf_tables: load the module with modprobe nf_tables, or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET (Linux 5.6 or later)"
-    )]
-    NoNftables,
-    /// An expression is missing.
-    #[error(
-        "this kernel lacks the nftables expression '{expression}', which {step} needs: load the module with modprobe nft_{expression}, or use a kernel that has it"
-    )]
-    MissingExpression {
-        /// its name
-        expression: String,
-        /// what it is needed for
-        step: String,
-    },
-    /// A table of this name is there already.
-    #[error(
-        "table inet {table} is already there, {whose}, or give this instance another name with NODEFWD_NAME (--name)"
-    )]
-    TableExists {
-        /// its name
-        table: String,
-        /// the netlink port of its owner, if it has one
-        owner: Option<u32>,
-        /// who has it, and what to do
-        whose: String,
-    },
-    /// Another instance forwards the same.
-    #[error(
-        "{claim} is already forwarded by table inet {table}, {whose}, or forward other ports, or listen on other addresses with NODEFWD_LISTEN (--listen)"
-    )]
-    Claimed {
-        /// what both want
-        claim: Claim,
-        /// the other's table
-        table: String,
-        /// who has it, and what to do
-        whose: String,
-    },
-    /// Others change the ruleset all the time.
-    #[error(
-        "others keep changing the ruleset: {ATTEMPTS} attempts to install between two changes have failed; try again later"
-    )]
-    Restless,
-    /// The kernel does not know tables with an owner.
-    #[error("this kernel knows no tables with an owner (Linux 5.12 or later does)")]
-    NoOwnership,
-    /// Something else.
-    #[error("the kernel refused to {step}")]
-    Refused {
-        /// what it was told
-        step: String,
-        /// what it said
-        #[source]
-        errno: Errno,
-    },
-    /// The table of connections is out of reach.
-    #[error(
-        "cannot read the kernel's table of connections: load the module with modprobe nf_conntrack_netlink"
-    )]
-    Flows(#[source] Errno),
-    /// The kernel did not answer.
-    #[error("the kernel did not say whether it did what it was told")]
-    NoAnswer,
 }
 
 /// Who keeps others from changing a table.
@@ -138,7 +61,11 @@ const ATTEMPTS: usize = 100;
 impl Connection {
     /// Connects. Needs no privileges.
     pub fn open() -> Result<Self, NetfilterError> {
-        let socket = Socket::open().map_err(NetfilterError::Socket)?;
+        // Without the module nfnetlink there is not even the protocol.
+        let socket = Socket::open().map_err(|error| match error.raw_os_error() {
+            Some(code) if code == Errno::EPROTONOSUPPORT as i32 => NetfilterError::NoNftables,
+            _ => NetfilterError::Socket(error),
+        })?;
         Ok(Connection { socket })
     }
 
@@ -158,7 +85,7 @@ impl Connection {
                 Ok(()) => return Ok(()),
                 Err(Failure::Refused(refusal)) if refusal.errno == Errno::ERESTART => continue,
                 Err(Failure::Refused(refusal)) => {
-                    return Err(Self::explain(ruleset, &transaction, refusal));
+                    return Err(explain(ruleset, &transaction, refusal));
                 }
                 Err(failure) => return Err(plain(failure)),
             }
@@ -235,7 +162,7 @@ impl Connection {
         let transaction = encode::close(ruleset);
         self.transact(&transaction)
             .map_err(|failure| match failure {
-                Failure::Refused(refusal) => Self::explain(ruleset, &transaction, refusal),
+                Failure::Refused(refusal) => explain(ruleset, &transaction, refusal),
                 failure => plain(failure),
             })
     }
@@ -292,104 +219,5 @@ impl Connection {
         );
         self.socket
             .transact(transaction.bytes(), transaction.last_sequence())
-    }
-
-    fn explain(ruleset: &Ruleset, transaction: &Transaction, refusal: Refusal) -> NetfilterError {
-        let Some(step) = transaction.step(refusal.sequence) else {
-            return before_the_first_step(refusal);
-        };
-        match (step, refusal.errno) {
-            (_, Errno::EPERM) => NetfilterError::NotPermitted,
-            // nf_tables_newtable: a flag that this kernel does not know, by old and new kernels.
-            (Step::Table, Errno::EINVAL | Errno::EOPNOTSUPP) => NetfilterError::NoOwnership,
-            (step, errno) => {
-                let name = || missing_expression(transaction, refusal);
-                let missing = errno == Errno::ENOENT && matches!(step, Step::Rule(..));
-                let step = describe(ruleset, step);
-                match missing.then(name).flatten() {
-                    Some(expression) => NetfilterError::MissingExpression { expression, step },
-                    None => NetfilterError::Refused {
-                        step: format!("make {step}"),
-                        errno,
-                    },
-                }
-            }
-        }
-    }
-}
-
-fn flows_failed(failure: Failure) -> NetfilterError {
-    match failure {
-        Failure::Refused(refusal) => NetfilterError::Flows(refusal.errno),
-        failure => plain(failure),
-    }
-}
-
-fn plain(failure: Failure) -> NetfilterError {
-    match failure {
-        Failure::Socket(error) => NetfilterError::Socket(error),
-        Failure::Refused(refusal) => before_the_first_step(refusal),
-        Failure::NoAnswer => NetfilterError::NoAnswer,
-    }
-}
-
-/// A refusal of a batch as such, or of a question.
-fn before_the_first_step(refusal: Refusal) -> NetfilterError {
-    match refusal.errno {
-        Errno::EPERM => NetfilterError::NotPermitted,
-        // net/netfilter/nfnetlink.c: no subsystem of that number.
-        Errno::EOPNOTSUPP | Errno::EINVAL => NetfilterError::NoNftables,
-        errno => NetfilterError::Refused {
-            step: "begin a transaction".into(),
-            errno,
-        },
-    }
-}
-
-/// The name of the expression that the kernel points at: nf_tables_newrule in
-/// net/netfilter/nf_tables_api.c marks the list element whose expression it could not set up.
-fn missing_expression(transaction: &Transaction, refusal: Refusal) -> Option<String> {
-    // linux/netfilter/nf_tables.h: NFTA_LIST_ELEM, NFTA_EXPR_NAME
-    const ELEMENT: u16 = 1;
-    const NAME: u16 = 1;
-    let element = transaction.message_from(refusal.sequence, refusal.offset?)?;
-    let name = Attributes(element).nested(ELEMENT).text(NAME)?;
-    Some(name.to_owned())
-}
-
-fn describe(ruleset: &Ruleset, step: Step) -> String {
-    match step {
-        Step::Table => format!("table inet {}", ruleset.table),
-        Step::Chain(chain) => format!("chain {}", ruleset.chains[chain].name),
-        Step::Set(set) => format!("set {}", ruleset.sets[set].name),
-        Step::Elements(set) => format!("the elements of set {}", ruleset.sets[set].name),
-        Step::Rule(chain, rule) => {
-            let chain = &ruleset.chains[chain];
-            let statements: Vec<String> =
-                chain.rules[rule].iter().map(ToString::to_string).collect();
-            format!("rule '{}' in chain {}", statements.join(" "), chain.name)
-        }
-    }
-}
-
-/// Who has a table, and what can be done about it.
-fn whose(table: &TableInfo) -> String {
-    match table.owner {
-        Some(owner) => format!(
-            "owned by process {owner}{}: stop that one",
-            process_name(owner)
-        ),
-        None => format!(
-            "without an owner: remove it with nft delete table inet {}",
-            table.name
-        ),
-    }
-}
-
-/// ` (nodefwd)`, if the process can be seen from here.
-fn process_name(process: u32) -> String {
-    match std::fs::read_to_string(format!("/proc/{process}/comm")) {
-        Ok(name) => format!(" ({})", name.trim()),
-        Err(_) => String::new(),
     }
 }
