@@ -216,7 +216,7 @@ fn port(tuple: Attributes<'_>, kind: u16) -> Option<u16> {
 
 /// The number of a message to conntrack.
 fn conntrack(message: u16) -> u16 {
-    (libc::NFNL_SUBSYS_CTNETLINK as u16) << 8 | message
+    ((libc::NFNL_SUBSYS_CTNETLINK as u16) << 8) | message
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ pub fn field_type(field: FieldType) -> (u32, u8) {
 }
 
 pub fn concatenated(types: impl Iterator<Item = u32>) -> u32 {
-    types.fold(0, |all, number| all << TYPE_BITS | number)
+    types.fold(0, |all, number| (all << TYPE_BITS) | number)
 }
 
 pub fn octets(address: IpAddr) -> Vec<u8> {

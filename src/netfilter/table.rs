@@ -194,7 +194,7 @@ pub fn dump_request(message: i32) -> Request {
 
 /// The number of a message to nf_tables.
 fn nf_tables(message: i32) -> u16 {
-    (libc::NFNL_SUBSYS_NFTABLES << 8 | message) as u16
+    ((libc::NFNL_SUBSYS_NFTABLES << 8) | message) as u16
 }
 
 #[cfg(test)]

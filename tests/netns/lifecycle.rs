@@ -169,7 +169,7 @@ fn minds(process: &Process, signal: Signal) -> bool {
     let status = proc_file(process.id(), "status");
     ["SigCgt", "SigBlk"].iter().any(|name| {
         let mask = u64::from_str_radix(field(&status, name), 16).expect("a signal mask");
-        mask >> (signal as i32 - 1) & 1 == 1
+        (mask >> (signal as i32 - 1)) & 1 == 1
     })
 }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Answer, Connection, Family, Host, LIMIT, Namespace, Net, Process, Protocol};
+use crate::fixture::{
+    Answer, Connection, Family, Host, LIMIT, Namespace, Net, Process, Protocol, SILENCE,
+};
 use crate::forward::{BACK, FRONT, forward_to};
 
 /// NAT rules of somebody else. With them the kernel tracks every flow, and goes on translating
@@ -245,7 +247,8 @@ fn foreign_flows(net: &Net) -> Vec<Connection> {
         for (protocol, kinds) in [(Protocol::Udp, &udp[..]), (Protocol::Tcp, &tcp)] {
             for (from, to) in kinds.iter().flat_map(|kind| [*kind; EACH]) {
                 let mut flow = from.connect(protocol, to).expect("a connection");
-                // Some are refused, but all are tracked.
+                // Some are refused, with or without a word, but all are tracked.
+                flow.set_limit(SILENCE);
                 let _ = flow.ask();
                 flows.push(flow);
             }

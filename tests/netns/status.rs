@@ -307,6 +307,6 @@ fn watching_goes_on_until_a_signal() {
         assert!(std::time::Instant::now() < deadline, "{}", watch.stdout());
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    watch.signal(Signal::SIGINT);
+    watch.signal(Signal::SIGTERM);
     watch.wait();
 }
