@@ -103,11 +103,11 @@ pub enum ConfigError {
         /// entries in DEST_PORT
         destinations: usize,
     },
-    /// More forwards with several destinations than the kernel takes in reasonable time.
+    /// Ranges that go to other ranges, with more ports than the kernel takes in reasonable time.
     #[error(
-        "{0} forwards have several destinations: at most {MAX_BALANCED} may, so leave the others to another instance"
+        "ranges of ports go to other ports in {0} cases, counted for each destination: at most {MAX_SHIFTED} may, so list fewer ports or destinations, or leave some to another instance"
     )]
-    TooManyBalanced(usize),
+    TooManyShifted(usize),
     /// Two forwards claim the same packets.
     #[error(
         "'{first}' and '{second}' both claim {family} connections: a port can go to one forward only, so change one of them, or list all destinations in one"
@@ -122,9 +122,9 @@ pub enum ConfigError {
     },
 }
 
-/// How many forwards of one instance may have several destinations. Each needs sets of its own, and
-/// the kernel looks through all sets for each new one: 1,000 take half a second, 4,000 several.
-const MAX_BALANCED: usize = 4096;
+/// How many ports of ranges may go to other ports, counted for each destination. Each is an element
+/// of a map: this many take a second and 40 MB.
+const MAX_SHIFTED: usize = 1 << 18;
 
 /// What is wrong with a part of a value. Each message continues "'PART' …".
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -308,12 +308,9 @@ fn forwards(requests: Vec<Request>) -> Result<Vec<Forward>, ConfigError> {
         }
         forwards.extend(of_request);
     }
-    let balanced = forwards
-        .iter()
-        .filter(|forward: &&Forward| forward.destinations.len() > 1);
-    match balanced.count() {
-        count if count > MAX_BALANCED => return Err(ConfigError::TooManyBalanced(count)),
-        _ => {}
+    let shifted = forwards.iter().map(Forward::shifted_ports).sum();
+    if shifted > MAX_SHIFTED {
+        return Err(ConfigError::TooManyShifted(shifted));
     }
     forwards.sort_by_key(|forward| (forward.family, forward.protocol, forward.ports));
     match forwards.windows(2).find(|pair| pair[0].overlaps(&pair[1])) {

@@ -7,10 +7,12 @@
 mod build;
 mod claim;
 mod nft;
+mod sets;
+mod shared;
 
 pub use claim::{Claim, Claims, claiming_set_names};
 
-use crate::config::{Balance, Destination, Family, PortRange, Protocol};
+use crate::config::{Balance, Family, PortRange, Protocol};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -24,6 +26,9 @@ pub const PREROUTING: &str = "prerouting";
 /// need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
 const SERVICES: (&str, &str) = ("services", "service-ranges");
 const TARGETS: (&str, &str) = ("targets", "target-ranges");
+const HAIRPINS: (&str, &str) = ("hairpins", "hairpin-ranges");
+const SHIFTS: &str = "shifts";
+const CHOICES: &str = "choices";
 const SOURCES: &str = "sources";
 const LISTEN: &str = "listen";
 
@@ -46,7 +51,7 @@ pub struct Ruleset {
     pub chains: Vec<Chain>,
 }
 
-/// The type of one field of a set's key, by nft's names.
+/// The type of one field of a set's key or of a map's value, by nft's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldType {
     /// An IPv4 address.
@@ -57,6 +62,8 @@ pub enum FieldType {
     InetProto,
     /// A port.
     InetService,
+    /// A number that `numgen` or `jhash` makes. nft has no name for its type, only `typeof`.
+    Number,
 }
 
 impl FieldType {
@@ -80,18 +87,38 @@ pub enum Field {
     Protocol(Protocol),
     /// A port or a range of ports.
     Ports(PortRange),
+    /// A number that `numgen` or `jhash` makes.
+    Number(u32),
 }
 
-/// An element of a set, or of a map from keys to chains.
+/// An element of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
     /// One field for each type of the set's key.
     pub key: Vec<Field>,
-    /// In a map, the chain that a packet with this key goes to.
-    pub goto: Option<String>,
+    /// What a map has for the key.
+    pub value: Option<Value>,
 }
 
-/// A named set, or a map from keys to chains. At least one element.
+/// What a map has for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// The chain that packets go to.
+    Goto(String),
+    /// An address and a port.
+    Target(IpAddr, u16),
+}
+
+/// The type of a map's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueType {
+    /// `verdict`
+    Verdict,
+    /// `ipv4_addr . inet_service`
+    Target(Family),
+}
+
+/// A named set or map. At least one element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
     /// Its name.
@@ -100,8 +127,8 @@ pub struct Set {
     pub key: Vec<FieldType>,
     /// Whether elements are ranges.
     pub interval: bool,
-    /// Whether it is a map from keys to chains.
-    pub verdicts: bool,
+    /// What a map's values are; nothing for a set.
+    pub values: Option<ValueType>,
     /// The elements; no two of them overlap.
     pub elements: Vec<Element>,
 }
@@ -149,12 +176,14 @@ pub enum Statement {
     DestinationIn(Family, String),
     /// `ip saddr != @NAME`
     SourceNotIn(Family, String),
-    /// `ip saddr ADDRESS`, `ip saddr { … }`; at least one address, all of this family, none of them twice
-    SourceAmong(Family, Vec<IpAddr>),
+    /// `ip saddr ADDRESS`
+    SourceIs(IpAddr),
+    /// `ip saddr . meta l4proto . th dport @NAME`
+    SourceAndServiceIn(Family, String),
     /// `meta l4proto . th dport vmap @NAME`
     Dispatch(String),
-    /// `numgen random mod N vmap { 0 : goto …, … }`; the names of N chains
-    Choose(Family, Balance, Vec<String>),
+    /// `numgen random mod COUNT offset FIRST vmap @NAME`
+    Choose(Choice),
     /// `ct status dnat`
     Translated,
     /// `ip daddr . meta l4proto . th dport @NAME`
@@ -171,50 +200,30 @@ pub enum Statement {
     Masquerade,
 }
 
+/// One of several chains for a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The family of the connection.
+    pub family: Family,
+    /// How it is chosen.
+    pub balance: Balance,
+    /// The number of the first chain in the map.
+    pub first: u32,
+    /// How many chains there are.
+    pub count: u32,
+    /// The map's name.
+    pub map: String,
+}
+
 /// Where a connection goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dnat {
     /// To the port that it came to.
     SamePort(IpAddr),
     /// To this port.
     Port(IpAddr, u16),
-    /// From the ports of one range to those of another of the same length, first to first.
-    /// The kernel has no such statement: it becomes a map from port to address and port.
-    PortByPort {
-        /// where to
-        address: IpAddr,
-        /// the ports that are forwarded
-        from: PortRange,
-        /// the ports at the destination
-        to: PortRange,
-    },
-}
-
-impl Dnat {
-    /// The translation from a forward's ports to one of its destinations.
-    pub fn new(from: PortRange, to: Destination) -> Self {
-        let Destination { address, ports } = to;
-        if ports.is_single() {
-            Dnat::Port(address, ports.first())
-        } else if ports == from {
-            Dnat::SamePort(address)
-        } else {
-            Dnat::PortByPort {
-                address,
-                from,
-                to: ports,
-            }
-        }
-    }
-
-    /// The destination's family.
-    pub fn family(self) -> Family {
-        match self {
-            Dnat::SamePort(address) | Dnat::Port(address, _) | Dnat::PortByPort { address, .. } => {
-                Family::of(address)
-            }
-        }
-    }
+    /// To the address and port that this map has for the protocol and port that it came to.
+    ByPort(Family, String),
 }
 
 /// The seed of the hash that gives a client its destination. A fixed one, so that a client keeps

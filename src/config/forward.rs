@@ -46,6 +46,17 @@ impl Forward {
             && self.ports.overlaps(other.ports)
     }
 
+    /// Whether one of its destinations has other ports for the ports of its range.
+    pub fn shifts(&self, to: &Destination) -> bool {
+        !to.ports.is_single() && to.ports != self.ports
+    }
+
+    /// How many ports go to other ports that way, counted for each destination.
+    pub fn shifted_ports(&self) -> usize {
+        let shifted = self.destinations.iter().filter(|to| self.shifts(to));
+        shifted.count() * usize::from(self.ports.count())
+    }
+
     /// `tcp/80`
     pub fn service(&self) -> String {
         format!("{}/{}", self.protocol, self.ports)

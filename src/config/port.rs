@@ -71,6 +71,14 @@ impl PortRange {
         (self.first..=self.last).contains(&port)
     }
 
+    /// Each of the ports by itself.
+    pub fn singles(self) -> impl Iterator<Item = PortRange> {
+        (self.first..=self.last).map(|port| PortRange {
+            first: port,
+            last: port,
+        })
+    }
+
     /// Whether the two share a port.
     pub fn overlaps(self, other: PortRange) -> bool {
         self.first <= other.last && other.first <= self.last

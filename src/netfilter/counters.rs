@@ -4,7 +4,7 @@ use super::message::{Message, Request};
 use super::rule::{self, Action, Target};
 use super::sibling;
 use super::socket::{Failure, Socket};
-use super::table::{self, Data, Element};
+use super::table::{self, Data};
 use crate::config::{Destination, Family, PortRange};
 use crate::ruleset::{Claim, PREROUTING, claiming_set_names};
 use crate::status::{DestinationStatus, ForwardStatus};
@@ -19,18 +19,16 @@ const EXPRESSIONS: u16 = 4;
 /// The forwards in a table of family `inet`, in order of family, protocol and port. Nothing if
 /// there is no such table.
 pub fn forwards(socket: &Socket, table: &str) -> Result<Vec<ForwardStatus>, Failure> {
-    let reader = Reader {
-        socket,
-        table,
-        actions: actions(socket, &of_table(table), table)?,
-    };
+    let actions = actions(socket, &of_table(table), table)?;
+    let maps = maps(socket, table, &actions)?;
+    let reader = Reader { actions, maps };
     let mut forwards = Vec::new();
     for family in Family::ALL {
         for map in claiming_set_names(family) {
             for element in table::elements(socket, table, &map)? {
                 let claim = sibling::service(family, &element);
                 if let (Some(claim), Some(Data::Chain(chain))) = (claim, element.data) {
-                    forwards.push(reader.forward(claim, &chain)?);
+                    forwards.push(reader.forward(claim, &chain));
                 }
             }
         }
@@ -45,7 +43,7 @@ pub fn takes_connections(socket: &Socket, table: &str) -> Result<bool, Failure> 
     // The kernel goes through this one chain only, whatever the number of forwards.
     let actions = actions(socket, &of_table(table).text(CHAIN, PREROUTING), table)?;
     let mut rules = actions.get(PREROUTING).into_iter().flatten();
-    Ok(rules.any(|action| matches!(action, Action::Choose(_))))
+    Ok(rules.any(|action| matches!(action, Action::Choose { .. })))
 }
 
 /// A request for all rules of a table.
@@ -78,14 +76,40 @@ fn chain_and_action<'a>(message: &Message<'a>, table: &str) -> Option<(&'a str, 
     Some((attributes.text(CHAIN)?, action))
 }
 
-struct Reader<'a> {
-    socket: &'a Socket,
-    table: &'a str,
-    actions: Actions,
+/// What a map has for each key.
+type Map = HashMap<Vec<u8>, Data>;
+
+/// The maps that lead connections to one of several destinations, or to another port.
+fn maps(socket: &Socket, table: &str, actions: &Actions) -> Result<HashMap<String, Map>, Failure> {
+    let mut maps = HashMap::new();
+    for action in actions.values().flatten() {
+        let name = match action {
+            Action::Choose {
+                map,
+                numbers: Some(_),
+            } => map,
+            Action::Take {
+                target: Target::Map(map),
+                ..
+            } => map,
+            _ => continue,
+        };
+        if !maps.contains_key(name) {
+            let elements = table::elements(socket, table, name)?.into_iter();
+            let pairs = elements.filter_map(|element| Some((element.first, element.data?)));
+            maps.insert(name.clone(), pairs.collect());
+        }
+    }
+    Ok(maps)
 }
 
-impl Reader<'_> {
-    fn forward(&self, claim: Claim, chain: &str) -> Result<ForwardStatus, Failure> {
+struct Reader {
+    actions: Actions,
+    maps: HashMap<String, Map>,
+}
+
+impl Reader {
+    fn forward(&self, claim: Claim, chain: &str) -> ForwardStatus {
         let mut forward = ForwardStatus {
             protocol: claim.protocol,
             family: claim.family,
@@ -95,90 +119,75 @@ impl Reader<'_> {
         };
         for action in self.chain(chain) {
             match action {
-                Action::Choose(map) => {
-                    for chain in self.choices(map)? {
-                        for action in self.chain(&chain) {
-                            self.count(&mut forward, action)?;
-                        }
+                Action::Choose { map, numbers } => {
+                    // A number is in host byte order.
+                    let keys = numbers.iter().cloned().flatten().map(u32::to_ne_bytes);
+                    for chain in keys.filter_map(|key| self.choice(map, &key)) {
+                        self.chain(chain)
+                            .iter()
+                            .for_each(|action| self.count(&mut forward, action));
                     }
                 }
-                action => self.count(&mut forward, action)?,
+                action => self.count(&mut forward, action),
             }
         }
-        Ok(forward)
+        forward
     }
 
     fn chain(&self, name: &str) -> &[Action] {
         self.actions.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The chains in a map from numbers to chains, in order of the numbers.
-    fn choices(&self, map: &str) -> Result<Vec<String>, Failure> {
-        let mut elements = table::elements(self.socket, self.table, map)?;
-        elements.sort_by_key(number);
-        let chain = |element: Element| match element.data {
-            Some(Data::Chain(chain)) => Some(chain),
-            _ => None,
-        };
-        Ok(elements.into_iter().filter_map(chain).collect())
+    fn choice(&self, map: &str, key: &[u8]) -> Option<&str> {
+        match self.maps.get(map)?.get(key)? {
+            Data::Chain(chain) => Some(chain),
+            Data::Bytes(_) => None,
+        }
     }
 
-    fn count(&self, forward: &mut ForwardStatus, action: &Action) -> Result<(), Failure> {
+    fn count(&self, forward: &mut ForwardStatus, action: &Action) {
         match action {
             Action::Deny { count } => forward.denied += count,
             Action::Take { count, target } => {
-                if let Some(to) = self.destination(forward.ports, target)? {
-                    forward.destinations.push(DestinationStatus {
-                        to,
-                        taken: *count,
-                        flows: None,
-                    });
-                }
+                let to = match target {
+                    Target::Address(address, port) => Some(Destination {
+                        address: *address,
+                        ports: match port {
+                            Some(port) => {
+                                PortRange::try_from((*port, *port)).unwrap_or(forward.ports)
+                            }
+                            None => forward.ports,
+                        },
+                    }),
+                    Target::Map(map) => self.maps.get(map).and_then(|map| shifted(map, forward)),
+                };
+                forward.destinations.extend(to.map(|to| DestinationStatus {
+                    to,
+                    taken: *count,
+                    flows: None,
+                }));
             }
             // A choice leads to the destinations' chains, never to another choice.
-            Action::Choose(_) => {}
+            Action::Choose { .. } => {}
         }
-        Ok(())
-    }
-
-    fn destination(
-        &self,
-        forwarded: PortRange,
-        target: &Target,
-    ) -> Result<Option<Destination>, Failure> {
-        Ok(match target {
-            Target::Address(address, port) => Some(Destination {
-                address: *address,
-                ports: match port {
-                    Some(port) => PortRange::try_from((*port, *port)).unwrap_or(forwarded),
-                    None => forwarded,
-                },
-            }),
-            Target::Map(map) => {
-                let elements = table::elements(self.socket, self.table, map)?;
-                destination_in_map(&elements)
-            }
-        })
     }
 }
 
-/// A number is in host byte order.
-fn number(element: &Element) -> Option<u32> {
-    element.first.first_chunk().copied().map(u32::from_ne_bytes)
-}
-
-/// Where a map from ports to addresses and ports leads: one address, and all ports of it.
-fn destination_in_map(elements: &[Element]) -> Option<Destination> {
-    let targets = elements.iter().filter_map(|element| match &element.data {
-        Some(Data::Bytes(bytes)) => {
-            let (address, rest) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
-            let port = rest.first_chunk().copied().map(u16::from_be_bytes)?;
-            Some((sibling::address(address)?, port))
-        }
-        _ => None,
-    });
-    let (address, first) = targets.clone().min()?;
-    let (_, last) = targets.max()?;
+/// Where a map from protocol and port to address and port sends a forward: to one address, and to
+/// as many ports.
+fn shifted(map: &Map, forward: &ForwardStatus) -> Option<Destination> {
+    let target = |port: u16| {
+        let [high, low] = port.to_be_bytes();
+        let key: &[u8] = &[forward.protocol.number(), 0, 0, 0, high, low, 0, 0];
+        let Data::Bytes(bytes) = map.get(key)? else {
+            return None;
+        };
+        let (address, rest) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+        let port = rest.first_chunk().copied().map(u16::from_be_bytes)?;
+        Some((sibling::address(address)?, port))
+    };
+    let (address, first) = target(forward.ports.first())?;
+    let (_, last) = target(forward.ports.last())?;
     let ports = PortRange::try_from((first, last)).ok()?;
     Some(Destination { address, ports })
 }
@@ -186,32 +195,37 @@ fn destination_in_map(elements: &[Element]) -> Option<Destination> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Protocol;
     use proptest::prelude::*;
 
-    fn element(key: u16, data: Vec<u8>) -> Element {
-        Element {
-            first: key.to_be_bytes().to_vec(),
-            last: key.to_be_bytes().to_vec(),
-            data: Some(Data::Bytes(data)),
+    fn forward(ports: &str) -> ForwardStatus {
+        ForwardStatus {
+            protocol: Protocol::Udp,
+            family: Family::Ipv4,
+            ports: ports.parse().unwrap(),
+            denied: 0,
+            destinations: Vec::new(),
         }
     }
 
     #[test]
     fn ports_of_a_map_become_a_range() {
-        let target = |port: u16| [&[10, 2, 0, 11][..], &port.to_be_bytes(), &[0, 0]].concat();
-        let elements: Vec<Element> = (1..=3)
-            .rev()
-            .map(|port| element(port, target(9000 + port)))
-            .collect();
-        let destination = destination_in_map(&elements).unwrap();
-        assert_eq!(destination.to_string(), "10.2.0.11:9001-9003");
-        assert_eq!(destination_in_map(&[]), None);
+        let element = |port: u8| {
+            let key = vec![17, 0, 0, 0, 0, port, 0, 0];
+            (key, Data::Bytes(vec![10, 2, 0, 11, 1, port, 0, 0]))
+        };
+        let map: Map = (1..=9).map(element).collect();
+        let destination = shifted(&map, &forward("2-4")).unwrap();
+        assert_eq!(destination.to_string(), "10.2.0.11:258-260");
+        assert_eq!(shifted(&map, &forward("2-10")), None);
+        assert_eq!(shifted(&Map::new(), &forward("2-4")), None);
     }
 
     proptest! {
         #[test]
-        fn no_data_panics(key: u16, data: Vec<u8>) {
-            destination_in_map(&[element(key, data)]);
+        fn no_data_panics(data: Vec<u8>) {
+            let map = Map::from([(vec![17, 0, 0, 0, 0, 1, 0, 0], Data::Bytes(data))]);
+            shifted(&map, &forward("1"));
         }
     }
 }

@@ -1,28 +1,77 @@
 //! Elements of sets as the kernel takes them, and nft's numbers for their types.
 
-use super::set::{Data, ElementData};
-use crate::ruleset::{Element, Field, FieldType, Set};
+use super::set::{Data, ElementData, NFT_SET_CONCAT};
+use crate::ruleset::{Element, Field, FieldType, Set, Value, ValueType};
 use ipnet::IpNet;
+use nftnl::nftnl_sys::libc;
 use std::ffi::CString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// nft's numbers of its data types (enum datatypes in nftables' datatype.h): the kernel keeps them
 /// for nft, which shows elements by them.
-pub const TYPE_INTEGER: u32 = 4;
+const TYPE_INTEGER: u32 = 4;
 const TYPE_IPV4_ADDR: u32 = 7;
 const TYPE_IPV6_ADDR: u32 = 8;
 const TYPE_INET_PROTO: u32 = 12;
-pub const TYPE_INET_SERVICE: u32 = 13;
+const TYPE_INET_SERVICE: u32 = 13;
 /// The type of a concatenation has six bits for each field.
 const TYPE_BITS: u32 = 6;
+
+/// Size of a verdict; the kernel has its own idea and takes none of it.
+const VERDICT_LENGTH: u32 = 16;
+
+/// A note to nft that a map's type is `typeof numgen inc mod 2 : verdict`, keys being in host byte
+/// order: the attributes (type, length, value) NFTNL_UDATA_SET_KEYBYTEORDER, KEY_TYPEOF and DATA_TYPEOF of
+/// libnftnl's udata.h. The latter two hold the number of an expression in nftables' expression.h, and
+/// what src/numgen.c has to say of it: kind, modulus, offset.
+pub const CHOICES_TYPE: [u8; 44] = {
+    let [a, b, c, d] = 1u32.to_ne_bytes();
+    let [e, f, g, h] = 23u32.to_ne_bytes();
+    let [i, j, k, l] = 2u32.to_ne_bytes();
+    [
+        0, 4, a, b, c, d, // host byte order
+        3, 26, 0, 4, e, f, g, h, 1, 18, // typeof numgen
+        0, 4, 0, 0, 0, 0, 1, 4, i, j, k, l, 2, 4, 0, 0, 0, 0, // inc, mod 2, offset 0
+        4, 8, 0, 4, a, b, c, d, 1, 0, // verdict
+    ]
+};
+
+/// `NFT_SET_*` flags.
+pub fn set_flags(set: &Set) -> u32 {
+    let mut flags = 0;
+    if set.interval {
+        flags |= libc::NFT_SET_INTERVAL as u32;
+        if set.key.len() > 1 {
+            flags |= NFT_SET_CONCAT;
+        }
+    }
+    if set.values.is_some() {
+        flags |= libc::NFT_SET_MAP as u32;
+    }
+    flags
+}
+
+/// nft's number and the length in bytes of a map's values.
+pub fn value_type(values: ValueType) -> (u32, u32) {
+    match values {
+        ValueType::Verdict => (libc::NFT_DATA_VERDICT, VERDICT_LENGTH),
+        ValueType::Target(family) => {
+            let (number, length) = field_type(FieldType::address(family));
+            let types = [number, TYPE_INET_SERVICE].into_iter();
+            (concatenated(types), u32::from(length) + 4)
+        }
+    }
+}
 
 /// A set's elements as the kernel takes them.
 pub fn set_elements(set: &Set) -> Vec<ElementData> {
     let data = |element: &Element| {
-        element
-            .goto
-            .as_deref()
-            .map(|chain| Data::Goto(c_string(chain)))
+        element.value.as_ref().map(|value| match value {
+            Value::Goto(chain) => Data::Goto(c_string(chain)),
+            Value::Target(address, port) => {
+                Data::Bytes([octets(*address), padded(&port.to_be_bytes())].concat())
+            }
+        })
     };
     let mut elements = Vec::with_capacity(set.elements.len());
     for element in &set.elements {
@@ -73,6 +122,7 @@ fn first(field: Field) -> Vec<u8> {
         Field::Address(address) => octets(address),
         Field::Protocol(protocol) => vec![protocol.number()],
         Field::Ports(ports) => ports.first().to_be_bytes().to_vec(),
+        Field::Number(number) => number.to_ne_bytes().to_vec(),
     }
 }
 
@@ -80,12 +130,12 @@ fn last(field: Field) -> Vec<u8> {
     match field {
         Field::Network(network) => octets(network.broadcast()),
         Field::Ports(ports) => ports.last().to_be_bytes().to_vec(),
-        Field::Address(_) | Field::Protocol(_) => first(field),
+        Field::Address(_) | Field::Protocol(_) | Field::Number(_) => first(field),
     }
 }
 
 /// A field fills registers of 4 bytes.
-pub fn padded(bytes: &[u8]) -> Vec<u8> {
+fn padded(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
@@ -98,6 +148,7 @@ pub fn field_type(field: FieldType) -> (u32, u8) {
         FieldType::Ipv6Addr => (TYPE_IPV6_ADDR, 16),
         FieldType::InetProto => (TYPE_INET_PROTO, 1),
         FieldType::InetService => (TYPE_INET_SERVICE, 2),
+        FieldType::Number => (TYPE_INTEGER, 4),
     }
 }
 

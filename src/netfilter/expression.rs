@@ -149,16 +149,19 @@ pub fn destination_type() -> Expression {
         .u32(sys::NFTNL_EXPR_FIB_FLAGS, OF_DESTINATION)
 }
 
-/// Loads a number below `modulus` into the first register, one of `NFT_NG_*`.
-pub fn number(generator: i32, modulus: u32) -> Expression {
+/// Loads one of `modulus` numbers from `offset` on into the first register. `generator` is one of
+/// `NFT_NG_*`.
+pub fn number(generator: i32, modulus: u32, offset: u32) -> Expression {
     Expression::new(c"numgen")
         .u32(sys::NFTNL_EXPR_NG_DREG, REG_1)
         .u32(sys::NFTNL_EXPR_NG_TYPE, generator as u32)
         .u32(sys::NFTNL_EXPR_NG_MODULUS, modulus)
+        .u32(sys::NFTNL_EXPR_NG_OFFSET, offset)
 }
 
-/// Loads a hash below `modulus` of the first `length` bytes at [`REG_2`] into the first register.
-pub fn hash(length: u32, modulus: u32, seed: u32) -> Expression {
+/// Loads one of `modulus` numbers from `offset` on into the first register, by a hash of the first
+/// `length` bytes at [`REG_2`].
+pub fn hash(length: u32, modulus: u32, seed: u32, offset: u32) -> Expression {
     // linux/netfilter/nf_tables.h: NFT_HASH_JENKINS
     const JENKINS: u32 = 0;
     Expression::new(c"hash")
@@ -167,34 +170,34 @@ pub fn hash(length: u32, modulus: u32, seed: u32) -> Expression {
         .u32(sys::NFTNL_EXPR_HASH_LEN, length)
         .u32(sys::NFTNL_EXPR_HASH_MODULUS, modulus)
         .u32(sys::NFTNL_EXPR_HASH_SEED, seed)
+        .u32(sys::NFTNL_EXPR_HASH_OFFSET, offset)
         .u32(sys::NFTNL_EXPR_HASH_TYPE, JENKINS)
 }
 
-/// A set that a look-up asks: by name, and by its number in the transaction, which alone is known
-/// of an anonymous one.
-pub struct SetReference<'a> {
+/// A set that a look-up asks: by name, and by its number in the transaction.
+pub struct SetReference {
     /// its name
-    pub name: &'a CStr,
+    pub name: CString,
     /// its number in the transaction
     pub id: u32,
 }
 
 /// Goes on only if the key at [`REG_1`] is in the set.
-pub fn lookup(set: SetReference<'_>) -> Expression {
+pub fn lookup(set: &SetReference) -> Expression {
     Expression::new(c"lookup")
         .u32(sys::NFTNL_EXPR_LOOKUP_SREG, REG_1)
-        .text(sys::NFTNL_EXPR_LOOKUP_SET, set.name)
+        .text(sys::NFTNL_EXPR_LOOKUP_SET, &set.name)
         .u32(sys::NFTNL_EXPR_LOOKUP_SET_ID, set.id)
 }
 
 /// Goes on only if the key at [`REG_1`] is not in the set.
-pub fn lookup_not(set: SetReference<'_>) -> Expression {
+pub fn lookup_not(set: &SetReference) -> Expression {
     // linux/netfilter/nf_tables.h: NFT_LOOKUP_F_INV
     lookup(set).u32(sys::NFTNL_EXPR_LOOKUP_FLAGS, 1)
 }
 
 /// Loads what the map has for the key at [`REG_1`]; goes on only if it has something.
-pub fn lookup_map(map: SetReference<'_>, register: u32) -> Expression {
+pub fn lookup_map(map: &SetReference, register: u32) -> Expression {
     lookup(map).u32(sys::NFTNL_EXPR_LOOKUP_DREG, register)
 }
 
@@ -219,10 +222,10 @@ pub fn counter() -> Expression {
 
 /// Translates the destination to the address at [`REG_1`] and the port in `port_register`.
 /// `family` is one of `NFPROTO_*`.
-pub fn destination_nat(family: i32, port_register: Option<u32>) -> Expression {
+pub fn destination_nat(family: u8, port_register: Option<u32>) -> Expression {
     let nat = Expression::new(c"nat")
         .u32(sys::NFTNL_EXPR_NAT_TYPE, libc::NFT_NAT_DNAT as u32)
-        .u32(sys::NFTNL_EXPR_NAT_FAMILY, family as u32)
+        .u32(sys::NFTNL_EXPR_NAT_FAMILY, u32::from(family))
         .u32(sys::NFTNL_EXPR_NAT_REG_ADDR_MIN, REG_1);
     match port_register {
         Some(register) => nat.u32(sys::NFTNL_EXPR_NAT_REG_PROTO_MIN, register),

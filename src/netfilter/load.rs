@@ -3,7 +3,7 @@
 
 use super::expression::{self, Expression, REG_1, REG_2, register_after};
 use crate::config::{Balance, Family};
-use crate::ruleset::SOURCE_HASH_SEED;
+use crate::ruleset::{Choice, SOURCE_HASH_SEED};
 use nftnl::nftnl_sys::libc;
 
 pub fn is_family(family: Family) -> [Expression; 2] {
@@ -44,15 +44,23 @@ pub fn service(offset: usize) -> [Expression; 2] {
     ]
 }
 
-pub fn choose(family: Family, balance: Balance, count: u32) -> Vec<Expression> {
+/// Loads the number of a chain in the map of choices.
+pub fn choose(choice: &Choice) -> Vec<Expression> {
+    let Choice {
+        family,
+        balance,
+        first,
+        count,
+        ..
+    } = *choice;
     match balance {
-        Balance::Random => vec![expression::number(libc::NFT_NG_RANDOM, count)],
-        Balance::RoundRobin => vec![expression::number(libc::NFT_NG_INCREMENTAL, count)],
+        Balance::Random => vec![expression::number(libc::NFT_NG_RANDOM, count, first)],
+        Balance::RoundRobin => vec![expression::number(libc::NFT_NG_INCREMENTAL, count, first)],
         Balance::Source => {
             let length = address_length(family) as u32;
             let mut expressions = Vec::from(is_family(family));
             expressions.push(source(family, REG_2));
-            expressions.push(expression::hash(length, count, SOURCE_HASH_SEED));
+            expressions.push(expression::hash(length, count, SOURCE_HASH_SEED, first));
             expressions
         }
     }

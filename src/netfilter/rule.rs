@@ -4,10 +4,11 @@ use super::message::Attributes;
 use super::sibling;
 use nftnl::nftnl_sys::libc;
 use std::net::IpAddr;
+use std::ops::Range;
 
 // linux/netfilter/nf_tables.h: enum nft_expr_attributes, nft_counter_attributes,
 // nft_immediate_attributes, nft_data_attributes, nft_verdict_attributes, nft_lookup_attributes,
-// nft_nat_attributes
+// nft_nat_attributes, nft_ng_attributes, nft_hash_attributes
 const EXPR_NAME: u16 = 1;
 const EXPR_DATA: u16 = 2;
 const COUNTER_PACKETS: u16 = 2;
@@ -18,6 +19,10 @@ const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const LOOKUP_SET: u16 = 1;
 const LOOKUP_DREG: u16 = 3;
+const NUMGEN_MODULUS: u16 = 2;
+const NUMGEN_OFFSET: u16 = 4;
+const HASH_MODULUS: u16 = 4;
+const HASH_OFFSET: u16 = 6;
 const NAT_TYPE: u16 = 1;
 const NAT_REG_ADDR_MIN: u16 = 3;
 const NAT_REG_PROTO_MIN: u16 = 5;
@@ -37,8 +42,13 @@ pub enum Action {
         /// where to
         target: Target,
     },
-    /// Sends it to one of the chains in this map.
-    Choose(String),
+    /// Sends it to one of the chains in a map.
+    Choose {
+        /// the map
+        map: String,
+        /// the numbers that the map is asked for; nothing if it is asked for something else
+        numbers: Option<Range<u32>>,
+    },
 }
 
 /// Where a rule sends connections.
@@ -60,11 +70,14 @@ enum Loaded<'a> {
 /// nowhere.
 pub fn action(expressions: Attributes<'_>) -> Option<Action> {
     let mut count = None;
+    let mut numbers = None;
     let mut registers: Vec<(u32, Loaded<'_>)> = Vec::new();
     for (_, bytes) in expressions.iter() {
         let expression = Attributes(bytes);
         let data = expression.nested(EXPR_DATA);
         match expression.text(EXPR_NAME)? {
+            "numgen" => numbers = range(data.u32(NUMGEN_OFFSET), data.u32(NUMGEN_MODULUS)),
+            "hash" => numbers = range(data.u32(HASH_OFFSET), data.u32(HASH_MODULUS)),
             "counter" => count = data.u64(COUNTER_PACKETS),
             "immediate" => {
                 let value = data.nested(IMMEDIATE_DATA);
@@ -76,7 +89,8 @@ pub fn action(expressions: Attributes<'_>) -> Option<Action> {
             }
             "lookup" => match (data.u32(LOOKUP_DREG), data.text(LOOKUP_SET)) {
                 (Some(register), Some(map)) if register == libc::NFT_REG_VERDICT as u32 => {
-                    return Some(Action::Choose(map.to_owned()));
+                    let map = map.to_owned();
+                    return Some(Action::Choose { map, numbers });
                 }
                 (Some(register), Some(map)) => registers.push((register, Loaded::FromMap(map))),
                 _ => {}
@@ -92,6 +106,12 @@ pub fn action(expressions: Attributes<'_>) -> Option<Action> {
         }
     }
     None
+}
+
+/// The kernel leaves an offset of 0 out.
+fn range(first: Option<u32>, count: Option<u32>) -> Option<Range<u32>> {
+    let first = first.unwrap_or(0);
+    Some(first..first.checked_add(count?)?)
 }
 
 fn target(nat: Attributes<'_>, registers: &[(u32, Loaded<'_>)]) -> Option<Target> {
@@ -197,11 +217,36 @@ mod tests {
         let port = action_of(&[&loads[..], &[nat(dnat, 1, Some(2))]].concat());
         assert_eq!(port, take(Target::Address(address, Some(8080))));
 
-        let by_map = action_of(&[counter(7), lookup("__map1", 1), nat(dnat, 1, Some(9))]);
-        assert_eq!(by_map, take(Target::Map("__map1".into())));
+        let by_map = action_of(&[counter(7), lookup("shifts4-1", 1), nat(dnat, 1, Some(9))]);
+        assert_eq!(by_map, take(Target::Map("shifts4-1".into())));
 
-        let choose = action_of(&[lookup("__map0", 0)]);
-        assert_eq!(choose, Some(Action::Choose("__map0".into())));
+        let choose = |numbers| {
+            let map = "choices".into();
+            Some(Action::Choose { map, numbers })
+        };
+        let number = |name, (modulus, of), offset: List<'_>| {
+            let of = u32::to_be_bytes(of);
+            let list = [&[(modulus, &of[..])], offset].concat();
+            action_of(&[expression(name, &list), lookup("choices", 0)])
+        };
+        let offset = 5u32.to_be_bytes();
+        let numgen = number("numgen", (NUMGEN_MODULUS, 3), &[(NUMGEN_OFFSET, &offset)]);
+        assert_eq!(numgen, choose(Some(5..8)));
+        let hash = number("hash", (HASH_MODULUS, 3), &[(HASH_OFFSET, &offset)]);
+        assert_eq!(hash, choose(Some(5..8)));
+        assert_eq!(
+            number("numgen", (NUMGEN_MODULUS, 3), &[]),
+            choose(Some(0..3))
+        );
+        assert_eq!(
+            number(
+                "numgen",
+                (NUMGEN_MODULUS, u32::MAX),
+                &[(NUMGEN_OFFSET, &offset)]
+            ),
+            choose(None)
+        );
+        assert_eq!(action_of(&[lookup("choices", 0)]), choose(None));
 
         let deny = action_of(&[counter(3), verdict(libc::NF_DROP)]);
         assert_eq!(deny, Some(Action::Deny { count: 3 }));
@@ -227,11 +272,11 @@ mod tests {
 
         #[test]
         fn no_data_panics(names: Vec<u8>, data: Vec<u8>) {
-            const NAMES: [&str; 4] = ["counter", "immediate", "lookup", "nat"];
+            const NAMES: [&str; 6] = ["counter", "immediate", "lookup", "nat", "numgen", "hash"];
             let expressions: Vec<Vec<u8>> = names
                 .iter()
                 .map(|index| {
-                    let name = NAMES[usize::from(index % 4)];
+                    let name = NAMES[usize::from(*index) % NAMES.len()];
                     attributes(&[(EXPR_NAME, name.as_bytes()), (EXPR_DATA, &data)])
                 })
                 .collect();

@@ -19,7 +19,7 @@ pub const NFT_SET_CONCAT: u32 = 1 << 7;
 pub struct SetDescription<'a> {
     /// The table.
     pub table: &'a CStr,
-    /// The name; for an anonymous set a pattern such as `__set%d`, which the kernel fills in.
+    /// The name.
     pub name: &'a CStr,
     /// The number that rules of the same transaction know it by.
     pub id: u32,
@@ -31,8 +31,8 @@ pub struct SetDescription<'a> {
     pub key_fields: &'a [u8],
     /// nft's number and the length in bytes of what a map leads to.
     pub data: Option<(u32, u32)>,
-    /// Number of elements, where it is known to be final.
-    pub size: Option<u32>,
+    /// What nft keeps with a set for its own listings (NFTNL_UDATA_SET_* in libnftnl's udata.h).
+    pub user_data: Option<&'a [u8]>,
 }
 
 /// An element. Keys and data are padded to 4 bytes a field, in network byte order.
@@ -82,8 +82,8 @@ impl NftSet {
             set.u32(sys::NFTNL_SET_DATA_TYPE, data_type);
             set.u32(sys::NFTNL_SET_DATA_LEN, length);
         }
-        if let Some(size) = description.size {
-            set.u32(sys::NFTNL_SET_DESC_SIZE, size);
+        if let Some(user_data) = description.user_data {
+            set.bytes(sys::NFTNL_SET_USERDATA, user_data);
         }
         set
     }
@@ -121,7 +121,7 @@ impl NftSet {
     }
 
     /// Sets an attribute that is a byte string. Its length is bounded by the few fields of a key.
-    pub fn bytes(&self, attribute: u32, value: &[u8]) {
+    fn bytes(&self, attribute: u32, value: &[u8]) {
         let data = value.as_ptr().cast::<c_void>();
         // SAFETY: the set is ours; `data` is readable for its length and is copied.
         unsafe {

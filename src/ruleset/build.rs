@@ -1,11 +1,12 @@
 //! Config → Ruleset.
 
+use super::sets::{self, addresses};
+use super::shared::SharedMaps;
 use super::{
-    Chain, Dnat, Element, Field, FieldType, Hook, LISTEN, PREROUTING, Rule, Ruleset, SERVICES,
-    SOURCES, Set, Statement, TARGETS, set_name,
+    Chain, Choice, Dnat, HAIRPINS, Hook, LISTEN, PREROUTING, Rule, Ruleset, SERVICES, SOURCES,
+    Statement, TARGETS, set_name,
 };
-use crate::config::{Allowed, Config, Family, Forward, Listen, PortRange, Protocol};
-use std::{collections::BTreeMap, net::IpAddr};
+use crate::config::{Allowed, Config, Destination, Family, Forward, Listen};
 
 impl Ruleset {
     /// The rules that do what `config` asks for.
@@ -17,44 +18,20 @@ impl Ruleset {
         };
         for family in Family::ALL {
             if config.takes(family) {
-                ruleset.add_family(config, family);
+                ruleset.sets.extend(sets::of_family(config, family));
+                ruleset.add_hook_rules(config, family);
             }
         }
-        for forward in config
-            .forwards
-            .iter()
-            .filter(|forward| config.takes(forward.family))
-        {
-            ruleset.add_forward(config, forward);
+        let taken = |forward: &&Forward| config.takes(forward.family);
+        let mut maps = SharedMaps::default();
+        for forward in config.forwards.iter().filter(taken) {
+            ruleset.add_forward(config, forward, &mut maps);
         }
+        ruleset.sets.extend(maps.into_sets());
         ruleset
     }
 
-    fn add_family(&mut self, config: &Config, family: Family) {
-        if let Allowed::Ranges(ranges) = config.sources.of(family) {
-            let fields = ranges.iter().map(|range| vec![Field::Network(*range)]);
-            let key = vec![FieldType::address(family)];
-            self.add_set(SOURCES, family, key, true, fields.collect());
-        }
-        if let Listen::Addresses(addresses) = &config.listen {
-            let of_family = addresses
-                .iter()
-                .filter(|address| Family::of(**address) == family);
-            let fields = of_family.map(|address| vec![Field::Address(*address)]);
-            let key = vec![FieldType::address(family)];
-            self.add_set(LISTEN, family, key, false, fields.collect());
-        }
-        let forwards = || {
-            config
-                .forwards
-                .iter()
-                .filter(move |forward| forward.family == family)
-        };
-        self.add_services(family, forwards());
-        if config.masquerade {
-            self.add_targets(family, forwards());
-        }
-
+    fn add_hook_rules(&mut self, config: &Config, family: Family) {
         let dispatch = self.dispatch(config, family);
         let masquerade = self.masquerade(family);
         for chain in &mut self.chains {
@@ -70,87 +47,6 @@ impl Ruleset {
                 Some(Hook::Postrouting) => chain.rules.extend(masquerade.iter().cloned()),
                 None => {}
             }
-        }
-    }
-
-    fn add_services<'a>(&mut self, family: Family, forwards: impl Iterator<Item = &'a Forward>) {
-        let element = |forward: &Forward| Element {
-            key: vec![
-                Field::Protocol(forward.protocol),
-                Field::Ports(forward.ports),
-            ],
-            goto: Some(chain_name(forward)),
-        };
-        let (single, ranges): (Vec<_>, Vec<_>) =
-            forwards.partition(|forward| forward.ports.is_single());
-        for (name, forwards) in [(SERVICES.0, single), (SERVICES.1, ranges)] {
-            self.push_set(Set {
-                name: set_name(name, family),
-                key: vec![FieldType::InetProto, FieldType::InetService],
-                interval: name == SERVICES.1,
-                verdicts: true,
-                elements: forwards.into_iter().map(element).collect(),
-            });
-        }
-    }
-
-    /// What masquerading is tied to: every address, protocol and port that a forward goes to.
-    fn add_targets<'a>(&mut self, family: Family, forwards: impl Iterator<Item = &'a Forward>) {
-        let mut ports: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
-        for forward in forwards {
-            for destination in &forward.destinations {
-                let target = (destination.address, forward.protocol);
-                ports.entry(target).or_default().push(destination.ports);
-            }
-        }
-        let (mut single, mut ranges) = (Vec::new(), Vec::new());
-        for ((address, protocol), ports) in ports {
-            for ports in PortRange::merge(ports) {
-                let list = if ports.is_single() {
-                    &mut single
-                } else {
-                    &mut ranges
-                };
-                list.push(vec![
-                    Field::Address(address),
-                    Field::Protocol(protocol),
-                    Field::Ports(ports),
-                ]);
-            }
-        }
-        let key = vec![
-            FieldType::address(family),
-            FieldType::InetProto,
-            FieldType::InetService,
-        ];
-        self.add_set(TARGETS.0, family, key.clone(), false, single);
-        self.add_set(TARGETS.1, family, key, true, ranges);
-    }
-
-    fn add_set(
-        &mut self,
-        name: &str,
-        family: Family,
-        key: Vec<FieldType>,
-        interval: bool,
-        fields: Vec<Vec<Field>>,
-    ) {
-        self.push_set(Set {
-            name: set_name(name, family),
-            key,
-            interval,
-            verdicts: false,
-            elements: fields
-                .into_iter()
-                .map(|key| Element { key, goto: None })
-                .collect(),
-        });
-    }
-
-    /// A set without elements would cost a look-up and match nothing, so it is left out.
-    fn push_set(&mut self, set: Set) {
-        if !set.elements.is_empty() {
-            self.sets.push(set);
         }
     }
 
@@ -198,68 +94,87 @@ impl Ruleset {
             .collect()
     }
 
-    fn add_forward(&mut self, config: &Config, forward: &Forward) {
+    /// The forward's chain; with several destinations one for each of them behind it.
+    fn add_forward(&mut self, config: &Config, forward: &Forward, maps: &mut SharedMaps) {
         let name = chain_name(forward);
         let title = format!("{} over {}", forward.service(), forward.family);
-        let mut rules = vec![];
-        let mut to_destinations = vec![];
-        match config.sources.of(forward.family) {
-            Allowed::Everyone => {}
-            Allowed::Nobody => rules.push(vec![Statement::Counter, Statement::Drop]),
-            Allowed::Ranges(_) => rules.push(vec![
-                Statement::SourceNotIn(forward.family, set_name(SOURCES, forward.family)),
-                Statement::Counter,
-                Statement::Drop,
-            ]),
+        let mut rules = exemptions(config, forward);
+        if let [to] = &forward.destinations[..] {
+            rules.push(dnat(forward, 1, to, maps));
+            self.add_chain(name, title, rules);
+            return;
         }
-        if !config.hairpin {
-            let mut addresses: Vec<IpAddr> =
-                forward.destinations.iter().map(|to| to.address).collect();
-            addresses.sort();
-            addresses.dedup();
-            rules.push(vec![
-                Statement::SourceAmong(forward.family, addresses),
-                Statement::Return,
-            ]);
+        let count = forward.destinations.len();
+        let names = (1..=count).map(|place| format!("{name}-{place}"));
+        let (map, first) = maps.add_choice(names.clone());
+        rules.push(vec![Statement::Choose(Choice {
+            family: forward.family,
+            balance: config.balance,
+            first,
+            count: count as u32,
+            map,
+        })]);
+        self.add_chain(name.clone(), title.clone(), rules);
+        for ((place, to), name) in (1..).zip(&forward.destinations).zip(names) {
+            let rule = dnat(forward, place, to, maps);
+            self.add_chain(name, format!("{title} to {to}"), vec![rule]);
         }
-        let dnat = |to| {
-            vec![
-                Statement::Protocol(forward.protocol),
-                Statement::Counter,
-                Statement::Dnat(Dnat::new(forward.ports, to)),
-            ]
-        };
-        if let [to] = forward.destinations[..] {
-            rules.push(dnat(to));
-        } else {
-            let chain = |(index, to)| Chain {
-                name: format!("{name}-{index}"),
-                hook: None,
-                title: format!("{title} to {to}"),
-                rules: vec![dnat(to)],
-            };
-            to_destinations = (1..)
-                .zip(forward.destinations.iter().copied())
-                .map(chain)
-                .collect();
-            let names = to_destinations
-                .iter()
-                .map(|chain| chain.name.clone())
-                .collect();
-            rules.push(vec![Statement::Choose(
-                forward.family,
-                config.balance,
-                names,
-            )]);
-        }
+    }
+
+    fn add_chain(&mut self, name: String, title: String, rules: Vec<Rule>) {
         self.chains.push(Chain {
             name,
             hook: None,
             title,
             rules,
         });
-        self.chains.append(&mut to_destinations);
     }
+}
+
+/// The rules for connections that are not forwarded: denied ones, and those of destinations.
+fn exemptions(config: &Config, forward: &Forward) -> Vec<Rule> {
+    let family = forward.family;
+    let mut rules = Vec::new();
+    match config.sources.of(family) {
+        Allowed::Everyone => {}
+        Allowed::Nobody => rules.push(vec![Statement::Counter, Statement::Drop]),
+        Allowed::Ranges(_) => rules.push(vec![
+            Statement::SourceNotIn(family, set_name(SOURCES, family)),
+            Statement::Counter,
+            Statement::Drop,
+        ]),
+    }
+    if !config.hairpin {
+        let addresses = addresses(forward);
+        let source = match (addresses.len(), addresses.first()) {
+            (1, Some(address)) => Statement::SourceIs(*address),
+            _ => {
+                let name = match forward.ports.is_single() {
+                    true => HAIRPINS.0,
+                    false => HAIRPINS.1,
+                };
+                Statement::SourceAndServiceIn(family, set_name(name, family))
+            }
+        };
+        rules.push(vec![source, Statement::Return]);
+    }
+    rules
+}
+
+/// The rule that sends a connection to a destination, which has this place in its forward's list.
+fn dnat(forward: &Forward, place: usize, to: &Destination, maps: &mut SharedMaps) -> Rule {
+    let dnat = if to.ports.is_single() {
+        Dnat::Port(to.address, to.ports.first())
+    } else if forward.shifts(to) {
+        Dnat::ByPort(forward.family, maps.add_shift(forward, place, to))
+    } else {
+        Dnat::SamePort(to.address)
+    };
+    vec![
+        Statement::Protocol(forward.protocol),
+        Statement::Counter,
+        Statement::Dnat(dnat),
+    ]
 }
 
 fn base_chains(config: &Config) -> Vec<Chain> {
@@ -305,7 +220,7 @@ fn to_own_address(mut rule: Rule) -> Rule {
 }
 
 /// `tcp-80-ipv4`
-fn chain_name(forward: &Forward) -> String {
+pub fn chain_name(forward: &Forward) -> String {
     let family = match forward.family {
         Family::Ipv4 => "ipv4",
         Family::Ipv6 => "ipv6",

@@ -1,10 +1,12 @@
 //! Ruleset → text for nft(8).
 
 use super::{
-    Chain, Dnat, Element, Field, FieldType, Hook, Ruleset, SOURCE_HASH_SEED, Set, Statement,
+    Chain, Choice, Dnat, Element, Field, FieldType, Hook, Ruleset, SOURCE_HASH_SEED, Set,
+    Statement, Value, ValueType,
 };
 use crate::config::{Balance, Family};
 use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -27,10 +29,17 @@ impl Display for Ruleset {
 
 impl Display for Set {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let kind = if self.verdicts { "map" } else { "set" };
+        let kind = if self.values.is_some() { "map" } else { "set" };
         writeln!(f, "\t{kind} {} {{", self.name)?;
-        let verdict = if self.verdicts { " : verdict" } else { "" };
-        writeln!(f, "\t\ttype {}{verdict}", Separated(" . ", &self.key))?;
+        let keyword = match self.key[..] {
+            [FieldType::Number] => "typeof",
+            _ => "type",
+        };
+        write!(f, "\t\t{keyword} {}", Separated(" . ", &self.key))?;
+        match self.values {
+            Some(values) => writeln!(f, " : {values}")?,
+            None => writeln!(f)?,
+        }
         if self.interval {
             writeln!(f, "\t\tflags interval")?;
         }
@@ -43,8 +52,9 @@ impl Display for Set {
 impl Display for Element {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         Separated(" . ", &self.key).fmt(f)?;
-        match &self.goto {
-            Some(chain) => write!(f, " : goto {chain}"),
+        match &self.value {
+            Some(Value::Goto(chain)) => write!(f, " : goto {chain}"),
+            Some(Value::Target(address, port)) => write!(f, " : {address} . {port}"),
             None => Ok(()),
         }
     }
@@ -57,7 +67,20 @@ impl Display for FieldType {
             FieldType::Ipv6Addr => "ipv6_addr",
             FieldType::InetProto => "inet_proto",
             FieldType::InetService => "inet_service",
+            FieldType::Number => TYPE_OF_NUMBER,
         })
+    }
+}
+
+impl Display for ValueType {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            ValueType::Verdict => f.write_str("verdict"),
+            ValueType::Target(family) => {
+                let address = FieldType::address(*family);
+                write!(f, "{address} . {}", FieldType::InetService)
+            }
+        }
     }
 }
 
@@ -68,6 +91,7 @@ impl Display for Field {
             Field::Address(address) => address.fmt(f),
             Field::Protocol(protocol) => protocol.fmt(f),
             Field::Ports(ports) => ports.fmt(f),
+            Field::Number(number) => number.fmt(f),
         }
     }
 }
@@ -108,17 +132,14 @@ impl Display for Statement {
             Statement::LoopbackDestination(Family::Ipv6) => f.write_str("ip6 daddr ::1"),
             Statement::DestinationIn(family, set) => write!(f, "{} daddr @{set}", ip(*family)),
             Statement::SourceNotIn(family, set) => write!(f, "{} saddr != @{set}", ip(*family)),
-            Statement::SourceAmong(family, addresses) => match addresses[..] {
-                [address] => write!(f, "{} saddr {address}", ip(*family)),
-                _ => write!(
-                    f,
-                    "{} saddr {{ {} }}",
-                    ip(*family),
-                    Separated(", ", addresses)
-                ),
-            },
+            Statement::SourceIs(address) => {
+                write!(f, "{} saddr {address}", ip(Family::of(*address)))
+            }
+            Statement::SourceAndServiceIn(family, set) => {
+                write!(f, "{} saddr . meta l4proto . th dport @{set}", ip(*family))
+            }
             Statement::Dispatch(map) => write!(f, "meta l4proto . th dport vmap @{map}"),
-            Statement::Choose(family, balance, chains) => choose(f, *family, *balance, chains),
+            Statement::Choose(choice) => choice.fmt(f),
             Statement::Translated => f.write_str("ct status dnat"),
             Statement::TargetIn(family, set) => {
                 write!(f, "{} daddr . meta l4proto . th dport @{set}", ip(*family))
@@ -134,47 +155,46 @@ impl Display for Statement {
 
 impl Display for Dnat {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "dnat {} to ", ip(self.family()))?;
         match self {
-            Dnat::SamePort(address) => write!(f, "{address}"),
+            Dnat::SamePort(address) => write!(f, "dnat {} to {address}", ip(Family::of(*address))),
             Dnat::Port(address, port) => {
-                write!(f, "{}", std::net::SocketAddr::new(*address, *port))
+                let target = SocketAddr::new(*address, *port);
+                write!(f, "dnat {} to {target}", ip(Family::of(*address)))
             }
-            Dnat::PortByPort { address, from, to } => {
-                f.write_str("th dport map {")?;
-                for (from, to) in (from.first()..=from.last()).zip(to.first()..=to.last()) {
-                    write!(f, "\n\t\t\t{from} : {address} . {to},")?;
-                }
-                f.write_str("\n\t\t}")
+            Dnat::ByPort(family, map) => {
+                write!(
+                    f,
+                    "dnat {} to meta l4proto . th dport map @{map}",
+                    ip(*family)
+                )
             }
         }
     }
 }
 
-fn choose(
-    f: &mut Formatter<'_>,
-    family: Family,
-    balance: Balance,
-    chains: &[String],
-) -> fmt::Result {
-    let count = chains.len();
-    match balance {
-        Balance::Random => write!(f, "numgen random mod {count}")?,
-        Balance::RoundRobin => write!(f, "numgen inc mod {count}")?,
-        Balance::Source => {
-            write!(
-                f,
-                "jhash {} saddr mod {count} seed {SOURCE_HASH_SEED:#x}",
-                ip(family)
-            )?;
+impl Display for Choice {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Choice {
+            family,
+            balance,
+            first,
+            count,
+            map,
+        } = self;
+        match balance {
+            Balance::Random => write!(f, "numgen random mod {count}")?,
+            Balance::RoundRobin => write!(f, "numgen inc mod {count}")?,
+            Balance::Source => {
+                let ip = ip(*family);
+                write!(f, "jhash {ip} saddr mod {count} seed {SOURCE_HASH_SEED:#x}")?;
+            }
         }
+        write!(f, " offset {first} vmap @{map}")
     }
-    f.write_str(" vmap {")?;
-    for (index, chain) in chains.iter().enumerate() {
-        write!(f, "\n\t\t\t{index} : goto {chain},")?;
-    }
-    f.write_str("\n\t\t}")
 }
+
+/// What stands for the type of all numbers, whatever their modulus and however they are made.
+const TYPE_OF_NUMBER: &str = "numgen inc mod 2";
 
 fn ip(family: Family) -> &'static str {
     match family {

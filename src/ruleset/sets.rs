@@ -1,0 +1,142 @@
+//! Config → the sets and maps of a ruleset.
+
+use super::build::chain_name;
+use super::{
+    Element, Field, FieldType, HAIRPINS, LISTEN, SERVICES, SOURCES, Set, TARGETS, Value, ValueType,
+    set_name,
+};
+use crate::config::{Allowed, Config, Family, Forward, Listen, PortRange, Protocol};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// The sets of a family.
+pub fn of_family(config: &Config, family: Family) -> Vec<Set> {
+    let of_family = |forward: &&Forward| forward.family == family;
+    let forwards: Vec<&Forward> = config.forwards.iter().filter(of_family).collect();
+    let mut sets = vec![sources(config, family), listen(config, family)];
+    sets.extend(services(family, &forwards));
+    if !config.hairpin {
+        sets.extend(hairpins(family, &forwards));
+    }
+    if config.masquerade {
+        sets.extend(targets(family, &forwards));
+    }
+    // A set without elements would cost a look-up and match nothing.
+    sets.retain(|set| !set.elements.is_empty());
+    sets
+}
+
+fn sources(config: &Config, family: Family) -> Set {
+    let ranges = match config.sources.of(family) {
+        Allowed::Ranges(ranges) => ranges.as_slice(),
+        Allowed::Everyone | Allowed::Nobody => &[],
+    };
+    let keys = ranges.iter().map(|range| vec![Field::Network(*range)]);
+    let key = vec![FieldType::address(family)];
+    set(set_name(SOURCES, family), key, true, keys)
+}
+
+fn listen(config: &Config, family: Family) -> Set {
+    let addresses = match &config.listen {
+        Listen::Addresses(addresses) => addresses.as_slice(),
+        Listen::Local | Listen::Any => &[],
+    };
+    let of_family = addresses.iter().filter(|ip| Family::of(**ip) == family);
+    let keys = of_family.map(|address| vec![Field::Address(*address)]);
+    let key = vec![FieldType::address(family)];
+    set(set_name(LISTEN, family), key, false, keys)
+}
+
+/// What leads a packet to the chain of its forward.
+fn services(family: Family, forwards: &[&Forward]) -> [Set; 2] {
+    let (single, ranges): (Vec<&Forward>, Vec<&Forward>) = forwards
+        .iter()
+        .partition(|forward| forward.ports.is_single());
+    [(SERVICES.0, single), (SERVICES.1, ranges)].map(|(name, forwards)| Set {
+        name: set_name(name, family),
+        key: vec![FieldType::InetProto, FieldType::InetService],
+        interval: name == SERVICES.1,
+        values: Some(ValueType::Verdict),
+        elements: forwards
+            .into_iter()
+            .map(|forward| Element {
+                key: vec![
+                    Field::Protocol(forward.protocol),
+                    Field::Ports(forward.ports),
+                ],
+                value: Some(Value::Goto(chain_name(forward))),
+            })
+            .collect(),
+    })
+}
+
+/// The destinations of balanced forwards, with the services that would send them back to themselves.
+fn hairpins(family: Family, forwards: &[&Forward]) -> [Set; 2] {
+    let keys = forwards.iter().flat_map(|forward| {
+        let addresses = addresses(forward);
+        let several = addresses.len() > 1;
+        let key = |address| (address, forward.protocol, forward.ports);
+        addresses.into_iter().filter(move |_| several).map(key)
+    });
+    of_addresses_and_services(HAIRPINS, family, keys)
+}
+
+/// What masquerading is tied to: every address, protocol and port that a forward goes to.
+fn targets(family: Family, forwards: &[&Forward]) -> [Set; 2] {
+    let mut ports: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
+    for forward in forwards {
+        for destination in &forward.destinations {
+            let target = (destination.address, forward.protocol);
+            ports.entry(target).or_default().push(destination.ports);
+        }
+    }
+    let keys = ports.into_iter().flat_map(|((address, protocol), ports)| {
+        let merged = PortRange::merge(ports).into_iter();
+        merged.map(move |ports| (address, protocol, ports))
+    });
+    of_addresses_and_services(TARGETS, family, keys)
+}
+
+/// A set for single ports and one for ranges.
+fn of_addresses_and_services(
+    names: (&str, &str),
+    family: Family,
+    keys: impl Iterator<Item = (IpAddr, Protocol, PortRange)>,
+) -> [Set; 2] {
+    let (single, ranges): (Vec<_>, Vec<_>) = keys.partition(|(.., ports)| ports.is_single());
+    [(names.0, single), (names.1, ranges)].map(|(name, keys)| {
+        let key = vec![
+            FieldType::address(family),
+            FieldType::InetProto,
+            FieldType::InetService,
+        ];
+        let keys = keys.into_iter().map(|(address, protocol, ports)| {
+            vec![
+                Field::Address(address),
+                Field::Protocol(protocol),
+                Field::Ports(ports),
+            ]
+        });
+        set(set_name(name, family), key, name == names.1, keys)
+    })
+}
+
+fn set(
+    name: String,
+    key: Vec<FieldType>,
+    interval: bool,
+    keys: impl Iterator<Item = Vec<Field>>,
+) -> Set {
+    Set {
+        name,
+        key,
+        interval,
+        values: None,
+        elements: keys.map(|key| Element { key, value: None }).collect(),
+    }
+}
+
+/// The addresses of a forward's destinations, each once.
+pub fn addresses(forward: &Forward) -> BTreeSet<IpAddr> {
+    forward.destinations.iter().map(|to| to.address).collect()
+}
