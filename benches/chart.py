@@ -1,80 +1,102 @@
-"""Draws results.svg from results.json: time until active, and what more ports cost a packet."""
+"""Draws results.svg from results.json: four figures over the number of ports."""
 
 import json
 import math
 import pathlib
 
+import report
+
 HERE = pathlib.Path(__file__).parent
-COLOURS = {
-    "nodefwd": "#0b6e4f", "nft -f": "#5fad56", "iptables-nft-restore": "#8ab0d9",
-    "iptables-legacy-restore": "#c9b1e0", "iptables-nft script": "#2b6cb0",
-    "iptables-legacy script": "#7e57c2", "iptables-nft": "#2b6cb0", "iptables-legacy": "#7e57c2",
-}
-WIDTH, HEIGHT, LEFT, TOP = 860, 330, 60, 50
+COLOURS = {"nodefwd": "#d1361b", "nft -f": "#e59a2f", "iptables-nft": "#2b6cb0", "iptables-legacy": "#7e57c2",
+           "routing": "#555", "haproxy": "#2f855a", "nginx stream": "#4a9d9c", "socat": "#8a8a3c"}
+WIDTH, HEIGHT = 300, 210  # of one figure, without its words
+LABELS = 135  # room for the names of lines
 
 
-def text(x, y, words, anchor="start", size=12):
-    return f'<text x="{x:.0f}" y="{y:.0f}" font-size="{size}" text-anchor="{anchor}">{words}</text>'
+def text(x, y, words, anchor="start", style=""):
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {style}>{words}</text>'
 
 
-def install(results):
-    """Lines over two logarithmic axes."""
-    found = results["install ms"]
-    counts = [int(count) for count in found]
-    values = [value["median"] for row in found.values() for value in row.values()]
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    width, height = 330, 220
-    x = lambda count: LEFT + width * math.log10(count) / math.log10(counts[-1])
-    y = lambda value: TOP + height * (high - math.log10(value)) / (high - low)
-    parts = [text(LEFT, TOP - 22, "Milliseconds until the rules are active", size=14)]
-    for power in range(low, high + 1):
-        height_there = y(10 ** power)
-        parts.append(f'<path d="M{LEFT} {height_there:.0f}h{width}" stroke="#ddd"/>')
-        parts.append(text(LEFT - 6, height_there + 4, f"{10 ** power:,g}", "end"))
-    for count in counts:
-        parts.append(text(x(count), TOP + height + 18, f"{count:,}", "middle"))
-    parts.append(text(LEFT + width / 2, TOP + height + 38, "ports", "middle"))
+def ticks(highest):
+    """About four round numbers from 0 on."""
+    step = 10 ** math.floor(math.log10(highest / 2))
+    step = next(step * factor for factor in (1, 2, 5, 10) if highest / (step * factor) <= 5)
+    return [step * index for index in range(math.floor(highest / step) + 1)]
+
+
+def plot(title, lines, logarithmic):
+    """Lines by name, each {ports: figure}."""
+    counts = sorted({count for line in lines.values() for count in line})
+    figures = [figure for line in lines.values() for figure in line.values()]
+    low, high = 0, max(figures) * 1.05
+    marks = ticks(high)
+    if logarithmic:
+        low, high = math.floor(math.log10(min(figures))), math.ceil(math.log10(max(figures)))
+        marks = [10 ** power for power in range(low, high + 1)]
+
+    def x(count):
+        return WIDTH * math.log10(count) / math.log10(counts[-1])
+
+    def y(figure):
+        return HEIGHT * (1 - ((math.log10(figure) if logarithmic else figure) - low) / (high - low))
+
+    parts = [text(0, -14, title, style='font-size="14" font-weight="bold"'),
+             text(WIDTH / 2, HEIGHT + 36, "ports configured", "middle")]
+    for mark in marks:
+        parts += [f'<path d="M0 {y(mark):.1f}h{WIDTH}" stroke="#ddd"/>', text(-6, y(mark) + 4, f"{mark:,g}", "end")]
+    parts += [text(x(count), HEIGHT + 18, f"{count:,}", "middle") for count in counts]
     ends = []
-    for name in found[str(counts[0])]:
-        points = [(x(int(count)), y(row[name]["median"])) for count, row in found.items() if name in row]
-        line = " ".join(f"{px:.0f},{py:.0f}" for px, py in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{COLOURS[name]}" stroke-width="2"/>')
-        ends.append((points[-1][1], points[-1][0], name))
-    lowest = 0
-    for py, px, name in sorted(ends):
-        lowest = max(py, lowest + 14)  # names must not lie upon each other
-        parts.append(f'<g fill="{COLOURS[name]}">{text(px + 6, lowest + 4, name)}</g>')
+    for name, line in lines.items():
+        colour = COLOURS[name.removesuffix(", script").removesuffix("-restore")]
+        dashed = ' stroke-dasharray="5 3"' if name.endswith("-restore") else ""
+        points = [(x(count), y(figure)) for count, figure in sorted(line.items())]
+        path = " ".join(f"{across:.1f},{down:.1f}" for across, down in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashed}/>')
+        parts += [f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3" fill="{colour}"/>' for across, down in points]
+        ends.append((points[-1][1], points[-1][0], name, colour))
+    free = {}
+    for down, across, name, colour in sorted(ends):
+        column = WIDTH if len(lines[name]) > 1 else across
+        down = free[column] = max(down, free.get(column, -math.inf) + 13)  # names must not lie upon each other
+        parts.append(text(column + 8, down + 4, name, style=f'fill="{colour}"'))
     return parts
 
 
-def packets(results):
-    """Bars: small packets a second with few and with many ports."""
-    unit = "UDP 64 B thousand packets/s"
-    found = results[unit]
-    left, width, height = 580, 260, 220
-    highest = max(value["max"] for value in found.values())
-    parts = [text(left, TOP - 22, "Thousands of small packets a second", size=14)]
-    names = list(found)
-    step = height / len(names)
-    for index, name in enumerate(names):
-        value = found[name]["median"]
-        colour = COLOURS.get(name.split(",")[0], "#999")
-        top = TOP + index * step
-        parts.append(f'<rect x="{left}" y="{top + 2:.0f}" width="{width * value / highest:.0f}" '
-                     f'height="{step - 4:.0f}" fill="{colour}" opacity="0.55"/>')
-        parts.append(text(left + 6, top + step / 2 + 4, f"{name}: {value:.0f}"))
-    return parts
+def medians(found):
+    """Those of a table by contender and number of ports."""
+    lines = {}
+    for key, value in found.items():
+        name, count = key.rpartition(", ")[0], report.count_of(key)
+        lines.setdefault(name, {})[count] = value["median"]
+    return lines
+
+
+def installs(found):
+    lines = {}
+    for count, row in found.items():
+        for name, value in row.items():
+            if not name.endswith("clock"):
+                lines.setdefault(name, {})[int(count)] = value["median"]
+    return lines
 
 
 def main():
-    results = json.loads((HERE / "results.json").read_text())
-    there = results["machine"]
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
-             'font-family="sans-serif"><rect width="100%" height="100%" fill="white"/>']
-    parts += install(results) + packets(results)
-    parts.append(text(LEFT, HEIGHT - 6, f'{there["cpu"]}, {there["cores"]} cores, Linux {there["kernel"]}, '
-                                        f'{there["date"]}; medians', size=10))
-    (HERE / "results.svg").write_text("\n".join(parts) + "\n</svg>\n")
+    results = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
+    plots = [
+        plot("Time until the rules are active, ms", installs(results["install"]), True),
+        plot("Packets of 64 bytes, thousands a second", medians(results["udp"]), False),
+        plot("TCP through one of the ports, Gbit/s", medians(results["tcp"]), False),
+        plot("New connections a second", medians(results["connections"]), False),
+    ]
+    across, down = WIDTH + LABELS + 70, HEIGHT + 90
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * across} {2 * down + 24}" font-family="sans-serif" '
+             'font-size="12" fill="#222"><rect width="100%" height="100%" fill="white"/>']
+    for index, lines in enumerate(plots):
+        parts += [f'<g transform="translate({index % 2 * across + 60} {index // 2 * down + 40})">', *lines, "</g>"]
+    machine = results["machine"]
+    parts.append(text(10, 2 * down + 14, f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
+                                         f"{machine['date']}; medians of interleaved rounds", style='font-size="10"'))
+    (HERE / "results.svg").write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
 
 
 main()

@@ -1,110 +1,107 @@
-"""The ways to forward: each is set up for a number of ports, and taken down."""
+"""The ways to forward ports, each on a node of its own."""
 
 import os
+import re
 import subprocess
-import tempfile
 
-from hosts import DESTINATION, LIMIT, NODE, NODE_ADDRESS, stop
+from hosts import LIMIT, stop, write
 
-NODEFWD = os.environ.get("NODEFWD", "nodefwd")
+NODEFWD = os.environ["NODEFWD_BIN"]
 FIRST_PORT = 20000
-IPERF, HTTP = 5201, 8080
+TARGET = 8080  # where the last port goes, the only one with traffic
 
 
 def ports(count):
-    return range(FIRST_PORT, FIRST_PORT + count)
+    """(protocol, port, port of the destination). The last one is the worst place in a list of rules."""
+    numbers = range(FIRST_PORT, FIRST_PORT + count)
+    return [("tcp", port, TARGET if port == numbers[-1] else port) for port in numbers]
 
 
-def forwards(count, target, udp=False):
-    """Arguments of nodefwd; UDP too for the last port, if wanted."""
-    arguments = [f"tcp/{port}={DESTINATION}:{target}" for port in ports(count)]
-    return arguments + ([f"udp/{ports(count)[-1]}={DESTINATION}:{target}"] if udp else [])
+def with_udp(wanted):
+    """The last port for UDP as well."""
+    return [*wanted, ("udp", *wanted[-1][1:])]
 
 
-def classical(count, target, udp=False):
-    """The classical rules for each port, as (table, rule)."""
-    wanted = [("tcp", port) for port in ports(count)] + ([("udp", ports(count)[-1])] if udp else [])
-    for protocol, port in wanted:
-        yield "nat", f"PREROUTING ! -s {DESTINATION}/32 -p {protocol} --dport {port} -j DNAT --to {DESTINATION}:{target}"
-        yield "nat", f"POSTROUTING -d {DESTINATION}/32 -p {protocol} -j MASQUERADE"
-        yield "filter", f"FORWARD -s 0.0.0.0/0 -d {DESTINATION}/32 -p {protocol} --dport {target} -j ACCEPT"
-        yield "filter", f"FORWARD -d {DESTINATION}/32 -p {protocol} --dport {target} -j DROP"
+def forwards(wanted, destination):
+    """nodefwd's arguments."""
+    return [f"{protocol}/{port}={destination}:{to}" for protocol, port, to in wanted]
 
 
-def script(variant, count, target):
-    return "set -e\n" + "".join(
-        f"iptables-{variant} -t {table} -A {rule}\n" for table, rule in classical(count, target))
+def classical(wanted, destination):
+    """The classical rules, as (table, rule)."""
+    for protocol, port, to in wanted:
+        to_it = f"-d {destination}/32 -p {protocol} --dport {to}"
+        yield "filter", f"FORWARD -s 0.0.0.0/0 {to_it} -j ACCEPT"
+        yield "filter", f"FORWARD {to_it} -j DROP"
+        yield "nat", (f"PREROUTING ! -s {destination}/32 -p {protocol} --dport {port} "
+                      f"-j DNAT --to-destination {destination}:{to}")
+        yield "nat", f"POSTROUTING -d {destination}/32 -p {protocol} -j MASQUERADE"
 
 
-def restore(count, target, udp=False):
-    """Input of iptables-restore."""
+def script(variant, wanted, destination):
+    """Makes them one by one."""
+    return "set -e\n" + "".join(f"iptables-{variant} -t {table} -A {rule}\n"
+                                for table, rule in classical(wanted, destination))
+
+
+def restore(wanted, destination):
+    """Makes them all at once: the input of iptables-restore."""
     text = ""
-    for wanted in ("nat", "filter"):
-        rules = (rule for table, rule in classical(count, target, udp) if table == wanted)
-        text += f"*{wanted}\n" + "".join(f"-A {rule}\n" for rule in rules) + "COMMIT\n"
+    for name in ("filter", "nat"):
+        rules = (rule for table, rule in classical(wanted, destination) if table == name)
+        text += f"*{name}\n" + "".join(f"-A {rule}\n" for rule in rules) + "COMMIT\n"
     return text
 
 
-def rendered(count, target):
-    """Our own ruleset as text, without the flag that ends the table with nft."""
-    text = subprocess.run([NODEFWD, "render", *forwards(count, target)], check=True, text=True,
-                          capture_output=True, env={}).stdout
+def rendered(arguments, environment):
+    """Our ruleset as text. The owner's flag is left out: such a table would end with nft."""
+    text = subprocess.run([NODEFWD, "render", *arguments], env=environment, check=True, text=True,
+                          capture_output=True, timeout=LIMIT).stdout
     return text.replace("\tflags owner\n", "")
 
 
-def flush_iptables(hosts, variant):
-    for table in ("nat", "filter"):
-        hosts.run(NODE, f"iptables-{variant} -t {table} -F")
+def start_nodefwd(node, arguments, environment):
+    """Starts it and reads its line that says ready. Gives the time of the start, the process and its own figure."""
+    begin, process = node.popen([NODEFWD, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
+    line = process.stderr.readline()
+    if not line.startswith("ready"):
+        raise RuntimeError(f"nodefwd did not become ready: {line}")
+    return begin, process, line
 
 
-def start_nodefwd(hosts, arguments, env=None):
-    """Starts it and waits for its line; gives the process."""
-    process = hosts.popen(NODE, [NODEFWD, *arguments], stderr=subprocess.PIPE, text=True, env=env or {})
-    for line in process.stderr:
-        if line.startswith("ready"):
-            return process
-    raise RuntimeError("nodefwd did not become ready")
+def own_figure(line):
+    """Milliseconds that nodefwd itself says it took."""
+    number, unit = re.search(r"after ([0-9.]+)(µs|ms|s)$", line.strip()).groups()
+    return float(number) * {"µs": 0.001, "ms": 1, "s": 1000}[unit]
 
 
 class Routing:
-    """No translation at all: what the machine can do."""
+    """No forwarding: the client asks the backend itself. What the machine can do."""
 
-    def __init__(self, hosts, count, target):
-        self.address, self.port = DESTINATION, target
-
-    def close(self):
-        pass
+    def __init__(self, node, _count):
+        self.node, self.address, self.port, self.process = node, node.destination, TARGET, None
 
 
 class Forwarding:
-    """Reached at the node's address and the last of its ports, the worst one for a list of rules."""
-
-    def __init__(self, hosts, count, target):
-        self.hosts, self.address, self.port = hosts, NODE_ADDRESS, ports(count)[-1]
-        self.open(count, target)
+    def __init__(self, node, count):
+        self.node, self.address, self.port = node, node.address, ports(count)[-1][1]
+        self.process = None
+        self.open(node, ports(count))
 
 
 class Nodefwd(Forwarding):
-    def open(self, count, target):
-        self.process = start_nodefwd(self.hosts, forwards(count, target, udp=True))
-
-    def close(self):
-        stop(self.process)
+    def open(self, node, wanted):
+        _, self.process, _ = start_nodefwd(node, forwards(with_udp(wanted), node.destination), {})
 
 
 class Iptables(Forwarding):
+    def open(self, node, wanted):
+        path = write(f"{node.directory}/rules", restore(with_udp(wanted), node.destination))
+        node.run(f"iptables-{self.variant}-restore <{path}")
+
+
+class IptablesNft(Iptables):
     variant = "nft"
-
-    def open(self, count, target):
-        with tempfile.TemporaryFile("w+") as rules:
-            rules.write(restore(count, target, udp=True))
-            rules.seek(0)
-            process = self.hosts.popen(NODE, [f"iptables-{self.variant}-restore"], stdin=rules)
-            if process.wait(timeout=LIMIT):
-                raise RuntimeError("iptables-restore failed")
-
-    def close(self):
-        flush_iptables(self.hosts, self.variant)
 
 
 class IptablesLegacy(Iptables):
@@ -114,21 +111,15 @@ class IptablesLegacy(Iptables):
 class Proxy(Forwarding):
     """A program that copies every byte."""
 
-    def open(self, count, target):
-        directory = tempfile.mkdtemp()
-        path = f"{directory}/configuration"
-        with open(path, "w", encoding="ascii") as file:
-            file.write(self.configuration.format(port=self.port, to=f"{DESTINATION}:{target}", dir=directory))
-        words = [word.format(path=path, port=self.port, to=f"{DESTINATION}:{target}") for word in self.command]
-        self.process = self.hosts.start(NODE, words)
-        self.hosts.wait_for_port(NODE, self.port)
-
-    def close(self):
-        stop(self.process)
+    def open(self, node, wanted):
+        words = {"first": wanted[0][1], "last": wanted[-1][1], "directory": node.directory,
+                 "target": f"{node.destination}:{TARGET}"}
+        write(f"{node.directory}/configuration", self.configuration.format(**words))
+        self.process = node.serve(self.command.format(**words).split(), words["last"])
 
 
 class Haproxy(Proxy):
-    command = ["haproxy", "-db", "-f", "{path}"]
+    command = "haproxy -db -f {directory}/configuration"
     configuration = """global
     maxconn 4000
 defaults
@@ -137,24 +128,23 @@ defaults
     timeout client 60s
     timeout server 60s
 listen forward
-    bind :{port}
-    server destination {to}
+    bind :{first}-{last}
+    server destination {target}
 """
 
 
 class Nginx(Proxy):
-    command = ["nginx", "-c", "{path}"]
+    command = "nginx -c {directory}/configuration"
     configuration = """load_module /usr/lib/nginx/modules/ngx_stream_module.so;
-daemon off; worker_processes 2; pid {dir}/pid; error_log /dev/null;
+daemon off; worker_processes auto; pid {directory}/pid; error_log /dev/null;
 events {{ worker_connections 4000; }}
-stream {{ server {{ listen {port} reuseport; proxy_pass {to}; }} }}
+stream {{ server {{ listen {first}-{last}; proxy_pass {target}; }} }}
 """
 
 
 class Socat(Proxy):
-    command = ["socat", "TCP4-LISTEN:{port},fork,reuseaddr,backlog=1024", "TCP4:{to}"]
+    command = "socat TCP4-LISTEN:{first},fork,reuseaddr,backlog=1024 TCP4:{target}"
     configuration = ""
 
 
-KERNEL = {"nodefwd": Nodefwd, "iptables-nft": Iptables, "iptables-legacy": IptablesLegacy}
-PROXIES = {"haproxy": Haproxy, "nginx stream": Nginx, "socat": Socat}
+KERNEL = {"nodefwd": Nodefwd, "iptables-nft": IptablesNft, "iptables-legacy": IptablesLegacy}

@@ -1,14 +1,12 @@
-"""The topology: client - node - backend, three network namespaces, and programs run in them."""
+"""The topology: one client and one backend, and between them a node for each way to forward."""
 
 import ctypes
 import os
+import pathlib
 import subprocess
 import time
 
-CLIENT, NODE, BACKEND = "client", "node", "backend"
-NODE_ADDRESS = "10.90.1.1"
-DESTINATION = "10.90.2.2"
-LIMIT = 120  # seconds after which anything that should have ended is given up
+LIMIT = 120  # seconds after which whatever should have ended is given up
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -18,79 +16,8 @@ def enter(namespace):
         raise OSError(ctypes.get_errno(), "setns")
 
 
-class Hosts:
-    """Makes the namespaces; as a context manager, removes them and ends what runs in them."""
-
-    def __init__(self):
-        self.id = f"nodefwd-bench-{os.getpid()}"
-        self.started = []
-
-    def __enter__(self):
-        for host in (CLIENT, NODE, BACKEND):
-            sh(f"ip netns add {self.name(host)} && ip -n {self.name(host)} link set lo up")
-        self._cable(CLIENT, "10.90.1.2", NODE, NODE_ADDRESS)
-        self._cable(NODE, "10.90.2.1", BACKEND, DESTINATION)
-        sh(f"ip -n {self.name(CLIENT)} route add default via {NODE_ADDRESS}")
-        sh(f"ip -n {self.name(BACKEND)} route add default via 10.90.2.1")
-        self.run(NODE, "sysctl -qw net.ipv4.ip_forward=1")
-        # Short connections by the thousand need every port, and no memory of the last contender's:
-        # a port that waits for stragglers (TIME-WAIT) at the destination holds a new client up.
-        for host in (CLIENT, NODE, BACKEND):
-            self.run(host, "sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_max_tw_buckets=0")
-        return self
-
-    def __exit__(self, *_):
-        for process in self.started:
-            stop(process)
-        for host in (CLIENT, NODE, BACKEND):
-            subprocess.run(["ip", "netns", "delete", self.name(host)], check=False)
-
-    def name(self, host):
-        return f"{self.id}-{host}"
-
-    def _cable(self, a, address_a, b, address_b):
-        sh(f"ip -n {self.name(a)} link add to-{b} type veth peer name to-{a} netns {self.name(b)}")
-        for host, device, address in ((a, f"to-{b}", address_a), (b, f"to-{a}", address_b)):
-            sh(f"ip -n {self.name(host)} address add {address}/24 dev {device}")
-            sh(f"ip -n {self.name(host)} link set {device} up")
-
-    def popen(self, host, command, **options):
-        """Starts a program right in the namespace. This thread goes there and comes back, so that
-        neither a helper's start nor a copy of this process is measured with it."""
-        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        there = os.open(f"/run/netns/{self.name(host)}", os.O_RDONLY)
-        try:
-            enter(there)
-            return subprocess.Popen(command, shell=isinstance(command, str), **options)
-        finally:
-            enter(here)
-            os.close(there)
-            os.close(here)
-
-    def run(self, host, command, **options):
-        """Runs a program to its end and gives its output."""
-        process = self.popen(host, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             stdin=subprocess.PIPE, **options)
-        output, _ = process.communicate(timeout=LIMIT * 5)
-        if process.returncode:
-            raise RuntimeError(f"{command}: {output[-500:]}")
-        return output
-
-    def start(self, host, command):
-        """Starts a server that is ended at the latest with the namespaces."""
-        process = self.popen(host, command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.started.append(process)
-        return process
-
-    def wait_for_port(self, host, port):
-        deadline = time.monotonic() + 15
-        while f":{port} " not in self.run(host, "ss -Hltn"):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"nothing listens on port {port}")
-            time.sleep(0.02)
-
-
 def stop(process):
+    """Ends a process that was started here."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -100,5 +27,108 @@ def stop(process):
             process.wait()
 
 
-def sh(command):
+class Host:
+    """A network namespace."""
+
+    def __init__(self, name):
+        self.name = name
+        run(f"ip netns add {name}")
+        self.processes = []
+        self.run("ip link set lo up")
+        # Thousands of short connections need every port, at once again and without a wait for those
+        # before them (TIME-WAIT).
+        self.run("sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_max_tw_buckets=0")
+
+    def close(self):
+        for process in self.processes:
+            stop(process)
+        subprocess.run(["ip", "netns", "delete", self.name], check=False)
+
+    def popen(self, command, **options):
+        """Starts a program here, without a helper whose own start would be measured with it: this
+        process goes into the namespace and comes back. Gives the time of the start, and the program."""
+        here = os.open("/proc/self/ns/net", os.O_RDONLY)
+        there = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
+        enter(there)
+        try:
+            begin = time.perf_counter()
+            process = subprocess.Popen(command, shell=isinstance(command, str), **options)
+        finally:
+            enter(here)
+            os.close(here)
+            os.close(there)
+        self.processes.append(process)
+        return begin, process
+
+    def run(self, command):
+        """Runs a program to its end and gives its output."""
+        _, process = self.popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+        output, _ = process.communicate(timeout=LIMIT)
+        if process.returncode:
+            raise RuntimeError(f"{command}: {output[-500:]}")
+        return output
+
+    def serve(self, command, port):
+        """Starts a server and waits until it listens."""
+        _, process = self.popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 15
+        while f":{port} " not in self.run("ss -Hltn"):
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise RuntimeError(f"{command}: nothing listens on port {port}")
+            time.sleep(0.02)
+        return process
+
+
+class Node(Host):
+    """Where one way to forward is at work; nothing that another leaves behind can disturb it."""
+
+    def __init__(self, name, number, client, backend):
+        super().__init__(name)
+        self.address, self.destination = f"10.90.{number}.1", f"10.91.{number}.2"
+        self.backend_device = f"node{number}"
+        self._cable(client, f"10.90.{number}", mine=1, theirs=2, device=self.backend_device)
+        self._cable(backend, f"10.91.{number}", mine=1, theirs=2, device=self.backend_device)
+        client.run(f"ip route add 10.91.{number}.0/24 via {self.address}")
+        backend.run(f"ip route add 10.90.{number}.0/24 via 10.91.{number}.1")
+        self.run("sysctl -qw net.ipv4.ip_forward=1")
+
+    def _cable(self, other, network, mine, theirs, device):
+        end = "to-" + other.name.rpartition("-")[2]
+        self.run(f"ip link add {end} type veth peer name {device} netns {other.name}")
+        for host, link, address in ((self, end, mine), (other, device, theirs)):
+            host.run(f"ip address add {network}.{address}/24 dev {link} && ip link set {link} up")
+
+
+class Hosts:
+    """All of them; as a context manager, ends what runs in them and removes them."""
+
+    def __init__(self):
+        self.name = f"nodefwd-bench-{os.getpid()}"
+        self.all = []
+
+    def __enter__(self):
+        self.client = self._add(Host(f"{self.name}-client"))
+        self.backend = self._add(Host(f"{self.name}-backend"))
+        return self
+
+    def __exit__(self, *_):
+        for host in reversed(self.all):
+            host.close()
+
+    def node(self):
+        number = len(self.all)
+        return self._add(Node(f"{self.name}-{number}", number, self.client, self.backend))
+
+    def _add(self, host):
+        self.all.append(host)
+        return host
+
+
+def run(command):
     subprocess.run(command, shell=True, check=True)
+
+
+def write(path, text):
+    pathlib.Path(path).write_text(text, encoding="ascii")
+    return str(path)

@@ -1,125 +1,165 @@
-"""Measures everything in one run, round by round, and writes results.json."""
+"""Measures everything in one run, round by round, and writes results.json; --quick: one short round."""
 
 import datetime
 import json
 import os
 import pathlib
 import platform
+import random
 import re
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 import contenders as c
-from hosts import BACKEND, CLIENT, NODE, Hosts, stop
+import report
+from hosts import LIMIT, Host, Hosts, stop, write
 
 QUICK = "--quick" in sys.argv
-SECONDS = 1
-ROUNDS = 1 if QUICK else 5
-COUNTS = (1, 10, 100) if QUICK else (1, 10, 100, 1000, 10000)
-HERE = pathlib.Path(__file__).parent
+ROUNDS = 1 if QUICK else 7
+INSTALLED = (1, 10, 100) if QUICK else (1, 10, 100, 1000, 10000)
+PORTS = (1, 100) if QUICK else (1, 100, 1000)
+DESTINATION = "10.91.0.2"
+SETTLE = 0.2  # seconds in which the kernel frees what the last namespace held
+RESULTS = pathlib.Path(__file__).parent / "results.json"
+
+
+def interleaved(jobs, rounds=lambda name: ROUNDS):
+    """Does every job once a round, in another order each time, so that a slow minute of the machine
+    and whatever a job leaves behind fall on all of them. Gives each one's figures, round by round."""
+    values = {name: [] for name in jobs}
+    for number in range(max(map(rounds, jobs))):
+        for name in random.sample(list(jobs), len(jobs)):
+            if number < rounds(name):
+                values[name].append(jobs[name]())
+        print(".", end="", flush=True, file=sys.stderr)
+    found = {name: summary(figures) for name, figures in values.items()}
+    print("", {name: round(value["median"], 2) for name, value in found.items()}, file=sys.stderr)
+    return found
 
 
 def summary(values):
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+    return {"median": statistics.median(values), "min": min(values), "max": max(values),
+            "values": [round(value, 3) for value in values]}
 
 
-def interleaved(rounds, jobs):
-    """Does every job once a round, so that a slow minute of the machine falls on all of them."""
-    values = {name: [] for name in jobs}
-    for number in range(max(rounds(name) for name in jobs)):
-        for name, job in jobs.items():
-            if number < rounds(name):
-                values[name].append(job())
-                print(".", end="", flush=True, file=sys.stderr)
-    print(file=sys.stderr)
-    return {name: summary(found) for name, found in values.items()}
+def fresh(measure):
+    """Measures in a new namespace, as in a pod that starts: nobody finds tables of another there."""
+    with tempfile.TemporaryDirectory() as directory:
+        host = Host(f"nodefwd-bench-{os.getpid()}-new")
+        try:
+            host.run("sysctl -qw net.ipv4.ip_forward=1")
+            time.sleep(SETTLE)
+            return measure(host, directory)
+        finally:
+            host.close()
 
 
-def timed(hosts, command, given=""):
-    """Milliseconds that a command takes, from its start to its end."""
-    with tempfile.TemporaryFile("w+") as file:
-        file.write(given)
-        file.seek(0)
-        begin = time.perf_counter()
-        process = hosts.popen(NODE, command, stdin=file, stdout=subprocess.DEVNULL)
-        # Without a timeout: with one, Python looks only now and then whether it has ended.
-        status = process.wait()
-        elapsed = (time.perf_counter() - begin) * 1000
-    if status:
-        raise RuntimeError(f"{command} failed")
-    return elapsed
+def until_ready(arguments, environment, own=None):
+    """Milliseconds until nodefwd's line is here; what it says itself goes to `own`."""
+    def measure(host, _):
+        begin, _, line = c.start_nodefwd(host, arguments, environment)
+        elapsed = time.perf_counter() - begin
+        if own is not None:
+            own.append(c.own_figure(line))
+        return elapsed * 1000
+
+    return lambda: fresh(measure)
 
 
-def nodefwd_ready(hosts, arguments, env=None):
-    begin = time.perf_counter()
-    process = c.start_nodefwd(hosts, arguments, env)
-    elapsed = (time.perf_counter() - begin) * 1000
-    stop(process)
-    return elapsed
+def until_end(command, text=""):
+    """Milliseconds until a command that reads this text has ended."""
+    def measure(host, directory):
+        with open(write(f"{directory}/input", text), "rb") as file:
+            begin, process = host.popen(command, stdin=file)
+            # Without a time limit, with which Python would only look now and then; the run has one.
+            status = process.wait()
+            elapsed = time.perf_counter() - begin
+        if status:
+            raise RuntimeError(f"{command} failed")
+        return elapsed * 1000
+
+    return lambda: fresh(measure)
 
 
-def install_times(hosts, count):
-    """Milliseconds from exec until the rules are active."""
-    rendered = c.rendered(count, c.HTTP)
-    restored = c.restore(count, c.HTTP)
-
-    def nft():
-        elapsed = timed(hosts, ["nft", "-f", "-"], rendered)
-        hosts.run(NODE, "nft delete table inet nodefwd-tcp-20000")
-        return elapsed
-
-    def iptables(variant, command, given=""):
-        elapsed = timed(hosts, command, given)
-        c.flush_iptables(hosts, variant)
-        return elapsed
-
+def install_times(count):
+    """Milliseconds until the rules for so many forwards are active."""
+    wanted = c.ports(count)
+    arguments = c.forwards(wanted, DESTINATION)
+    own = []
     jobs = {
-        "nodefwd": lambda: nodefwd_ready(hosts, c.forwards(count, c.HTTP)),
-        "nft -f": nft,
-        "iptables-nft-restore": lambda: iptables("nft", ["iptables-nft-restore"], restored),
-        "iptables-legacy-restore": lambda: iptables("legacy", ["iptables-legacy-restore"], restored),
+        "nodefwd": until_ready(arguments, {}, own),
+        "nft -f": until_end(["nft", "-f", "-"], c.rendered(arguments, {})),
     }
-    if count <= 1000:
-        for variant in ("nft", "legacy"):
-            text = c.script(variant, count, c.HTTP)
-            jobs[f"iptables-{variant} script"] = lambda variant=variant, text=text: iptables(variant, ["sh"], text)
+    for variant in ("nft", "legacy"):
+        name = f"iptables-{variant}"
+        jobs[f"{name}-restore"] = until_end([f"{name}-restore"], c.restore(wanted, DESTINATION))
+        if count <= 1000:
+            jobs[f"{name}, script"] = until_end(["sh"], c.script(variant, wanted, DESTINATION))
 
     def rounds(name):
-        if count >= 1000 and name.endswith("script"):
-            return 1
-        return ROUNDS if count >= 1000 else ROUNDS * 3
+        if QUICK or count < 1000:
+            return 1 if QUICK else 2 * ROUNDS
+        return 1 if name.endswith("script") else ROUNDS
 
-    return interleaved(rounds, jobs)
+    found = interleaved(jobs, rounds)
+    return {**found, "nodefwd, by its own clock": summary(own)}
 
 
-def source_ranges(hosts):
-    """Milliseconds until 10,000 ranges are active, against one range, and nft with the same set."""
-    # Short ones that do not touch each other: one variable holds 128 KiB.
-    ranges = [f"{1 + i // 5000}.{i // 500 % 10}.{i // 50 % 10}.{i % 50 * 2}" for i in range(10000)]
-    forward = c.forwards(1, c.HTTP)
-    many = {"SRC_RANGES": " ".join(ranges)}
-    rendered = subprocess.run([c.NODEFWD, "render", *forward], env=many, check=True, text=True,
-                              capture_output=True).stdout.replace("\tflags owner\n", "")
+def source_ranges():
+    """Milliseconds until 10,000 ranges of sources are active, against one, and nft with the same set."""
+    # Addresses that do not touch each other, and short ones: a variable holds 128 KiB.
+    ranges = " ".join(f"{1 + i // 5000}.{i // 500 % 10}.{i // 50 % 10}.{i % 50 * 2}" for i in range(10000))
+    arguments = c.forwards(c.ports(1), DESTINATION)
+    return interleaved({
+        "nodefwd, 1 range": until_ready(arguments, {"SRC_RANGES": "10.90.0.0/16"}),
+        "nodefwd, 10,000 ranges": until_ready(arguments, {"SRC_RANGES": ranges}),
+        "nft -f, 10,000 ranges": until_end(["nft", "-f", "-"], c.rendered(arguments, {"SRC_RANGES": ranges})),
+    }, lambda _: 1 if QUICK else 2 * ROUNDS)
 
-    def nft():
-        elapsed = timed(hosts, ["nft", "-f", "-"], rendered)
-        hosts.run(NODE, "nft delete table inet nodefwd-tcp-20000")
-        return elapsed
 
-    return interleaved(lambda _: ROUNDS * 2, {
-        "nodefwd, 1 range": lambda: nodefwd_ready(hosts, forward, {"SRC_RANGES": "10.0.0.0/8"}),
-        "nodefwd, 10,000 ranges": lambda: nodefwd_ready(hosts, forward, many),
-        "nft -f, 10,000 ranges": nft,
-    })
+# Makes so many connections that are tracked: datagrams for a neighbour that drops them.
+CONNECTIONS = """
+import socket, sys
+for source in range(20000, 20000 + int(sys.argv[1]) // 50000):
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.bind(("", source))
+    for port in range(1, 50001):
+        sender.sendto(b"hello", ("10.91.0.2", port))
+"""
+
+
+def tracked_connections():
+    """Milliseconds until nodefwd is ready that looks for stale connections among those of others."""
+    def among(count):
+        def measure(host, _):
+            host.run("ip link add mine type veth peer name other && ip link set mine up && ip link set other up"
+                     " && ip address add 10.91.0.1/24 dev mine"
+                     " && ip neighbour add 10.91.0.2 lladdr 02:00:00:00:00:02 dev mine nud permanent")
+            host.run("nft 'table inet other { chain output {"
+                     " type filter hook output priority 0; ct state invalid drop; }; }'")
+            host.run([sys.executable, "-c", CONNECTIONS, str(count)])
+            found = int(host.run("sysctl -n net.netfilter.nf_conntrack_count"))
+            if not count <= found <= count + 100:
+                raise RuntimeError(f"{found} connections instead of {count}")
+            begin, _, _ = c.start_nodefwd(host, [f"udp/60000={DESTINATION}"], {})
+            elapsed = time.perf_counter() - begin
+            if int(host.run("sysctl -n net.netfilter.nf_conntrack_count")) < found:
+                raise RuntimeError("connections of others are gone")
+            return elapsed * 1000
+
+        return lambda: fresh(measure)
+
+    return interleaved({f"nodefwd, {count:,} connections": among(count) for count in (0, 100_000)})
 
 
 def iperf(hosts, contender, *options):
-    text = hosts.run(CLIENT, ["iperf3", "-J", "-c", contender.address, "-p", str(contender.port),
-                              "-t", str(SECONDS), *options])
-    return json.loads(text)["end"]
+    """One second of traffic; sender and receiver keep to their cores where there are two."""
+    pinned = ["-A", "0,1"] if os.cpu_count() > 1 else []
+    command = ["timeout", "20", "iperf3", "-J", "-c", contender.address, "-p", str(contender.port), "-t", "1"]
+    return json.loads(hosts.client.run([*command, *pinned, *options]))["end"]
 
 
 def gigabits(hosts, contender):
@@ -127,58 +167,53 @@ def gigabits(hosts, contender):
 
 
 def small_packets(hosts, contender):
-    """Thousands of 64-byte datagrams a second that arrive."""
-    # Each end on a core of its own: where the scheduler puts them would count for more than the rules.
-    end = iperf(hosts, contender, "-A", "0,1", "-u", "-b", "0", "-l", "64")["sum"]
-    return (end["packets"] - end["lost_packets"]) / end["seconds"] / 1000
+    """Thousands of 64-byte datagrams a second that reach the backend's device. How many of them the
+    server then has time to read says nothing about forwarding."""
+    def received():
+        links = json.loads(hosts.backend.run(f"ip -j -s link show {contender.node.backend_device}"))
+        return links[0]["stats64"]["rx"]["packets"]
+    before = received()
+    seconds = iperf(hosts, contender, "-u", "-b", "0", "-l", "64")["sum"]["seconds"]
+    return (received() - before) / seconds / 1000
 
 
 def connections(hosts, contender):
-    """New connections a second, one request each."""
+    """New connections a second, with one request each."""
     url = f"http://{contender.address}:{contender.port}/"
-    text = hosts.run(CLIENT, ["ab", "-q", "-c", "16", "-t", str(SECONDS), "-n", "1000000", url])
-    return float(re.search(r"Requests per second: +([0-9.]+)", text)[1])
+    text = hosts.client.run(["timeout", "20", "ab", "-q", "-r", "-c", "16", "-t", "1", "-n", "1000000", url])
+    seconds, complete, failed = (
+        float(re.search(rf"{name}: +([0-9.]+)", text)[1])
+        for name in ("Time taken for tests", "Complete requests", "Failed requests"))
+    return (complete - failed) / seconds
 
 
-def traffic(hosts, target, measure, kinds):
-    """One figure for every contender and number of ports; sets up, measures, takes down."""
-    def job(kind, count):
+def traffic(hosts, contenders, measure):
+    """One figure a round for each contender and number of ports."""
+    def job(contender):
         def measured():
-            contender = kind(hosts, count, target)
-            try:
-                return measure(hosts, contender)
-            finally:
-                contender.close()
-                # No contender finds the table of connections filled by another.
-                hosts.run(NODE, "conntrack -F")
+            found = measure(hosts, contender)
+            # Thousands of past connections make nobody's next ones slower.
+            contender.node.run("conntrack -F")
+            return found
         return measured
 
-    jobs = {name: job(kind, count) for name, kind, count in kinds}
-    return interleaved(lambda _: ROUNDS, jobs)
+    return interleaved({name: job(contender) for name, contender in contenders.items()},
+                       lambda name: ROUNDS if contenders[name].in_kernel else (ROUNDS + 1) // 2)
 
 
-def kinds(counts, proxies):
-    listed = [("routing", c.Routing, 1)]
-    for count in counts:
-        listed += [(f"{name}, {count} ports", kind, count) for name, kind in c.KERNEL.items()]
-    if proxies:
-        listed += [(name, kind, 1) for name, kind in c.PROXIES.items()]
-    return listed
+def memory(contenders):
+    """KiB that nobody else uses, of each contender's processes, and the program's size."""
+    def private(pid):
+        rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        return sum(map(int, re.findall(r"Private_\w+: +(\d+)", rollup))) + sum(map(private, children))
 
-
-def memory(hosts):
-    """KiB that the process has to itself, and the program's size."""
-    found = {"binary": os.path.getsize(c.NODEFWD) // 1024}
-    for count in (1, 1000):
-        process = c.start_nodefwd(hosts, c.forwards(count, c.HTTP))
-        rollup = pathlib.Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-        found[f"anonymous, {count} forwards"] = int(re.search(r"Anonymous: +(\d+)", rollup)[1])
-        stop(process)
-    return found
+    found = {name: private(contender.process.pid) for name, contender in contenders.items() if contender.process}
+    return {"nodefwd's file": os.path.getsize(c.NODEFWD) // 1024, **found}
 
 
 def machine():
-    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return {
         "cpu": model[1] if model else platform.machine(),
         "cores": os.cpu_count(),
@@ -188,45 +223,63 @@ def machine():
     }
 
 
-def main():
+def set_up(hosts, directory):
+    """All contenders for traffic, by name and number of ports."""
+    found = {}
+
+    def add(name, kind, count, in_kernel):
+        node = hosts.node()
+        node.directory = f"{directory}/{node.name}"
+        os.mkdir(node.directory)
+        found[report.key(name, count)] = contender = kind(node, count)
+        contender.in_kernel = in_kernel
+
+    add("routing", c.Routing, 1, True)
+    for count in PORTS:
+        for name, kind in c.KERNEL.items():
+            add(name, kind, count, True)
+    for count in (PORTS[0], PORTS[-1]):
+        add("haproxy", c.Haproxy, count, False)
+        add("nginx stream", c.Nginx, count, False)
+    add("socat", c.Socat, 1, False)
+    return found
+
+
+def measure(hosts, directory):
     results = {"machine": machine()}
-    ports = (1, 100) if QUICK else (1, 100, 1000)
-    with Hosts() as hosts:
-        results["install ms"] = {str(count): install_times(hosts, count) for count in COUNTS}
-        results["source ranges ms"] = source_ranges(hosts)
-        hosts.start(BACKEND, ["iperf3", "-s"])
-        hosts.wait_for_port(BACKEND, c.IPERF)
-        results["TCP Gbit/s"] = traffic(hosts, c.IPERF, gigabits, kinds(ports, proxies=True))
-        results["UDP 64 B thousand packets/s"] = traffic(hosts, c.IPERF, small_packets, kinds(ports, False))
-        directory = tempfile.mkdtemp()
-        pathlib.Path(directory, "index.html").write_text("hello\n")
-        pathlib.Path(directory, "nginx").write_text(
-            f"daemon off; worker_processes 1; pid {directory}/pid; error_log /dev/null;"
-            "events { worker_connections 4096; }"
-            f"http {{ access_log off; server {{ listen {c.HTTP}; root {directory}; }} }}")
-        os.chmod(directory, 0o755)
-        hosts.start(BACKEND, ["nginx", "-c", f"{directory}/nginx"])
-        hosts.wait_for_port(BACKEND, c.HTTP)
-        results["new connections/s"] = traffic(hosts, c.HTTP, connections, kinds((ports[0], ports[-1]), True))
-        results["KiB"] = memory(hosts)
-    show(results)
+    results["install"] = {str(count): install_times(count) for count in INSTALLED}
+    results["ranges"] = source_ranges()
+    results["tracked"] = tracked_connections()
+    contenders = set_up(hosts, directory)
+    results["memory"] = memory(contenders)
+    in_kernel = {name: contender for name, contender in contenders.items() if contender.in_kernel}
+    iperf_server = hosts.backend.serve(["iperf3", "-s", "-p", str(c.TARGET)], c.TARGET)
+    results["tcp"] = traffic(hosts, contenders, gigabits)
+    results["udp"] = traffic(hosts, in_kernel, small_packets)
+    stop(iperf_server)
+    write(f"{directory}/index.html", "hello\n")
+    write(f"{directory}/nginx", f"""daemon off; worker_processes 1; pid {directory}/pid; error_log /dev/null;
+events {{ worker_connections 4096; }}
+http {{ access_log off; server {{ listen {c.TARGET}; root {directory}; }} }}""")
+    hosts.backend.serve(["nginx", "-c", f"{directory}/nginx"], c.TARGET)
+    few_and_many = {name: contender for name, contender in contenders.items()
+                    if report.count_of(name) in (PORTS[0], PORTS[-1])}
+    results["connections"] = traffic(hosts, few_and_many, connections)
+    results["machine"]["load after"] = os.getloadavg()[0]
+    return results
+
+
+def main():
+    # A signal is an error like any other, so that the namespaces are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by a signal"))
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit("the whole run took too long"))
+    signal.alarm(LIMIT * 15)
+    with tempfile.TemporaryDirectory(prefix="nodefwd-bench-") as directory, Hosts() as hosts:
+        os.chmod(directory, 0o755)  # nginx reads it as another user
+        results = measure(hosts, directory)
+    print(report.text(results))
     if not QUICK:
-        (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-
-
-def show(results):
-    print(results["machine"])
-    for count, found in results["install ms"].items():
-        print_table(f"ms until active, {count} forwards", found)
-    for name in ("source ranges ms", "TCP Gbit/s", "UDP 64 B thousand packets/s", "new connections/s"):
-        print_table(name, results[name])
-    print(results["KiB"])
-
-
-def print_table(title, found):
-    print(f"\n{title}")
-    for name, value in found.items():
-        print(f"  {name:32} {value['median']:10.2f}   {value['min']:.2f} - {value['max']:.2f} ({value['n']})")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 main()

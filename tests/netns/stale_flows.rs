@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -293,4 +293,47 @@ fn flows_of_others_are_never_touched() {
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
         assert_eq!(all(), before, "{protocol:?}: stopped");
     }
+}
+
+/// As many flows to somebody else as a busy node has, made from two ports; gives them.
+fn a_hundred_thousand_foreign_flows(net: &Net) -> BTreeSet<String> {
+    const COUNT: usize = 100_000;
+    let stranger = net.backends[1].address(Family::V4);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        net.client.run(|| {
+            for source in [20_001, 20_002] {
+                let socket = UdpSocket::bind(("0.0.0.0", source)).expect("a socket");
+                for port in 1..=(COUNT / 2) as u16 {
+                    // Nobody is there to take it, which is all the same.
+                    let _ = socket.send_to(b"hello", (stranger, port));
+                }
+            }
+        });
+        let flows = tracked(net, Family::V4, &[]);
+        // A datagram may be lost where a queue is full.
+        if flows.len() >= COUNT {
+            return flows;
+        }
+        assert!(Instant::now() < deadline, "only {} flows", flows.len());
+    }
+}
+
+#[test]
+fn of_a_hundred_thousand_foreign_flows_none_is_lost() {
+    let net = with_sibling(2);
+    let _server = net.backends[0].serve(BACK);
+    let front = net.front(Family::V4, FRONT);
+    let mut stale = net.client.connect(Protocol::Udp, front).expect("a socket");
+    stale.ask().expect_err("nobody forwards it yet");
+    let stale_flow = tracked_front(&net, Protocol::Udp, Family::V4);
+    assert_eq!(stale_flow.len(), 1);
+    let all = a_hundred_thousand_foreign_flows(&net);
+    let foreign: BTreeSet<String> = all.difference(&stale_flow).cloned().collect();
+
+    let forwarder = forward_to(Protocol::Udp, &net.backends[..1]).start(&net.node);
+    assert_eq!(tracked(&net, Family::V4, &[]), foreign, "started");
+    stale.ask().expect("an answer");
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(tracked(&net, Family::V4, &[]), foreign, "stopped");
 }
