@@ -176,8 +176,8 @@ pub enum Statement {
     DestinationIn(Family, String),
     /// `ip saddr != @NAME`
     SourceNotIn(Family, String),
-    /// `ip saddr ADDRESS`
-    SourceIs(IpAddr),
+    /// `ip saddr @NAME`
+    SourceIn(Family, String),
     /// `ip saddr . meta l4proto . th dport @NAME`
     SourceAndServiceIn(Family, String),
     /// `meta l4proto . th dport vmap @NAME`

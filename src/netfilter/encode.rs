@@ -162,11 +162,10 @@ fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
             out.push(source(*family, REG_1));
             out.push(expression::lookup_not(&reference(ruleset, set)));
         }
-        Statement::SourceIs(address) => {
-            let family = Family::of(*address);
-            out.extend(is_family(family));
-            out.push(source(family, REG_1));
-            out.push(expression::equal(&octets(*address)));
+        Statement::SourceIn(family, set) => {
+            out.extend(is_family(*family));
+            out.push(source(*family, REG_1));
+            out.push(expression::lookup(&reference(ruleset, set)));
         }
         Statement::SourceAndServiceIn(family, set) => {
             out.extend(is_family(*family));

@@ -1,6 +1,6 @@
 //! Config → Ruleset.
 
-use super::sets::{self, addresses};
+use super::sets;
 use super::shared::SharedMaps;
 use super::{
     Chain, Choice, Dnat, HAIRPINS, Hook, LISTEN, PREROUTING, Rule, Ruleset, SERVICES, SOURCES,
@@ -32,7 +32,8 @@ impl Ruleset {
     }
 
     fn add_hook_rules(&mut self, config: &Config, family: Family) {
-        let dispatch = self.dispatch(config, family);
+        let mut dispatch = self.hairpins(config, family);
+        dispatch.extend(self.dispatch(config, family));
         let masquerade = self.masquerade(family);
         for chain in &mut self.chains {
             match chain.hook {
@@ -52,6 +53,21 @@ impl Ruleset {
 
     fn has_set(&self, name: &str) -> bool {
         self.sets.iter().any(|set| set.name == name)
+    }
+
+    /// The rules for what a destination itself sends to a port that leads to it. Those that may not
+    /// connect are left to be denied.
+    fn hairpins(&self, config: &Config, family: Family) -> Vec<Rule> {
+        self.per_set(HAIRPINS, family, |name| {
+            let mut rule = vec![
+                Statement::SourceAndServiceIn(family, name),
+                Statement::Return,
+            ];
+            if let Allowed::Ranges(_) = config.sources.of(family) {
+                rule.insert(0, Statement::SourceIn(family, set_name(SOURCES, family)));
+            }
+            rule
+        })
     }
 
     /// The rules that lead a packet to the chain of its forward.
@@ -98,7 +114,7 @@ impl Ruleset {
     fn add_forward(&mut self, config: &Config, forward: &Forward, maps: &mut SharedMaps) {
         let name = chain_name(forward);
         let title = format!("{} over {}", forward.service(), forward.family);
-        let mut rules = exemptions(config, forward);
+        let mut rules = denials(config, forward.family);
         if let [to] = &forward.destinations[..] {
             rules.push(dnat(forward, 1, to, maps));
             self.add_chain(name, title, rules);
@@ -131,34 +147,18 @@ impl Ruleset {
     }
 }
 
-/// The rules for connections that are not forwarded: denied ones, and those of destinations.
-fn exemptions(config: &Config, forward: &Forward) -> Vec<Rule> {
-    let family = forward.family;
-    let mut rules = Vec::new();
+/// The rules for sources that may not connect.
+fn denials(config: &Config, family: Family) -> Vec<Rule> {
+    let denial = [Statement::Counter, Statement::Drop];
     match config.sources.of(family) {
-        Allowed::Everyone => {}
-        Allowed::Nobody => rules.push(vec![Statement::Counter, Statement::Drop]),
-        Allowed::Ranges(_) => rules.push(vec![
-            Statement::SourceNotIn(family, set_name(SOURCES, family)),
-            Statement::Counter,
-            Statement::Drop,
-        ]),
+        Allowed::Everyone => vec![],
+        Allowed::Nobody => vec![denial.to_vec()],
+        Allowed::Ranges(_) => {
+            let mut rule = vec![Statement::SourceNotIn(family, set_name(SOURCES, family))];
+            rule.extend(denial);
+            vec![rule]
+        }
     }
-    if !config.hairpin {
-        let addresses = addresses(forward);
-        let source = match (addresses.len(), addresses.first()) {
-            (1, Some(address)) => Statement::SourceIs(*address),
-            _ => {
-                let name = match forward.ports.is_single() {
-                    true => HAIRPINS.0,
-                    false => HAIRPINS.1,
-                };
-                Statement::SourceAndServiceIn(family, set_name(name, family))
-            }
-        };
-        rules.push(vec![source, Statement::Return]);
-    }
-    rules
 }
 
 /// The rule that sends a connection to a destination, which has this place in its forward's list.

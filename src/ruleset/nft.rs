@@ -132,9 +132,7 @@ impl Display for Statement {
             Statement::LoopbackDestination(Family::Ipv6) => f.write_str("ip6 daddr ::1"),
             Statement::DestinationIn(family, set) => write!(f, "{} daddr @{set}", ip(*family)),
             Statement::SourceNotIn(family, set) => write!(f, "{} saddr != @{set}", ip(*family)),
-            Statement::SourceIs(address) => {
-                write!(f, "{} saddr {address}", ip(Family::of(*address)))
-            }
+            Statement::SourceIn(family, set) => write!(f, "{} saddr @{set}", ip(*family)),
             Statement::SourceAndServiceIn(family, set) => {
                 write!(f, "{} saddr . meta l4proto . th dport @{set}", ip(*family))
             }

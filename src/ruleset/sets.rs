@@ -5,8 +5,8 @@ use super::{
     Element, Field, FieldType, HAIRPINS, LISTEN, SERVICES, SOURCES, Set, TARGETS, Value, ValueType,
     set_name,
 };
-use crate::config::{Allowed, Config, Family, Forward, Listen, PortRange, Protocol};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::config::{Allowed, Config, Destination, Family, Forward, Listen, PortRange, Protocol};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// The sets of a family.
@@ -15,7 +15,7 @@ pub fn of_family(config: &Config, family: Family) -> Vec<Set> {
     let forwards: Vec<&Forward> = config.forwards.iter().filter(of_family).collect();
     let mut sets = vec![sources(config, family), listen(config, family)];
     sets.extend(services(family, &forwards));
-    if !config.hairpin {
+    if !config.hairpin && *config.sources.of(family) != Allowed::Nobody {
         sets.extend(hairpins(family, &forwards));
     }
     if config.masquerade {
@@ -70,29 +70,20 @@ fn services(family: Family, forwards: &[&Forward]) -> [Set; 2] {
     })
 }
 
-/// The destinations of balanced forwards, with the services that would send them back to themselves.
+/// The destinations with the services that would send them back to themselves.
 fn hairpins(family: Family, forwards: &[&Forward]) -> [Set; 2] {
     let keys = forwards.iter().flat_map(|forward| {
-        let addresses = addresses(forward);
-        let several = addresses.len() > 1;
-        let key = |address| (address, forward.protocol, forward.ports);
-        addresses.into_iter().filter(move |_| several).map(key)
+        let key = |to: &Destination| (to.address, forward.protocol, forward.ports);
+        forward.destinations.iter().map(key)
     });
     of_addresses_and_services(HAIRPINS, family, keys)
 }
 
 /// What masquerading is tied to: every address, protocol and port that a forward goes to.
 fn targets(family: Family, forwards: &[&Forward]) -> [Set; 2] {
-    let mut ports: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
-    for forward in forwards {
-        for destination in &forward.destinations {
-            let target = (destination.address, forward.protocol);
-            ports.entry(target).or_default().push(destination.ports);
-        }
-    }
-    let keys = ports.into_iter().flat_map(|((address, protocol), ports)| {
-        let merged = PortRange::merge(ports).into_iter();
-        merged.map(move |ports| (address, protocol, ports))
+    let keys = forwards.iter().flat_map(|forward| {
+        let key = |to: &Destination| (to.address, forward.protocol, to.ports);
+        forward.destinations.iter().map(key)
     });
     of_addresses_and_services(TARGETS, family, keys)
 }
@@ -103,7 +94,15 @@ fn of_addresses_and_services(
     family: Family,
     keys: impl Iterator<Item = (IpAddr, Protocol, PortRange)>,
 ) -> [Set; 2] {
-    let (single, ranges): (Vec<_>, Vec<_>) = keys.partition(|(.., ports)| ports.is_single());
+    let mut ports: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
+    for (address, protocol, range) in keys {
+        ports.entry((address, protocol)).or_default().push(range);
+    }
+    let merged = ports.into_iter().flat_map(|((address, protocol), ports)| {
+        let merged = PortRange::merge(ports).into_iter();
+        merged.map(move |ports| (address, protocol, ports))
+    });
+    let (single, ranges): (Vec<_>, Vec<_>) = merged.partition(|(.., ports)| ports.is_single());
     [(names.0, single), (names.1, ranges)].map(|(name, keys)| {
         let key = vec![
             FieldType::address(family),
@@ -134,9 +133,4 @@ fn set(
         values: None,
         elements: keys.map(|key| Element { key, value: None }).collect(),
     }
-}
-
-/// The addresses of a forward's destinations, each once.
-pub fn addresses(forward: &Forward) -> BTreeSet<IpAddr> {
-    forward.destinations.iter().map(|to| to.address).collect()
 }
