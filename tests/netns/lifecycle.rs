@@ -1,13 +1,18 @@
 //! Starting, waiting and ending: what it uses meanwhile, and that it leaves nothing behind.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 
 use crate::fixture::{LIMIT, Namespace, Nodefwd, Outcome, Process, is_release, nodefwd};
 
@@ -98,24 +103,41 @@ fn while_it_runs_nobody_else_can_remove_its_rules() {
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
-/// Signals are set up before anything is installed, so the earliest moment at which one is
-/// minded is a moment before installation.
+/// It is held up where it reads whether forwarding is on, which a pipe tells it only after the signal.
 #[test]
 fn a_signal_before_installation_ends_it_cleanly() {
+    const SCRIPT: &str = "mount --bind \"$0\" /proc/sys/net/ipv4/ip_forward && exec \"$@\"";
     let node = Namespace::forwarding("node");
-    for signal in SIGNALS.into_iter().cycle().take(40) {
-        let mut forwarder = forward().spawn(&node);
-        let deadline = Instant::now() + LIMIT;
-        while !minds(&forwarder, signal) {
-            assert!(
-                Instant::now() < deadline,
-                "{signal}: {}",
-                forwarder.stderr()
-            );
-        }
+    let pipe = Path::new(env!("CARGO_TARGET_TMPDIR")).join(node.name());
+    mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).expect("a pipe");
+    let path = pipe.to_str().expect("UTF-8");
+    let call = forward().wrapped(&["unshare", "--mount", "sh", "-c", SCRIPT, path]);
+    for signal in SIGNALS {
+        let mut forwarder = call.spawn(&node);
+        let mut switch = open_for_reader(&pipe);
         forwarder.signal(signal);
+        switch.write_all(b"1\n").expect("a reader");
+        drop(switch);
         forwarder.finish().expect_exit(0);
         assert_eq!(node.ruleset(), "", "{signal}");
+    }
+    fs::remove_file(pipe).expect("removing the pipe");
+}
+
+/// Opens a pipe as soon as somebody reads from it.
+fn open_for_reader(pipe: &Path) -> File {
+    let deadline = Instant::now() + LIMIT;
+    let mut options = File::options();
+    options.write(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    loop {
+        match options.open(pipe) {
+            Ok(file) => return file,
+            // fifo(7): nobody has it open for reading.
+            Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+                assert!(Instant::now() < deadline, "nobody reads {pipe:?}");
+            }
+            Err(error) => panic!("{pipe:?}: {error}"),
+        }
     }
 }
 
@@ -162,15 +184,6 @@ fn open_files(process: &str) -> Vec<(u32, String)> {
             Some((number(&path)?, target(&path)?))
         })
         .collect()
-}
-
-/// Whether the process catches or blocks the signal.
-fn minds(process: &Process, signal: Signal) -> bool {
-    let status = proc_file(process.id(), "status");
-    ["SigCgt", "SigBlk"].iter().any(|name| {
-        let mask = u64::from_str_radix(field(&status, name), 16).expect("a signal mask");
-        (mask >> (signal as i32 - 1)) & 1 == 1
-    })
 }
 
 /// The moments are spread evenly over twice the time that a start takes, so that installation
