@@ -30,6 +30,7 @@ pub mod lock;
 pub mod logging;
 #[allow(unsafe_code)]
 pub mod netfilter;
+mod notify;
 mod privileges;
 pub mod ruleset;
 mod signals;

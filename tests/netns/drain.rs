@@ -13,7 +13,7 @@ const LONG: &str = "--drain=3600";
 #[test]
 fn running_connections_go_on_and_new_ones_are_refused() {
     for family in Family::BOTH {
-        let mut busy = Busy::start(family, &[LONG]);
+        let mut busy = Busy::start(family, |call| call.args(&[LONG]));
         let (net, forwarder, first) = (&busy.net, &mut busy.forwarder, &mut busy.flow);
         let source = net.backends[0].gateway(family);
         let front = net.front(family, FRONT);
@@ -48,7 +48,7 @@ fn without_connections_it_ends_at_once() {
 
 #[test]
 fn a_second_signal_ends_the_wait() {
-    let mut busy = Busy::start(Family::V4, &[LONG]);
+    let mut busy = Busy::start(Family::V4, |call| call.args(&[LONG]));
     busy.forwarder.signal(Signal::SIGTERM);
     busy.forwarder.wait_for_line("draining: 1 connections");
     busy.forwarder.signal(Signal::SIGTERM);
@@ -59,7 +59,7 @@ fn a_second_signal_ends_the_wait() {
 
 #[test]
 fn when_the_time_is_up_it_ends() {
-    let mut busy = Busy::start(Family::V4, &["--drain=1"]);
+    let mut busy = Busy::start(Family::V4, |call| call.args(&["--drain=1"]));
     let begin = Instant::now();
     busy.forwarder.signal(Signal::SIGTERM);
     busy.forwarder.wait_for_line("draining is over");

@@ -39,12 +39,11 @@ pub struct Busy {
 }
 
 impl Busy {
-    /// Forwards to one backend, with these arguments, and has the client connect.
-    pub fn start(family: Family, arguments: &[&str]) -> Self {
+    /// Forwards to one backend, called as `adapt` says, and has the client connect.
+    pub fn start(family: Family, adapt: impl FnOnce(Nodefwd) -> Nodefwd) -> Self {
         let net = Net::new(1);
         let server = net.backends[0].serve(BACK);
-        let call = forward_to(Protocol::Tcp, &net.backends).args(arguments);
-        let forwarder = call.start(&net.node);
+        let forwarder = adapt(forward_to(Protocol::Tcp, &net.backends)).start(&net.node);
         let front = net.front(family, FRONT);
         let flow = net.client.connect(Protocol::Tcp, front);
         let mut flow = flow.expect("a connection");

@@ -14,6 +14,7 @@ mod forwarding_off;
 mod input;
 mod lifecycle;
 mod local_policy;
+mod notify;
 mod options;
 mod parity;
 mod scale;

@@ -141,7 +141,7 @@ fn connections_are_counted_at_their_destinations() {
 
 #[test]
 fn who_drains_is_not_ready() {
-    let mut busy = Busy::start(Family::V4, &["--drain=3600"]);
+    let mut busy = Busy::start(Family::V4, |call| call.args(&["--drain=3600"]));
     let node = &busy.net.node;
     probe().finish(node).expect_success();
 
