@@ -1,5 +1,6 @@
 //! The command line: every flag with its variable.
 
+use crate::completions::Shell;
 use crate::config::Name;
 use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -95,6 +96,11 @@ pub enum Command {
     /// Show what is forwarded in this network namespace, whoever runs it
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),
+    /// Print a script with which a shell completes the command line
+    Completions {
+        /// Which shell it is for
+        shell: Shell,
+    },
 }
 
 /// What to show of the instances in this network namespace.

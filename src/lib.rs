@@ -21,6 +21,7 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod completions;
 pub mod config;
 mod drain;
 pub mod flow;

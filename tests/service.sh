@@ -102,9 +102,9 @@ until_true inside systemctl is-active --quiet basic.target
 
 step "installing as README says"
 # shellcheck disable=SC2016 # Markdown's quotes
-block=$(sed -n '/^As a service of systemd/,/^```$/p' README.md | sed -n '/^```sh$/,/^```$/{//!p}')
-[[ $block == *'systemctl enable --now nodefwd@web'* ]] || die "README no longer says how to install the service"
-inside bash -euxc "cd /nodefwd; $block" >"$log" 2>&1 || die "README's commands failed: $(<"$log")"$'\n'"$(journal)"
+blocks=$(sed -n '/^As a service of systemd/,/^## /p' README.md | sed -n '/^```sh$/,/^```$/{//!p}')
+[[ $blocks == *'systemctl enable --now nodefwd@web'* ]] || die "README no longer says how to install the service"
+inside bash -euxc "cd /nodefwd; $blocks" >"$log" 2>&1 || die "README's commands failed: $(<"$log")"$'\n'"$(journal)"
 inside systemctl is-enabled --quiet nodefwd@web || die "the service is not enabled"
 # Nothing to wait for: systemctl came back when the program said that it is ready.
 forwards || die "it is ready, but does not forward"

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
     gcc libc6-dev pkg-config libmnl-dev libnftnl-dev ca-certificates # building
-    binutils iproute2 netbase nftables iptables conntrack            # testing
+    binutils iproute2 netbase nftables iptables conntrack groff-base # testing
     busybox socat                                                    # the demo's servers
 )
 
