@@ -182,6 +182,8 @@ pub struct Options {
     ///
     /// Without a port, a destination gets the connection on the port it came to. A range goes to
     /// one port, to the same ports, or to a range of equal length.
+    // clap shows this as it stands.
+    #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(value_name = "FORWARD", variable = "NODEFWD_FORWARDS")]
     pub forwards: Vec<OsString>,
 

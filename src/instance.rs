@@ -43,6 +43,9 @@ pub enum InstanceError {
 }
 
 /// Forwards until TERM, INT, HUP or QUIT comes. When it returns, nothing is left in the kernel.
+///
+/// Fails at once if no family of the destinations is forwarded by this host (with `strict`: any is
+/// not), if another instance has the name or a port, or if the kernel refuses the rules.
 pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let started = Instant::now();
     let mut signals = Signals::register()?;
