@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [[ $EUID -eq 0 ]] || die "the test boots a container: run me as root"
 # shellcheck disable=SC2034 # setup.sh reads it
-packages=(systemd-container iproute2 nftables socat util-linux)
+packages=(systemd-container iproute2 nftables procps socat)
 mapfile -t missing < <(missing_packages)
 [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
 cargo build --release --locked

@@ -17,6 +17,7 @@ mod local_policy;
 mod notify;
 mod options;
 mod parity;
+mod readme;
 mod scale;
 mod shapes;
 mod siblings;
