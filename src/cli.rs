@@ -1,7 +1,8 @@
 //! The command line: every flag with its variable.
 
+use crate::completions::Shell;
 use crate::config::Name;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 
 const EXAMPLES: &str = "\
@@ -95,6 +96,11 @@ pub enum Command {
     /// Show what is forwarded in this network namespace, whoever runs it
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),
+    /// Print a script with which a shell completes the command line
+    Completions {
+        /// Which shell it is for
+        shell: Shell,
+    },
 }
 
 /// What to show of the instances in this network namespace.
@@ -147,6 +153,27 @@ pub struct Verbosity {
     pub quiet: u8,
 }
 
+/// What options have in common.
+trait ArgExt {
+    /// The variable that sets it too; the help does not say what is in it.
+    fn variable(self, name: &'static str) -> Self;
+
+    /// The variable of a yes or no; the bare flag is a yes.
+    fn boolean(self, variable: &'static str) -> Self;
+}
+
+impl ArgExt for Arg {
+    fn variable(self, name: &'static str) -> Self {
+        self.env(name).hide_env_values(true)
+    }
+
+    fn boolean(self, variable: &'static str) -> Self {
+        let arg = self.variable(variable).value_name("BOOL");
+        let arg = arg.num_args(0..=1).require_equals(true);
+        arg.default_missing_value("true")
+    }
+}
+
 /// What to forward and how. Values are taken as they are: [`crate::config`] reads them.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What to forward")]
@@ -155,51 +182,29 @@ pub struct Options {
     ///
     /// Without a port, a destination gets the connection on the port it came to. A range goes to
     /// one port, to the same ports, or to a range of equal length.
-    #[arg(
-        value_name = "FORWARD",
-        env = "NODEFWD_FORWARDS",
-        hide_env_values = true
-    )]
+    // clap shows this as it stands.
+    #[allow(rustdoc::broken_intra_doc_links)]
+    #[arg(value_name = "FORWARD", variable = "NODEFWD_FORWARDS")]
     pub forwards: Vec<OsString>,
 
     /// Addresses to forward to, IPv4 and IPv6, separated by commas or spaces
-    #[arg(long, value_name = "IP,...", env = "DEST_IPS", hide_env_values = true)]
+    #[arg(long, value_name = "IP,...", variable = "DEST_IPS")]
     pub dest_ips: Option<OsString>,
 
     /// Protocols: tcp, udp, sctp
-    #[arg(
-        long,
-        value_name = "PROTO,...",
-        env = "DEST_PROTO",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "PROTO,...", variable = "DEST_PROTO")]
     pub dest_proto: Option<OsString>,
 
     /// Ports to forward: a list of ports and ranges
-    #[arg(
-        long,
-        value_name = "PORT,...",
-        env = "SRC_PORT",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "PORT,...", variable = "SRC_PORT")]
     pub src_port: Option<OsString>,
 
     /// Ports at the destination: one for all, or one for each entry of SRC_PORT [default: the same]
-    #[arg(
-        long,
-        value_name = "PORT,...",
-        env = "DEST_PORT",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "PORT,...", variable = "DEST_PORT")]
     pub dest_port: Option<OsString>,
 
     /// Sources that may connect, as CIDRs or addresses [default: everyone]
-    #[arg(
-        long,
-        value_name = "CIDR,...",
-        env = "SRC_RANGES",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "CIDR,...", variable = "SRC_RANGES")]
     pub src_ranges: Option<OsString>,
 
     /// How a connection is given one of several destinations: random, round-robin, or source,
@@ -208,8 +213,7 @@ pub struct Options {
         help_heading = "How to forward",
         long,
         value_name = "HOW",
-        env = "NODEFWD_BALANCE",
-        hide_env_values = true
+        variable = "NODEFWD_BALANCE"
     )]
     pub balance: Option<OsString>,
 
@@ -219,23 +223,22 @@ pub struct Options {
         help_heading = "How to forward",
         long,
         value_name = "WHERE",
-        env = "NODEFWD_LISTEN",
-        hide_env_values = true
+        variable = "NODEFWD_LISTEN"
     )]
     pub listen: Option<OsString>,
 
     /// Forward connections made on this host itself to its own addresses too, except to loopback
     /// addresses [default: false]
-    #[arg(help_heading = "How to forward", long, value_name = "BOOL", env = "NODEFWD_OUTPUT", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(help_heading = "How to forward", long, boolean = "NODEFWD_OUTPUT")]
     pub output: Option<OsString>,
 
     /// Let the destination see this host's address instead of the client's; false needs a route
     /// from the destination back through this host [default: true]
-    #[arg(help_heading = "How to forward", long, value_name = "BOOL", env = "NODEFWD_MASQUERADE", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(help_heading = "How to forward", long, boolean = "NODEFWD_MASQUERADE")]
     pub masquerade: Option<OsString>,
 
     /// Forward a connection that a destination itself makes to the forwarded port [default: false]
-    #[arg(help_heading = "How to forward", long, value_name = "BOOL", env = "NODEFWD_HAIRPIN", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(help_heading = "How to forward", long, boolean = "NODEFWD_HAIRPIN")]
     pub hairpin: Option<OsString>,
 
     /// The instance's name; its table is nodefwd-NAME [default: from the first forward: tcp-80]
@@ -243,14 +246,13 @@ pub struct Options {
         help_heading = "The instance",
         long,
         value_name = "NAME",
-        env = "NODEFWD_NAME",
-        hide_env_values = true
+        variable = "NODEFWD_NAME"
     )]
     pub name: Option<OsString>,
 
     /// Fail when a family among the destinations cannot be forwarded, instead of going on with the
     /// other one [default: false]
-    #[arg(help_heading = "The instance", long, value_name = "BOOL", env = "NODEFWD_STRICT", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(help_heading = "The instance", long, boolean = "NODEFWD_STRICT")]
     pub strict: Option<OsString>,
 
     /// After TERM take no new connections, but let running ones go on for at most this time; a
@@ -259,21 +261,11 @@ pub struct Options {
         help_heading = "The instance",
         long,
         value_name = "SECONDS",
-        env = "NODEFWD_DRAIN",
-        hide_env_values = true
+        variable = "NODEFWD_DRAIN"
     )]
     pub drain: Option<OsString>,
 
     /// Let the kernel keep others from changing the table; false does as on a kernel before 5.12
-    #[arg(
-        hide = true,
-        long,
-        value_name = "BOOL",
-        env = "NODEFWD_OWNER",
-        hide_env_values = true,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true"
-    )]
+    #[arg(hide = true, long, boolean = "NODEFWD_OWNER")]
     pub owner: Option<OsString>,
 }

@@ -2,6 +2,7 @@
 
 use crate::flow::Flow;
 use crate::netfilter::{Connection, FlowEvents, NetfilterError};
+use crate::notify;
 use crate::signals::Signals;
 use log::info;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -40,10 +41,10 @@ pub fn wait(
     // Old news, of flows that the count will not hold.
     events.ended(|_| ())?;
     let mut running = connection.running_flows(ours)?;
-    info!(
+    notify::status(format_args!(
         "draining: {} connections, for at most {limit:?}",
         running.len()
-    );
+    ));
     let mut logged = Instant::now();
     while !running.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -63,7 +64,7 @@ pub fn wait(
             running.remove(&flow);
         })?;
         if running.len() < before && logged.elapsed() >= LOG_INTERVAL {
-            info!("draining: {} connections", running.len());
+            notify::status(format_args!("draining: {} connections", running.len()));
             logged = Instant::now();
         }
     }

@@ -7,12 +7,12 @@ use crate::guard::{self, GuardError};
 use crate::lock::{Lock, LockError};
 use crate::logging::with_causes;
 use crate::netfilter::{Connection, FlowEvents, NetfilterError, Ownership};
+use crate::notify;
 use crate::privileges;
 use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use crate::sysctl::{self, ForwardingError};
-use log::{debug, info, warn};
-use sd_notify::NotifyState;
+use log::{info, warn};
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
@@ -43,6 +43,9 @@ pub enum InstanceError {
 }
 
 /// Forwards until TERM, INT, HUP or QUIT comes. When it returns, nothing is left in the kernel.
+///
+/// Fails at once if no family of the destinations is forwarded by this host (with `strict`: any is
+/// not), if another instance has the name or a port, or if the kernel refuses the rules.
 pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let started = Instant::now();
     let mut signals = Signals::register()?;
@@ -58,12 +61,9 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let ownership = install(&connection, &config)?;
     forget_stale_flows(&connection, &config);
     let table = config.name.table();
-    info!(
-        "ready: {} in table inet {table} after {:.1?}",
-        summary(&config.forwards),
-        started.elapsed()
-    );
-    notify(NotifyState::Ready);
+    let summary = format!("{} in table inet {table}", summary(&config.forwards));
+    info!("ready: {summary} after {:.1?}", started.elapsed());
+    notify::ready(&summary);
     if let Err(error) = privileges::keep_net_admin() {
         warn!(
             "keeping privileges that are not needed: {}",
@@ -78,13 +78,15 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     if guarded.is_ok() {
         signals.wait()?;
     }
-    notify(NotifyState::Stopping);
+    notify::stopping(config.drain);
     if let Some(events) = flow_events {
         drain(&connection, &events, &config, &signals);
     }
     connection.remove(&table).map_err(InstanceError::Remove)?;
     let ended = end_flows(&connection, &config, |judge, flow| judge.is_forwarded(flow));
-    info!("stopped: table inet {table} is removed, {ended} running connections are ended");
+    notify::status(format_args!(
+        "stopped: table inet {table} is removed, {ended} running connections are ended"
+    ));
     Ok(guarded?)
 }
 
@@ -111,8 +113,6 @@ fn install(connection: &Connection, config: &Config) -> Result<Ownership, Instan
 
 /// Lets running connections end. Whatever fails here must not keep the rules from being removed.
 fn drain(connection: &Connection, events: &FlowEvents, config: &Config, signals: &Signals) {
-    let microseconds = u32::try_from(config.drain.as_micros()).unwrap_or(u32::MAX);
-    notify(NotifyState::ExtendTimeoutUsec(microseconds));
     let local = local_addresses();
     let judge = Judge::new(config, &local);
     let drained = connection
@@ -212,12 +212,5 @@ fn more(all: usize) -> String {
     match all.saturating_sub(SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),
-    }
-}
-
-/// Tells a service manager that asked for it (sd_notify(3)).
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        debug!("cannot notify the service manager: {error}");
     }
 }

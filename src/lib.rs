@@ -21,6 +21,7 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod completions;
 pub mod config;
 mod drain;
 pub mod flow;
@@ -30,6 +31,7 @@ pub mod lock;
 pub mod logging;
 #[allow(unsafe_code)]
 pub mod netfilter;
+mod notify;
 mod privileges;
 pub mod ruleset;
 mod signals;

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io::Write;
 
 /// Sets the logger up. `RUST_LOG` overrides `-v` and `-q`; colours only on a terminal, and not with
-/// `NO_COLOR`.
+/// `NO_COLOR`. To be called once.
 pub fn init(verbosity: &Verbosity) {
     let level = match i16::from(verbosity.verbose) - i16::from(verbosity.quiet) {
         ..=-2 => LevelFilter::Error,

@@ -72,6 +72,7 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
             }
             status::run(&status)?;
         }
+        Command::Completions { shell } => write!(io::stdout().lock(), "{}", shell.script())?,
     }
     Ok(())
 }

@@ -104,7 +104,8 @@ pub enum StatusError {
     Output(#[from] io::Error),
 }
 
-/// Shows what the options ask for. With `watch`, it does not end by itself unless it fails.
+/// Writes what the options ask for to standard output. With `watch`, it does not end by itself
+/// unless it fails; with `ready`, it writes nothing and fails if the instance is not ready.
 pub fn run(options: &StatusOptions) -> Result<(), StatusError> {
     let connection = Connection::open()?;
     if options.ready {

@@ -152,10 +152,12 @@ pub fn field_type(field: FieldType) -> (u32, u8) {
     }
 }
 
+/// nft's number for fields of these types one after the other.
 pub fn concatenated(types: impl Iterator<Item = u32>) -> u32 {
     types.fold(0, |all, number| (all << TYPE_BITS) | number)
 }
 
+/// The address in network byte order.
 pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),

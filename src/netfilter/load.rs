@@ -6,6 +6,7 @@ use crate::config::{Balance, Family};
 use crate::ruleset::{Choice, SOURCE_HASH_SEED};
 use nftnl::nftnl_sys::libc;
 
+/// Goes on only for packets of this family.
 pub fn is_family(family: Family) -> [Expression; 2] {
     [
         expression::meta(libc::NFT_META_NFPROTO, REG_1),
@@ -66,6 +67,7 @@ pub fn choose(choice: &Choice) -> Vec<Expression> {
     }
 }
 
+/// Length of an address in bytes.
 pub fn address_length(family: Family) -> usize {
     match family {
         Family::Ipv4 => 4,
@@ -73,6 +75,7 @@ pub fn address_length(family: Family) -> usize {
     }
 }
 
+/// The family's number, `NFPROTO_*` of linux/netfilter.h.
 pub fn nfproto(family: Family) -> u8 {
     match family {
         Family::Ipv4 => libc::NFPROTO_IPV4 as u8,

@@ -42,6 +42,9 @@ pub use table::TableInfo;
 
 /// A connection to nf_tables of this network namespace. A ruleset that it installs belongs to it,
 /// and is gone at the latest when it is dropped or its process ends.
+///
+/// All that it does, reading too, takes CAP_NET_ADMIN in the namespace (nfnetlink_rcv in
+/// net/netfilter/nfnetlink.c), and fails with what the kernel said.
 pub struct Connection {
     socket: Socket,
 }

@@ -82,9 +82,11 @@ pub fn render(instances: &[Instance]) -> String {
 
 /// One metric with its samples; nothing if there are none.
 fn metric((name, kind, help): Metric, samples: impl Iterator<Item = (String, u64)>) -> String {
-    let lines: String = samples
-        .map(|(labels, value)| format!("{name}{{{labels}}} {value}\n"))
-        .collect();
+    let mut lines = String::new();
+    for (labels, value) in samples {
+        // Writing to a string cannot fail.
+        let _ = writeln!(lines, "{name}{{{labels}}} {value}");
+    }
     match lines.is_empty() {
         true => lines,
         false => format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}"),

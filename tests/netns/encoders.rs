@@ -129,7 +129,7 @@ fn without_owner(ruleset: &str) -> String {
             Some((line, _)) => line,
             None => line,
         });
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn expect_equal(name: &str, calls: impl IntoIterator<Item = String>) {

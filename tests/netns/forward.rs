@@ -3,7 +3,9 @@
 use std::io;
 use std::net::IpAddr;
 
-use crate::fixture::{Answer, Family, Host, Nodefwd, Protocol, nodefwd};
+use crate::fixture::{
+    Answer, Connection, Family, Host, Net, Nodefwd, Process, Protocol, Server, nodefwd,
+};
 
 /// The port that is forwarded.
 pub const FRONT: u16 = 80;
@@ -26,6 +28,33 @@ pub fn forward_to(protocol: Protocol, hosts: &[Host]) -> Nodefwd {
     let addresses = |host: &Host| Family::BOTH.map(|family| host.address(family));
     let addresses: Vec<_> = hosts.iter().flat_map(addresses).collect();
     forward(protocol, &addresses)
+}
+
+/// A forwarder with a TCP connection that runs through it.
+pub struct Busy {
+    pub flow: Connection,
+    pub forwarder: Process,
+    _server: Server,
+    pub net: Net,
+}
+
+impl Busy {
+    /// Forwards to one backend, called as `adapt` says, and has the client connect.
+    pub fn start(family: Family, adapt: impl FnOnce(Nodefwd) -> Nodefwd) -> Self {
+        let net = Net::new(1);
+        let server = net.backends[0].serve(BACK);
+        let forwarder = adapt(forward_to(Protocol::Tcp, &net.backends)).start(&net.node);
+        let front = net.front(family, FRONT);
+        let flow = net.client.connect(Protocol::Tcp, front);
+        let mut flow = flow.expect("a connection");
+        flow.ask().expect("an answer");
+        Busy {
+            flow,
+            forwarder,
+            _server: server,
+            net,
+        }
+    }
 }
 
 /// Fails the test unless this server has answered and has seen this source address.

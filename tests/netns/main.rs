@@ -1,6 +1,6 @@
 //! End-to-end tests: nodefwd in network namespaces, with real traffic from real sockets.
 //!
-//! They need root, nft, ip, conntrack, iptables, setpriv and unshare: tests/run.sh brings what a
+//! They need root, nft, ip, sysctl, conntrack, iptables, setpriv and unshare: tests/run.sh brings what a
 //! machine lacks. The variable NODEFWD_BIN has them test another binary than the one that cargo
 //! built for them.
 
@@ -14,8 +14,10 @@ mod forwarding_off;
 mod input;
 mod lifecycle;
 mod local_policy;
+mod notify;
 mod options;
 mod parity;
+mod readme;
 mod scale;
 mod shapes;
 mod siblings;

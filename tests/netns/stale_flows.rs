@@ -57,7 +57,8 @@ fn live_flow(client: &Host, protocol: Protocol, front: SocketAddr) -> (Connectio
     (flow, answer)
 }
 
-/// The kernel's numbers of the flows of a family that conntrack(8) selects.
+/// The flows of a family that conntrack(8) selects: their addresses, ports and the kernel's number,
+/// which alone may stand for two of very many, as it is a hash (nf_ct_get_id).
 fn tracked(net: &Net, family: Family, selection: &[&str]) -> BTreeSet<String> {
     let family = match family {
         Family::V4 => "--family=ipv4",
@@ -65,13 +66,15 @@ fn tracked(net: &Net, family: Family, selection: &[&str]) -> BTreeSet<String> {
     };
     let arguments = [&["--dump", "--output=id", family], selection].concat();
     let list = net.node.succeed("conntrack", &arguments);
-    let number = |line: &str| {
-        let id = line
-            .split_whitespace()
-            .rfind(|word| word.starts_with("id="));
-        id.unwrap_or_else(|| panic!("no number: {line}")).to_owned()
+    let lasting = |word: &&str| {
+        let name = word.split_once('=').map(|(name, _)| name);
+        matches!(name, Some("src" | "dst" | "sport" | "dport" | "id"))
     };
-    list.lines().map(number).collect()
+    let flow = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().filter(lasting).collect();
+        words.join(" ")
+    };
+    list.lines().map(flow).collect()
 }
 
 /// Of the flows that were made to the forwarded port.

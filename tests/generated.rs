@@ -1,0 +1,196 @@
+//! What is made of the command line's definitions, and anew when they change: the man page and the
+//! shells' completion scripts.
+
+use std::path::Path;
+use std::{env, fs, io, process};
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Command, CommandFactory, ValueHint};
+use clap_complete::{Generator, generate, shells};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+use nodefwd::cli::Cli;
+
+#[test]
+fn the_man_page_is_up_to_date() {
+    let page = man_page().expect("written to memory");
+    keep("deploy/nodefwd.8", page.as_bytes());
+}
+
+#[test]
+fn the_completion_scripts_are_up_to_date() {
+    keep("src/completions/nodefwd.bash", &script(shells::Bash));
+    keep("src/completions/nodefwd.fish", &script(shells::Fish));
+    keep("src/completions/_nodefwd", &script(shells::Zsh));
+}
+
+#[test]
+fn the_man_page_is_well_formed() {
+    let mut groff = process::Command::new("groff");
+    groff.args(["-man", "-Tutf8", "-ww", "-z", "deploy/nodefwd.8"]);
+    groff.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = groff.output().expect("groff, which tests/run.sh brings");
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && warnings.is_empty(), "{warnings}");
+}
+
+/// Has bash complete the last word of a command line that it reads from its arguments.
+const COMPLETE: &str = r#"
+    source <("$1" completions bash)
+    complete -p nodefwd
+    COMP_WORDS=("${@:2}") COMP_CWORD=$(($# - 2))
+    _nodefwd nodefwd "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+    echo "${COMPREPLY[*]}"
+"#;
+
+#[test]
+fn bash_completes_the_command_line() {
+    for (line, expected) in [
+        ("nodefwd st", "status"),
+        ("nodefwd --d", "--dest-ips --dest-proto --dest-port --drain"),
+        ("nodefwd --o", "--output"),
+        ("nodefwd render --balance ro", "round-robin"),
+        ("nodefwd status --format p", "prometheus"),
+    ] {
+        let mut bash = process::Command::new("bash");
+        bash.args(["-euc", COMPLETE, "bash", env!("CARGO_BIN_EXE_nodefwd")]);
+        bash.args(line.split(' '));
+        let output = bash.output().expect("bash");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said.lines().last(), Some(expected), "{line}: {output:?}");
+    }
+}
+
+/// Fails the test unless the file holds this, or writes it if that is wanted.
+#[track_caller]
+fn keep(file: &str, text: &[u8]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if env::var_os("REGENERATE").is_some() {
+        fs::write(&path, text).expect("a file");
+    }
+    assert!(
+        fs::read(&path).is_ok_and(|kept| kept == text),
+        "{file} is out of date: REGENERATE=1 cargo test --test generated up_to_date"
+    );
+}
+
+fn script(shell: impl Generator) -> Vec<u8> {
+    let mut program = offered(&Cli::command()).version(env!("CARGO_PKG_VERSION"));
+    let mut script = Vec::new();
+    generate(shell, &mut program, "nodefwd", &mut script);
+    script
+}
+
+/// The same command without what is hidden, which the scripts would show.
+fn offered(command: &Command) -> Command {
+    // clap wants names that live for ever.
+    let name: &'static str = command.get_name().to_owned().leak();
+    let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
+    Command::new(name)
+        .about(command.get_about().cloned().unwrap_or_default())
+        .disable_help_subcommand(true)
+        .args(shown.cloned().map(with_values))
+        .subcommands(command.get_subcommands().map(offered))
+}
+
+/// Values to offer: the program's own parsers take any word, and have something to say about it.
+fn with_values(arg: Arg) -> Arg {
+    let boolean = arg.get_value_names().is_some_and(|names| names == ["BOOL"]);
+    let values: &[_] = match arg.get_id().as_str() {
+        _ if boolean => &["true", "false"],
+        "balance" => &["random", "round-robin", "source"],
+        "listen" => &["local", "any"],
+        "dest_proto" => &["tcp", "udp", "sctp"],
+        _ if !arg.get_possible_values().is_empty() || !arg.get_action().takes_values() => {
+            return arg;
+        }
+        // No names of files.
+        _ => return arg.value_hint(ValueHint::Other),
+    };
+    arg.value_parser(PossibleValuesParser::new(values))
+}
+
+/// Defines the apostrophe, for every part of a page anew.
+const PREAMBLE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
+
+fn man_page() -> io::Result<String> {
+    let mut program = Cli::command().subcommand_value_name("COMMAND");
+    program.build();
+    let man = Man::new(program.clone()).section("8");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    section("SH", "COMMANDS").to_writer(&mut page)?;
+    for command in program.get_subcommands() {
+        write_command(&mut page, &program, command)?;
+    }
+    notes(&program, "SH").to_writer(&mut page)?;
+    let mut see_also = section("SH", "SEE ALSO");
+    see_also.text([
+        bold("nft"),
+        roman("(8), "),
+        bold("systemd.service"),
+        roman("(5)"),
+    ]);
+    see_also.to_writer(&mut page)?;
+    let page = String::from_utf8(page).expect("UTF-8");
+    Ok(PREAMBLE.to_owned() + &page.replace(PREAMBLE, "").replace(" \n", "\n"))
+}
+
+/// What a command does, and what it takes and says that the program does not.
+fn write_command(page: &mut Vec<u8>, program: &Command, command: &Command) -> io::Result<()> {
+    let mut about = section("SS", command.get_name());
+    about.text([roman(command.get_about().expect("words").to_string())]);
+    about.to_writer(page)?;
+
+    let of_program = |arg: &Arg| {
+        program
+            .get_arguments()
+            .any(|other| other.get_id() == arg.get_id())
+    };
+    let own = command.get_arguments().filter(|arg| !of_program(arg));
+    let own = Command::new("own").disable_help_flag(true).args(own);
+    let mut options = Vec::new();
+    Man::new(own).render_options_section(&mut options)?;
+    let options = String::from_utf8(options).expect("UTF-8");
+    page.extend(options.replace(".SH OPTIONS\n", "").into_bytes());
+
+    // What stands below the short help already is the program's own.
+    match command.get_after_help() {
+        None => notes(command, "SS").to_writer(page),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What stands below the help; indented lines stay as they are.
+fn notes(command: &Command, level: &str) -> Roff {
+    let notes = command.get_after_long_help().or(command.get_after_help());
+    let notes = notes.map(ToString::to_string).unwrap_or_default();
+    let mut page = section("PP", "");
+    let mut fills = true;
+    for line in notes.lines() {
+        if fills == line.starts_with(' ') {
+            fills = !fills;
+            page.extend([section(if fills { "fi" } else { "nf" }, "")]);
+        }
+        match line {
+            "" => page.extend([section("PP", "")]),
+            "Examples:" | "Exit status:" => {
+                page.extend([section(level, &line.trim_end_matches(':').to_uppercase())]);
+            }
+            _ => {
+                page.text([roman(line)]);
+            }
+        }
+    }
+    page
+}
+
+fn section(level: &str, title: &str) -> Roff {
+    let mut page = Roff::new();
+    page.control(level, (!title.is_empty()).then_some(title));
+    page
+}

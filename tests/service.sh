@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Runs the unit in deploy/ under a systemd of its own, in a container made of this machine's /usr,
+# installed as README says. Nothing of it stays. As root.
+set -euo pipefail
+# shellcheck source=tests/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+[[ $EUID -eq 0 ]] || die "the test boots a container: run me as root"
+# shellcheck disable=SC2034 # setup.sh reads it
+packages=(systemd-container iproute2 nftables procps socat)
+mapfile -t missing < <(missing_packages)
+[[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
+cargo build --release --locked
+
+id=nodefwd-service-$$
+log=$(mktemp)
+nspawn=''
+# Systemd wants version 2 of cgroups, which may stand beside version 1.
+cgroup=$(findmnt -rnfo TARGET -t cgroup2)/$id
+
+cleanup() {
+    [[ -z $nspawn ]] || { kill -KILL "$nspawn" && wait "$nspawn"; } 2>/dev/null || true
+    local host pids tries
+    for host in node peer; do
+        pids=$(ip netns pids "$id-$host" 2>/dev/null) || continue
+        # shellcheck disable=SC2086 # one word each
+        [[ -z $pids ]] || kill -KILL $pids 2>/dev/null || true
+        ip netns delete "$id-$host"
+    done
+    # The container's processes take a moment to go. nspawn uses version 1 too, if it is there.
+    for tries in {1..100}; do
+        find "$cgroup" /sys/fs/cgroup/*/"$id" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+        [[ -e $cgroup || -e /sys/fs/cgroup/systemd/$id ]] || break
+        sleep 0.1
+    done
+    rm -rf "$log" "/run/systemd/nspawn/propagate/$id"
+}
+trap cleanup EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+step() { echo "$SECONDS s: $*"; }
+
+# until_true COMMAND…: waits for it to succeed.
+until_true() {
+    local tries
+    for ((tries = 0; tries < 600; tries++)); do
+        ! "$@" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    die "after a minute, still not: '$*'"$'\n'"$(<"$log")"$'\n'"$(journal)"
+}
+
+# The peer is both a client (10.0.0.2) and the destination in README (10.0.0.5).
+ip netns add "$id-node"
+ip netns add "$id-peer"
+ip -n "$id-node" link add to-peer type veth peer name to-node netns "$id-peer"
+ip -n "$id-node" address add 10.0.0.1/24 dev to-peer
+ip -n "$id-peer" address add 10.0.0.2/24 dev to-node
+ip -n "$id-peer" address add 10.0.0.5/24 dev to-node
+ip -n "$id-node" link set to-peer up
+ip -n "$id-peer" link set to-node up
+ip netns exec "$id-node" sysctl -qw net.ipv4.ip_forward=1
+ip netns exec "$id-peer" socat TCP4-LISTEN:8080,bind=10.0.0.5,fork EXEC:cat 2>/dev/null &
+disown
+
+# boot: a systemd that has /usr, and all else empty; the node's network; the files README speaks of.
+boot() {
+    mkdir "$cgroup"
+    echo "$BASHPID" >"$cgroup/cgroup.procs"
+    export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+    exec systemd-nspawn --quiet --boot --directory=/ --volatile=yes --register=no --keep-unit \
+        --machine="$id" --console=pipe --network-namespace-path="/run/netns/$id-node" \
+        --capability=CAP_NET_ADMIN --tmpfs=/usr/local \
+        --bind-ro="$PWD/deploy:/nodefwd/deploy" \
+        --bind-ro="$release_binary:/nodefwd/target/host/release/nodefwd" \
+        systemd.unit=basic.target
+}
+
+# inside COMMAND…: in the container, beside its first process; never on this machine, which has no
+# /nodefwd, even if the container is not there yet.
+inside() {
+    local pid
+    for pid in $(ip netns pids "$id-node"); do
+        ! grep -qs $'^NSpid:.*\t1$' "/proc/$pid/status" || break
+    done
+    # shellcheck disable=SC2016 # the inner shell fills it in
+    nsenter --all --root --wd --target="${pid-}" -- sh -c '[ -e /nodefwd ] && exec "$@"' sh "$@"
+}
+journal() { inside journalctl --no-pager --quiet --unit='nodefwd@*' || true; }
+property() { inside systemctl show --property="$1" --value nodefwd@web; }
+# shellcheck disable=SC2053 # a pattern
+property_is() { [[ $(property "$1") == $2 ]]; }
+expect_property() { property_is "$1" "$2" || die "$1 should be '$2', not '$(property "$1")'"$'\n'"$(journal)"; }
+rules() { ip netns exec "$id-node" nft list tables; }
+forwards() { [[ $(ip netns exec "$id-peer" timeout 5 bash -c 'exec 3<>/dev/tcp/10.0.0.1/80; echo hello >&3; head -n 1 <&3') == hello ]]; }
+
+step "booting systemd"
+(boot) >"$log" 2>&1 </dev/null &
+nspawn=$!
+until_true inside systemctl is-active --quiet basic.target
+
+step "installing as README says"
+# shellcheck disable=SC2016 # Markdown's quotes
+blocks=$(sed -n '/^As a service of systemd/,/^## /p' README.md | sed -n '/^```sh$/,/^```$/{//!p}')
+[[ $blocks == *'systemctl enable --now nodefwd@web'* ]] || die "README no longer says how to install the service"
+inside bash -euxc "cd /nodefwd; $blocks" >"$log" 2>&1 || die "README's commands failed: $(<"$log")"$'\n'"$(journal)"
+inside systemctl is-enabled --quiet nodefwd@web || die "the service is not enabled"
+# Nothing to wait for: systemctl came back when the program said that it is ready.
+forwards || die "it is ready, but does not forward"
+expect_property StatusText 'forwarding tcp/80=10.0.0.5:8080 in table inet nodefwd-web'
+
+step "verifying the unit"
+said=$(inside systemd-analyze verify --man=no nodefwd@web.service 2>&1) || said+=" (status $?)"
+[[ -z $said ]] || die "systemd-analyze verify: $said"
+[[ $(<README.md) =~ systemd-analyze\ security\`[^.]*\ ([0-9])\.([0-9]) ]] || die "README no longer says how exposed the unit is"
+inside systemd-analyze security --no-pager --threshold="$((10#${BASH_REMATCH[1]}${BASH_REMATCH[2]}))" nodefwd@web >"$log" 2>&1 ||
+    die "the unit is more exposed than README says: $(<"$log")"
+
+step "killing it"
+inside systemctl kill --signal=KILL nodefwd@web
+until_true property_is NRestarts 1
+until_true property_is ActiveState active
+forwards || die "it does not forward after a restart"
+
+step "stopping it while a connection runs, for longer than systemd would wait by itself"
+inside mkdir /run/systemd/system/nodefwd@web.service.d
+inside bash -c 'printf "[Service]\nTimeoutStopSec=1\nEnvironment=NODEFWD_DRAIN=3600\n" >/run/systemd/system/nodefwd@web.service.d/drain.conf'
+inside systemctl daemon-reload
+inside systemctl restart nodefwd@web
+coproc CLIENT { exec ip netns exec "$id-peer" socat STDIO TCP4:10.0.0.1:80 2>/dev/null; }
+echo hello >&"${CLIENT[1]}"
+read -r -t 60 <&"${CLIENT[0]}" || die "no answer"
+inside systemctl stop --no-block nodefwd@web
+until_true property_is StatusText 'draining: 1 connections*'
+sleep 3
+expect_property ActiveState deactivating
+kill "$CLIENT_PID"
+until_true property_is ActiveState inactive
+expect_property Result success
+[[ -z $(rules) ]] || die "the rules are still there: $(rules)"
+
+step "wrong input"
+inside bash -c 'echo NODEFWD_FORWARDS=tcp/99999=10.0.0.5 >/etc/nodefwd/web.env'
+! inside systemctl start nodefwd@web 2>/dev/null || die "the service starts with wrong input"
+expect_property SubState failed # it would be auto-restart
+expect_property ExecMainStatus 2
+step "everything passed"
