@@ -1,4 +1,4 @@
-//! A netlink socket to netfilter.
+//! A netlink socket to netfilter, or to the routing tables.
 //!
 //! The kernel works on a request while it is being sent and has queued its answers when that
 //! returns, so nothing here ever waits: an empty queue is the end of the answers.
@@ -72,6 +72,12 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Opens a socket to the routing tables (rtnetlink(7)). Needs no privileges.
+    pub fn open_routes() -> io::Result<Self> {
+        let socket = mnl::Socket::new(mnl::Bus::Route)?;
+        Ok(Socket { socket })
+    }
+
     /// Opens a socket that hears what the kernel tells these groups, a bit mask (`NFNLGRP_*`,
     /// linux/netfilter/nfnetlink_compat.h).
     pub fn subscribe(groups: u32) -> io::Result<Self> {
@@ -130,6 +136,15 @@ impl Socket {
         request: &Request,
         mut each: impl FnMut(Option<Message<'_>>),
     ) -> Result<(), Failure> {
+        self.dump_to(request, &mut each)
+    }
+
+    /// One copy in the program, whatever `each` is.
+    fn dump_to(
+        &self,
+        request: &Request,
+        each: &mut dyn FnMut(Option<Message<'_>>),
+    ) -> Result<(), Failure> {
         loop {
             each(None);
             self.send(request.bytes())?;
@@ -177,11 +192,15 @@ impl Socket {
     /// Hands over every message that is queued. Says whether others were lost because the queue was
     /// full; those that came first never are.
     pub fn answers(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<Lost> {
+        self.answers_to(&mut each)
+    }
+
+    fn answers_to(&self, each: &mut dyn FnMut(Message<'_>)) -> io::Result<Lost> {
         let mut buffer = vec![0u8; RECEIVE_BYTES];
         let mut lost = Lost(false);
         loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => messages(&buffer[..length]).for_each(&mut each),
+                Ok(length) => messages(&buffer[..length]).for_each(&mut *each),
                 Err(Errno::EAGAIN) => return Ok(lost),
                 Err(Errno::ENOBUFS) => lost = Lost(true),
                 Err(Errno::EINTR) => continue,
