@@ -24,6 +24,29 @@ pub fn install(
     replaced: bool,
     generation: Option<u32>,
 ) -> Transaction {
+    batch(ruleset, ownership, replaced, generation).finish()
+}
+
+/// The same under another name, with one more message at its end that must fail: it deletes a table
+/// that is not there.
+pub fn trial(ruleset: &Ruleset, ownership: Ownership) -> Transaction {
+    let renamed = Ruleset {
+        table: format!("{}.trial", ruleset.table),
+        ..ruleset.clone()
+    };
+    let mut batch = batch(&renamed, ownership, false, None);
+    let missing = c_string(&format!("{}.none", ruleset.table));
+    let table = TableMessage::new(&missing, Ownership::Nobody);
+    batch.add(Step::Table, &table, MsgType::Del);
+    batch.finish()
+}
+
+fn batch(
+    ruleset: &Ruleset,
+    ownership: Ownership,
+    replaced: bool,
+    generation: Option<u32>,
+) -> Batch {
     let name = c_string(&ruleset.table);
     let mut encoder = Encoder {
         batch: Batch::new(generation),
@@ -38,7 +61,7 @@ pub fn install(
     encoder.chains(ruleset);
     encoder.sets(ruleset);
     encoder.rules(ruleset);
-    encoder.batch.finish()
+    encoder.batch
 }
 
 /// The messages that empty the chains through which new connections come in.

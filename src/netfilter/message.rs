@@ -28,15 +28,22 @@ impl Request {
         resource: u16,
         sequence: u32,
     ) -> Self {
+        let [high, low] = resource.to_be_bytes();
+        let header = [family, nix::libc::NFNETLINK_V0 as u8, high, low];
+        Self::with_header(message, flags, &header, sequence)
+    }
+
+    /// A message of another subsystem, with its own header (a multiple of 4 bytes) in place of
+    /// netfilter's.
+    pub fn with_header(message: u16, flags: u16, header: &[u8], sequence: u32) -> Self {
         let flags = flags | nix::libc::NLM_F_REQUEST as u16;
         let mut bytes = Vec::with_capacity(64);
-        bytes.extend(((HEADER + FAMILY_HEADER) as u32).to_ne_bytes());
+        bytes.extend(((HEADER + header.len()) as u32).to_ne_bytes());
         bytes.extend(message.to_ne_bytes());
         bytes.extend(flags.to_ne_bytes());
         bytes.extend(sequence.to_ne_bytes());
         bytes.extend(0u32.to_ne_bytes());
-        bytes.extend([family, nix::libc::NFNETLINK_V0 as u8]);
-        bytes.extend(resource.to_be_bytes());
+        bytes.extend(header);
         Request(bytes)
     }
 

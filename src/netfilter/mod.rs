@@ -11,17 +11,24 @@ mod elements;
 mod encode;
 mod error;
 mod expression;
+mod firewall;
 mod load;
 mod message;
+mod route;
 mod rule;
 mod set;
 mod sibling;
 mod socket;
 mod table;
+mod trial;
 mod watch;
 
 pub use conntrack::FlowEvents;
 pub use error::NetfilterError;
+pub use firewall::{
+    BaseChain, Fate, FilterHook, Firewall, Interface, Packet, Place, Table, TableFamily,
+};
+pub use route::{Arrival, Ports, Route, Routes};
 pub use watch::TableEvents;
 
 use crate::flow::Flow;

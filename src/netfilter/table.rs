@@ -193,7 +193,7 @@ pub fn dump_request(message: i32) -> Request {
 }
 
 /// The number of a message to nf_tables.
-fn nf_tables(message: i32) -> u16 {
+pub fn nf_tables(message: i32) -> u16 {
     ((libc::NFNL_SUBSYS_NFTABLES << 8) | message) as u16
 }
 
