@@ -19,13 +19,28 @@ Examples:
   As a container of Kubernetes' service load balancer is started:
       DEST_IPS=10.43.0.10 DEST_PROTO=TCP SRC_PORT=80 DEST_PORT=80 nodefwd
 
-  See the rules without installing them:
+  See the rules without installing them, and whether they would work here:
       nodefwd render tcp/80=10.0.0.5:8080
+      nodefwd check tcp/80=10.0.0.5:8080
 
 Exit status:
   0  ended by TERM, INT, HUP or QUIT, and every rule removed
   1  the environment does not allow it, with the reason on standard error
   2  the input is wrong, and nothing was touched";
+
+const CHECK_NOTES: &str = "\
+Prints a line for each thing that a forwarded connection depends on: ok; warning, if something may be
+wrong, or is wrong for others; failure, if connections are not forwarded, or not all.
+Warnings and failures say what to do, and name the command. The kernel looks through the rules and
+throws them away before anybody sees them.
+
+Example:
+      nodefwd check tcp/80=10.0.0.5:8080
+
+Exit status:
+  0  no failure
+  1  failures
+  2  the input is wrong, and nothing was looked at";
 
 /// The shape of the JSON is kept by a test of status/json.rs.
 const STATUS_NOTES: &str = "\
@@ -93,6 +108,9 @@ pub enum Command {
     Run(Options),
     /// Print the nftables ruleset that `run` would install, and touch nothing
     Render(Options),
+    /// Say whether `run` would work here, and why not, and change nothing
+    #[command(after_long_help = CHECK_NOTES)]
+    Check(Options),
     /// Show what is forwarded in this network namespace, whoever runs it
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),

@@ -211,20 +211,25 @@ impl Config {
 
     /// Warns of each family that is forwarded, but that nobody may use.
     pub fn warn_of_closed_families(&self) {
-        for family in Family::ALL
+        self.closed_families().for_each(|closed| warn!("{closed}"));
+    }
+
+    /// Says which families are forwarded, but nobody may use them.
+    pub fn closed_families(&self) -> impl Iterator<Item = String> {
+        let forwarded = |family: &Family| self.forwards_family(*family);
+        Family::ALL
             .into_iter()
-            .filter(|family| self.forwards_family(*family))
-        {
-            let closed = |option| {
-                warn!("{option} has no {family} entry: nobody can connect over {family}");
-            };
-            if *self.sources.of(family) == Allowed::Nobody {
-                closed(OptionName::SRC_RANGES);
-            }
-            if !self.listen.takes(family) {
-                closed(OptionName::LISTEN);
-            }
-        }
+            .filter(forwarded)
+            .flat_map(|family| {
+                let denied = *self.sources.of(family) == Allowed::Nobody;
+                let closed = [
+                    denied.then_some(OptionName::SRC_RANGES),
+                    (!self.listen.takes(family)).then_some(OptionName::LISTEN),
+                ];
+                closed.into_iter().flatten().map(move |option| {
+                    format!("{option} has no {family} entry: nobody can connect over {family}")
+                })
+            })
     }
 
     /// Whether packets of this family are taken: something is forwarded, and not only at addresses

@@ -1,5 +1,6 @@
 //! One running forwarder: check, install, wait, remove.
 
+use crate::check;
 use crate::config::{Config, Family, Forward};
 use crate::drain::{self, DrainError};
 use crate::flow::{self, Flow, Judge};
@@ -64,6 +65,7 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let summary = format!("{} in table inet {table}", summary(&config.forwards));
     info!("ready: {summary} after {:.1?}", started.elapsed());
     notify::ready(&summary);
+    check::warn(&connection, &config);
     if let Err(error) = privileges::keep_net_admin() {
         warn!(
             "keeping privileges that are not needed: {}",
@@ -158,7 +160,7 @@ fn end_flows(
     }
 }
 
-fn local_addresses() -> HashSet<IpAddr> {
+pub(crate) fn local_addresses() -> HashSet<IpAddr> {
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
     interfaces
         .filter_map(|interface| {
@@ -192,7 +194,7 @@ fn keep_forwarded_families(config: &mut Config) -> Result<(), ForwardingError> {
 }
 
 /// The first forwards, each with its first destinations, and how many more there are.
-fn summary(forwards: &[Forward]) -> String {
+pub(crate) fn summary(forwards: &[Forward]) -> String {
     let mut words = vec!["forwarding".to_owned()];
     for forward in forwards.iter().take(SHOWN) {
         let shown = Forward {
@@ -206,9 +208,9 @@ fn summary(forwards: &[Forward]) -> String {
 }
 
 /// How many forwards, and destinations of each, a log line names.
-const SHOWN: usize = 4;
+pub(crate) const SHOWN: usize = 4;
 
-fn more(all: usize) -> String {
+pub(crate) fn more(all: usize) -> String {
     match all.saturating_sub(SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),

@@ -15,11 +15,12 @@
 //! ```
 //!
 //! [`instance`] drives it: is forwarding on ([`sysctl`]), install, wait for a signal, remove.
-//! [`status`] reads back what instances have in the kernel.
+//! [`check`] looks at what is around, without changing anything; [`status`] reads back what instances have in the kernel.
 
 #![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+pub mod check;
 pub mod cli;
 pub mod completions;
 pub mod config;

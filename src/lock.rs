@@ -67,6 +67,20 @@ impl Lock {
             }),
         }
     }
+
+    /// Fails if a live instance has the name; takes nothing.
+    pub fn look(name: &Name) -> Result<(), LockError> {
+        // unix(7), proc_pid_net(5): abstract names are listed behind an '@'.
+        let sockets = std::fs::read_to_string("/proc/thread-self/net/unix").unwrap_or_default();
+        let path = format!(" @{}", name.table());
+        if sockets.lines().any(|line| line.ends_with(&path)) {
+            return Err(LockError::Taken {
+                name: name.clone(),
+                process: holder(name),
+            });
+        }
+        Ok(())
+    }
 }
 
 /// The process that listens there, which the kernel tells whoever connects (SO_PEERCRED); 0 stands

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
+use nodefwd::check::{self, CheckError};
 use nodefwd::cli::{Cli, Command, Options};
 use nodefwd::config::{Config, ConfigError};
 use nodefwd::instance::{self, InstanceError};
@@ -18,6 +19,8 @@ enum MainError {
     Input(#[from] ConfigError),
     #[error(transparent)]
     Instance(#[from] InstanceError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
     #[error(transparent)]
     Status(#[from] StatusError),
     #[error("cannot write to standard output")]
@@ -66,6 +69,7 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
             config.warn_of_closed_families();
             write!(io::stdout().lock(), "{}", Ruleset::new(&config))?;
         }
+        Command::Check(options) => check::run(Config::new(&options)?)?,
         Command::Status(mut status) => {
             if status.ready && status.name.is_none() {
                 status.name = Config::name(&options)?;

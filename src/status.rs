@@ -2,7 +2,7 @@
 //! themselves, so it works for anyone who may read nftables.
 
 mod json;
-mod owner;
+pub(crate) mod owner;
 mod prometheus;
 #[cfg(test)]
 mod sample;

@@ -41,8 +41,9 @@ fn inode_in(list: &str, port: u32) -> Option<&str> {
     })
 }
 
-/// The process that has this socket open, among those that can be seen; the likely one first.
-fn holder(port: u32, socket: &str) -> Option<u32> {
+/// The process that has this socket open, among those that can be seen; the one of this number
+/// first, which is likely.
+pub fn holder(port: u32, socket: &str) -> Option<u32> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut processes = [port].into_iter().chain(all);
@@ -61,7 +62,8 @@ fn process(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
-fn name(pid: u32) -> Option<String> {
+/// What a process is called, if it can be seen.
+pub fn name(pid: u32) -> Option<String> {
     let name = fs::read_to_string(process(pid).join("comm")).ok()?;
     Some(name.trim_end().to_owned())
 }
