@@ -4,6 +4,7 @@
 //! machine lacks. The variable NODEFWD_BIN has them test another binary than the one that cargo
 //! built for them.
 
+mod check;
 mod drain;
 mod encoders;
 mod environment;

@@ -1,0 +1,290 @@
+//! `nodefwd check`: what it says of a host where everything is well, and of one where something is
+//! wrong, next to what becomes of real traffic there.
+
+mod filter;
+mod filter_rules;
+mod kernel;
+mod nat;
+mod sockets;
+mod start;
+mod ways;
+
+use nix::sys::signal::Signal;
+
+use crate::fixture::{Family, Monitor, Namespace, Net, Nodefwd, Process, nodefwd};
+
+/// What is forwarded in most tests, and where the backend serves it.
+const FRONT: u16 = 80;
+const BACK: u16 = 8080;
+
+/// A line of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    level: String,
+    subject: String,
+    text: String,
+}
+
+impl Line {
+    fn parse(line: &str) -> Self {
+        let parse = || {
+            let (level, rest) = line.split_once(": ")?;
+            let (subject, text) = rest.split_once(": ")?;
+            assert!(["ok", "warning", "failure"].contains(&level), "{line}");
+            Some([level, subject, text].map(str::to_owned))
+        };
+        let [level, subject, text] = parse().unwrap_or_else(|| panic!("not a check: {line}"));
+        Line {
+            level,
+            subject,
+            text,
+        }
+    }
+
+    /// The command at its end.
+    #[track_caller]
+    fn command(&self) -> &str {
+        let command = self.text.rsplit_once(" with: ");
+        command.unwrap_or_else(|| panic!("no command: {self:?}")).1
+    }
+}
+
+/// The whole list.
+#[derive(Debug)]
+struct Report(Vec<Line>);
+
+impl Report {
+    /// Runs `nodefwd check` with these arguments; the status must be that which goes with its lines.
+    #[track_caller]
+    fn of(namespace: &Namespace, arguments: &str) -> Self {
+        Report::from(&nodefwd(["check"]).args(&words(arguments)), namespace)
+    }
+
+    #[track_caller]
+    fn from(call: &Nodefwd, namespace: &Namespace) -> Self {
+        let outcome = call.finish(namespace);
+        let report = Report(outcome.stdout.lines().map(Line::parse).collect());
+        let failures = report.of_level("failure").len();
+        let last = outcome.stderr.lines().last().unwrap_or_default();
+        if failures > 0 {
+            assert_eq!(
+                last,
+                format!("error: {failures} of the checks failed"),
+                "{outcome:?}"
+            );
+        } else {
+            assert!(!last.starts_with("error"), "{outcome:?}");
+        }
+        outcome.expect_exit(i32::from(failures > 0));
+        report
+    }
+
+    fn of_level(&self, level: &str) -> Vec<&Line> {
+        self.0.iter().filter(|line| line.level == level).collect()
+    }
+
+    /// The only line on a subject, which must have this level.
+    #[track_caller]
+    fn line(&self, level: &str, subject: &str) -> &Line {
+        let about: Vec<&Line> = self
+            .0
+            .iter()
+            .filter(|line| line.subject == subject)
+            .collect();
+        match about[..] {
+            [line] if line.level == level => line,
+            _ => panic!("not one line '{level}: {subject}':\n{self:#?}"),
+        }
+    }
+
+    /// All is well.
+    #[track_caller]
+    fn expect_ok(&self) {
+        assert!(self.0.iter().all(|line| line.level == "ok"), "{self:#?}");
+    }
+
+    /// One line is not well: gives it.
+    #[track_caller]
+    fn only(&self, level: &str, subject: &str) -> &Line {
+        let others = self
+            .0
+            .iter()
+            .filter(|line| line.level != "ok" && line.subject != subject);
+        assert_eq!(others.count(), 0, "{self:#?}");
+        self.line(level, subject)
+    }
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split_whitespace().collect()
+}
+
+/// A node whose strangers come in on the client's side, as on a host with an uplink.
+fn net(backends: u8) -> Net {
+    let net = Net::new(backends);
+    for family in Family::BOTH {
+        let client = net.client.address(family);
+        net.node.ip(&format!("route add default via {client}"));
+    }
+    net
+}
+
+/// Forwards TCP and UDP of both families to a backend: as arguments.
+fn everything(net: &Net) -> String {
+    let [v4, v6] = Family::BOTH.map(|family| net.backends[0].address(family));
+    format!("tcp/{FRONT}={v4}:{BACK},[{v6}]:{BACK} udp/{FRONT}={v4}:{BACK},[{v6}]:{BACK}")
+}
+
+fn start(net: &Net, arguments: &str) -> Process {
+    nodefwd(words(arguments)).start(&net.node)
+}
+
+/// Runs a command as a person would type it.
+fn shell(namespace: &Namespace, command: &str) {
+    namespace.succeed("sh", &["-c", command]);
+}
+
+const SUBJECTS: [&str; 11] = [
+    "input",
+    "privileges",
+    "forwarding",
+    "rules",
+    "instances",
+    "routes",
+    "answers",
+    "other NAT",
+    "firewall",
+    "sockets",
+    "connections",
+];
+
+#[test]
+fn where_all_is_well_it_says_so_and_changes_nothing() {
+    let net = net(1);
+    net.node.load("table ip theirs { chain c { counter; }; }");
+    let before = net.node.ruleset();
+    let monitor = Monitor::start(&net.node);
+    let call = nodefwd(["check"]).args(&words(&everything(&net)));
+    let outcome = call.finish(&net.node).expect_exit(0);
+    assert_eq!(monitor.changes(), "");
+    assert_eq!(net.node.ruleset(), before);
+
+    assert_eq!(outcome.stderr, "");
+    assert!(!outcome.stdout.contains('\x1b'), "{}", outcome.stdout);
+    let report = Report(outcome.stdout.lines().map(Line::parse).collect());
+    report.expect_ok();
+    let subjects: Vec<&str> = report.0.iter().map(|line| line.subject.as_str()).collect();
+    assert_eq!(subjects, SUBJECTS);
+}
+
+#[test]
+fn where_nothing_is_well_it_changes_nothing_either() {
+    let net = net(1);
+    net.node.load(
+        "table inet theirs {
+            chain early { type nat hook prerouting priority -150; tcp dport 80 redirect to :1; };
+            chain drops { type filter hook forward priority 0; policy drop; };
+         }
+         table inet nodefwd-tcp-80 {
+         }",
+    );
+    net.node.ip("route add blackhole 10.2.1.2");
+    let before = net.node.ruleset();
+    let monitor = Monitor::start(&net.node);
+    let report = Report::of(&net.node, &everything(&net));
+    assert_eq!(monitor.changes(), "");
+    assert_eq!(net.node.ruleset(), before);
+    let failed: Vec<&str> = report
+        .of_level("failure")
+        .iter()
+        .map(|line| line.subject.as_str())
+        .collect();
+    assert_eq!(
+        failed,
+        ["instances", "routes", "other NAT", "firewall"],
+        "{report:#?}"
+    );
+}
+
+/// Also the next start is none the wiser.
+#[test]
+fn a_running_instance_goes_on_through_a_hundred_checks() {
+    let net = net(1);
+    let _server = net.backends[0].serve(BACK);
+    let instance = start(&net, &everything(&net));
+    let mut flow = net
+        .client
+        .connect(crate::fixture::Protocol::Udp, net.front(Family::V4, FRONT))
+        .expect("a connection");
+    let answer = flow.ask().expect("an answer");
+    let rules = net.node.ruleset();
+    for _ in 0..100 {
+        Report::of(&net.node, "--name=other tcp/81=10.2.1.2").expect_ok();
+    }
+    assert_eq!(flow.ask().expect("an answer"), answer);
+    assert_eq!(net.node.ruleset(), rules);
+    instance.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let node = Namespace::forwarding("node");
+    let call = nodefwd(["check", "tcp/80=10.9.0.1"]);
+    let plain = call.finish(&node).expect_exit(1).stdout;
+    assert!(!plain.contains('\x1b'), "{plain}");
+    let on_a_terminal = ["sh", "-c", "script -qefc \"$*\" /dev/null", "sh"];
+    let call = call.wrapped(&on_a_terminal).env("TERM", "xterm");
+    let coloured = call.finish(&node).expect_exit(1).stdout;
+    for level in ["\x1b[32mok:\x1b[0m ", "\x1b[31mfailure:\x1b[0m "] {
+        assert!(coloured.contains(level), "{coloured:?}");
+    }
+    let forbidden = call.env("NO_COLOR", "1").finish(&node).stdout;
+    assert!(!forbidden.contains('\x1b'), "{forbidden}");
+}
+
+#[test]
+fn wrong_input_is_refused_before_anything_is_looked_at() {
+    let node = Namespace::forwarding("node");
+    for arguments in [
+        "",
+        "tcp/80",
+        "tcp/80=10.0.0.5 --balance=fair",
+        "--what tcp/80=10.0.0.5",
+    ] {
+        let call = nodefwd(["check"]).args(&words(arguments));
+        let outcome = call.without_net_admin().finish(&node).expect_exit(2);
+        assert_eq!(outcome.stdout, "", "{arguments}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_input_comes_from_the_environment_too() {
+    let node = Namespace::forwarding("node");
+    node.ip("route add default dev lo");
+    let call = nodefwd(["check"])
+        .env("DEST_IPS", "10.43.0.10 10.43.0.10")
+        .env("DEST_PROTO", "TCP")
+        .env("SRC_PORT", "80")
+        .env("SRC_RANGES", "fd00::/8")
+        .env("NODEFWD_LISTEN", "10.1.0.1,fd00::1");
+    let report = Report::from(&call, &node);
+    let input: Vec<&Line> = report
+        .0
+        .iter()
+        .filter(|line| line.subject == "input")
+        .collect();
+    let levels: Vec<&str> = input.iter().map(|line| line.level.as_str()).collect();
+    assert_eq!(levels, ["ok", "warning"], "{report:#?}");
+    for word in ["tcp/80=10.43.0.10:80", "10.1.0.1, fd00::1"] {
+        assert!(input[0].text.contains(word), "{report:#?}");
+    }
+    for word in ["SRC_RANGES", "IPv4"] {
+        assert!(input[1].text.contains(word), "{report:#?}");
+    }
+    let stderr = call.finish(&node).stderr;
+    assert!(
+        stderr.starts_with("warning: DEST_IPS (--dest-ips): 10.43.0.10 is listed more than once"),
+        "{stderr}"
+    );
+}

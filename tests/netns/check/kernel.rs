@@ -1,0 +1,179 @@
+//! What the kernel must have and allow, and who else is there.
+
+use nix::sys::signal::Signal;
+
+use super::{Report, shell};
+use crate::fixture::{Namespace, Nodefwd, nodefwd};
+
+fn check(arguments: &[&str]) -> Nodefwd {
+    nodefwd(["check", "tcp/80=10.2.0.11"]).args(arguments)
+}
+
+/// A node that leads everywhere.
+fn node() -> Namespace {
+    let node = Namespace::forwarding("node");
+    node.ip("link add uplink type veth peer name other
+         addr add 10.1.0.1/24 dev uplink
+         addr add fd00:1::1/64 dev uplink nodad
+         link set uplink up
+         link set other up
+         route add default via 10.1.0.2
+         route add default via fd00:1::2");
+    node
+}
+
+#[test]
+fn without_the_capability_only_the_rest_is_looked_at() {
+    let node = node();
+    let report = Report::from(&check(&[]).without_net_admin(), &node);
+    let failure = report.only("failure", "privileges");
+    for word in [
+        "CAP_NET_ADMIN",
+        "--cap-add=NET_ADMIN",
+        "AmbientCapabilities",
+    ] {
+        assert!(failure.text.contains(word), "{failure:?}");
+    }
+    for subject in ["rules", "instances", "firewall", "other NAT"] {
+        assert!(
+            report.0.iter().all(|line| line.subject != subject),
+            "{report:#?}"
+        );
+    }
+    report.line("ok", "routes");
+}
+
+#[test]
+fn a_family_that_is_not_forwarded_is_judged_as_a_start_would_judge_it() {
+    let node = node();
+    let both = "tcp/80=10.2.0.11,fd00:2::11";
+    let ipv4 = ("net/ipv4/ip_forward", "sysctl -w net.ipv4.ip_forward=1");
+    let ipv6 = (
+        "net/ipv6/conf/all/forwarding",
+        "sysctl -w net.ipv6.conf.all.forwarding=1",
+    );
+    for (file, command) in [ipv4, ipv6] {
+        node.set_sysctl(file, "0");
+        let report = Report::of(&node, both);
+        let lines: Vec<_> = report.0.iter().filter(|line| line.level != "ok").collect();
+        assert_eq!(lines.len(), 1, "{report:#?}");
+        assert_eq!(
+            (&*lines[0].level, &*lines[0].subject),
+            ("warning", "forwarding")
+        );
+        assert_eq!(lines[0].command(), command);
+
+        let strict = Report::of(&node, &format!("{both} --strict"));
+        assert_eq!(strict.of_level("failure").len(), 1, "{strict:#?}");
+        shell(&node, command);
+        Report::of(&node, both).expect_ok();
+    }
+    for (file, _) in [ipv4, ipv6] {
+        node.set_sysctl(file, "0");
+    }
+    let report = Report::of(&node, both);
+    let failed: Vec<&str> = report
+        .of_level("failure")
+        .iter()
+        .map(|line| line.command())
+        .collect();
+    assert_eq!(failed[..2], [ipv4.1, ipv6.1], "{report:#?}");
+}
+
+/// It is the kernel that judges the rules: where it cannot make them, that is said.
+#[test]
+fn rules_that_the_kernel_refuses_are_a_failure() {
+    let node = node();
+    let ranges: Vec<String> = (1..5).map(|number| format!("10.{number}.0.0/16")).collect();
+    let call = check(&["--src-ranges", &ranges.join(",")]);
+    Report::from(&call, &node).expect_ok();
+    // In the way of the name under which the kernel looks through them.
+    node.load("table inet nodefwd-tcp-80.trial");
+    let before = node.ruleset();
+    let report = Report::from(&call, &node);
+    let failure = report.line("failure", "rules");
+    assert!(
+        failure.text.contains("table inet nodefwd-tcp-80"),
+        "{failure:?}"
+    );
+    assert_eq!(node.ruleset(), before);
+}
+
+#[test]
+fn all_shapes_of_rules_are_looked_through() {
+    let node = node();
+    for arguments in [
+        "tcp/80=10.2.0.11,10.2.0.12 --balance=source --output",
+        "tcp/80-90=10.2.0.11:1080-1090 --balance=round-robin --hairpin",
+        "sctp/80=fd00:2::11 --listen=any --masquerade=false",
+        "udp/80=fd00:2::11,fd00:2::12 --listen=fd00::1 --src-ranges=fd00::/8 --owner=false",
+    ] {
+        let report = Report::of(&node, arguments);
+        assert_eq!(report.of_level("ok").len(), report.0.len(), "{report:#?}");
+    }
+}
+
+#[test]
+fn another_instance_of_the_name_is_a_failure_in_the_words_of_a_start() {
+    let node = node();
+    for owner in ["--owner=true", "--owner=false"] {
+        let call = check(&[owner]);
+        let other = nodefwd(["tcp/80=10.2.0.11", owner]).start(&node);
+        let report = Report::from(&call, &node);
+        let refused = nodefwd(["tcp/80=10.2.0.11", owner])
+            .finish(&node)
+            .expect_exit(1);
+        let failure = report.only("failure", "instances");
+        assert_eq!(refused.stderr, format!("error: {}\n", failure.text));
+        assert!(
+            failure.text.contains(&other.id().to_string()),
+            "{failure:?}"
+        );
+        other.stop(Signal::SIGTERM).expect_exit(0);
+        Report::from(&call, &node).expect_ok();
+    }
+}
+
+#[test]
+fn a_claimed_port_and_a_foreign_table_are_failures_that_name_a_command() {
+    let node = node();
+    node.load("table inet nodefwd-tcp-80 { chain theirs { counter; }; }");
+    let report = Report::from(&check(&[]), &node);
+    let failure = report.only("failure", "instances");
+    let command = "nft delete table inet nodefwd-tcp-80";
+    assert!(failure.text.contains(command), "{failure:?}");
+    Report::from(&check(&["--name=other"]), &node).expect_ok();
+    shell(&node, command);
+    Report::from(&check(&[]), &node).expect_ok();
+
+    let other = nodefwd(["--name=other", "tcp/70-90=10.2.0.11"]).start(&node);
+    let report = Report::from(&check(&[]), &node);
+    let failure = report.only("failure", "instances");
+    for word in ["tcp/80 over IPv4", "nodefwd-other", &other.id().to_string()] {
+        assert!(failure.text.contains(word), "{failure:?}");
+    }
+}
+
+#[test]
+fn a_table_of_connections_that_is_nearly_full_is_a_warning() {
+    let node = node();
+    for (count, most, full) in [(90, 100, false), (91, 100, true), (5, 0, false)] {
+        let script = format!(
+            "mount -t tmpfs none /proc/sys/net/netfilter \
+             && echo {count} > /proc/sys/net/netfilter/nf_conntrack_count \
+             && echo {most} > /proc/sys/net/netfilter/nf_conntrack_max \
+             && exec \"$@\""
+        );
+        let call = check(&[]).wrapped(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+        let report = Report::from(&call, &node);
+        if full {
+            let warning = report.only("warning", "connections");
+            assert_eq!(
+                warning.command(),
+                "sysctl -w net.netfilter.nf_conntrack_max=200"
+            );
+        } else {
+            report.expect_ok();
+        }
+    }
+}
