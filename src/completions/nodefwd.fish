@@ -52,6 +52,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -s h -l help -d 'Print hel
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s V -l version -d 'Print version'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "run" -d 'Forward until a signal comes (the default)'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "render" -d 'Print the nftables ruleset that `run` would install, and touch nothing'
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "check" -d 'Say whether `run` would work here, and why not, and change nothing'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show what is forwarded in this network namespace, whoever runs it'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "completions" -d 'Print a script with which a shell completes the command line'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or spaces' -r -f
@@ -104,6 +105,31 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l drain -d 'Aft
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s v -l verbose -d 'Log more; twice for all there is. RUST_LOG=error|warn|info|debug|trace|off has the last word'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours come on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or spaces' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
+udp\t''
+sctp\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l src-port -d 'Ports to forward: a list of ports and ranges' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-port -d 'Ports at the destination: one for all, or one for each entry of SRC_PORT [default: the same]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l src-ranges -d 'Sources that may connect, as CIDRs or addresses [default: everyone]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l balance -d 'How a connection is given one of several destinations: random, round-robin, or source, which keeps a client with one destination [default: random]' -r -f -a "random\t''
+round-robin\t''
+source\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l listen -d 'Which packets to take: local, those sent to any address of this network namespace; any, those passing through too; or those sent to a list of addresses [default: local]' -r -f -a "local\t''
+any\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l output -d 'Forward connections made on this host itself to its own addresses too, except to loopback addresses [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l masquerade -d 'Let the destination see this host\'s address instead of the client\'s; false needs a route from the destination back through this host [default: true]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l hairpin -d 'Forward a connection that a destination itself makes to the forwarded port [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l strict -d 'Fail when a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'After TERM take no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s v -l verbose -d 'Log more; twice for all there is. RUST_LOG=error|warn|info|debug|trace|off has the last word'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours come on a terminal only'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l format -d 'How to write it' -r -f -a "text\t'An aligned table for people'
 json\t'For programs'
 prometheus\t'The text exposition format of Prometheus'"

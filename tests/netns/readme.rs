@@ -13,9 +13,10 @@ use crate::fixture::{Namespace, Outcome, Process, nodefwd, program};
 const README: &str = include_str!("../../README.md");
 
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 18] = [
+const ELSEWHERE: [(&str, &str); 19] = [
     ("cargo build --release", "tests/run.sh does it"),
     ("nodefwd render", "wants arguments"),
+    ("nodefwd check", "wants arguments"),
     ("nft -f", "wants a file; the encoders' tests have one"),
     ("systemctl status", "tests/service.sh asks for its words"),
     ("systemd-analyze security", "tests/service.sh does it"),
@@ -59,13 +60,12 @@ const ELSEWHERE: [(&str, &str); 18] = [
 ];
 
 /// Code of several words that is no command.
-const NO_COMMANDS: [&str; 7] = [
+const NO_COMMANDS: [&str; 6] = [
     "--format json",
     "--format prometheus",
     "enable-servicelb: true",
     "externalTrafficPolicy: Local",
     "fib daddr type local",
-    "policy drop",
     "status --ready",
 ];
 
