@@ -66,8 +66,8 @@ impl Finding {
 /// (net.ipv4.ip_local_port_range).
 const CLIENT_PORT: u16 = 54321;
 
-/// How many rules and elements of sets are looked at, each as often as a packet meets it; and by an
-/// instance that has just begun.
+/// How many rules are looked at, each as often as a packet meets it; and by an instance that has just
+/// begun.
 const BUDGET: usize = 10_000_000;
 const BUDGET_AT_START: usize = 10_000;
 

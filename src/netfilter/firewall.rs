@@ -65,14 +65,14 @@ pub struct Firewall<'a> {
     socket: &'a Socket,
     chains: Rc<[BaseChain]>,
     rules: Vec<(Table, String, Rc<[Rule]>)>,
-    sets: Vec<(Table, String, Set)>,
-    /// How many more rules and elements may be looked at.
+    sets: Vec<Set>,
+    /// How many more rules may be looked at.
     budget: usize,
 }
 
 impl<'a> Firewall<'a> {
-    /// Lists the chains at hooks. No more than `budget` rules and elements of sets will be looked
-    /// at, each counted as often as a packet meets it.
+    /// Lists the chains at hooks. No more than `budget` rules will be looked at, each counted as
+    /// often as a packet meets it.
     pub fn read(connection: &'a Connection, budget: usize) -> Result<Self, NetfilterError> {
         let socket = &connection.socket;
         Ok(Firewall {
@@ -110,28 +110,30 @@ impl<'a> Firewall<'a> {
         }
     }
 
-    fn rules(&mut self, table: &Table, chain: &str) -> Result<Rc<[Rule]>, Failure> {
+    /// Nothing, if there are more than may be looked at.
+    fn rules(&mut self, table: &Table, chain: &str) -> Result<Option<Rc<[Rule]>>, Failure> {
         let known = |(of, name, _): &&(Table, String, Rc<_>)| of == table && name == chain;
         if let Some((.., rules)) = self.rules.iter().find(known) {
-            return Ok(rules.clone());
+            return Ok(Some(rules.clone()));
+        }
+        if chains::uses(self.socket, table, chain)? > self.budget {
+            return Ok(None);
         }
         let rules: Rc<[Rule]> = chains::rules(self.socket, table, chain)?.into();
         let entry = (table.clone(), chain.to_owned(), rules.clone());
         self.rules.push(entry);
-        Ok(rules)
+        Ok(Some(rules))
     }
 
-    fn set(&mut self, table: &Table, set: &str) -> Result<&mut Set, Failure> {
-        let known = |(of, name, _): &(Table, String, _)| of == table && name == set;
-        let place = match self.sets.iter().position(known) {
+    fn set(&mut self, table: &Table, name: &str) -> Result<&mut Set, Failure> {
+        let place = match self.sets.iter().position(|set| set.is(table, name)) {
             Some(place) => place,
             None => {
-                let found = Set::describe(self.socket, table, set)?;
-                self.sets.push((table.clone(), set.to_owned(), found));
+                self.sets.push(Set::describe(self.socket, table, name)?);
                 self.sets.len() - 1
             }
         };
-        Ok(&mut self.sets[place].2)
+        Ok(&mut self.sets[place])
     }
 }
 
@@ -148,11 +150,7 @@ impl Sets for TableSets<'_, '_> {
 
     fn find(&mut self, set: &str, key: &Bytes) -> Result<Found, Failure> {
         let socket = self.firewall.socket;
-        let found = self.firewall.set(self.table, set)?;
-        let elements = found.read(socket, self.table, set)?;
-        let found = found.find(key);
-        self.firewall.budget = self.firewall.budget.saturating_sub(elements);
-        Ok(found)
+        self.firewall.set(self.table, set)?.find(socket, key)
     }
 }
 
@@ -185,7 +183,9 @@ enum Next {
 impl Walk<'_, '_> {
     /// `sure` says whether the packet comes here for certain.
     fn chain(&mut self, name: &str, mut sure: bool) -> Result<End, Failure> {
-        let rules = self.firewall.rules(self.table, name)?;
+        let Some(rules) = self.firewall.rules(self.table, name)? else {
+            return Ok(End::Decided(Fate::Unread));
+        };
         for rule in rules.iter() {
             let Some(budget) = self.firewall.budget.checked_sub(1) else {
                 return Ok(End::Decided(Fate::Unread));

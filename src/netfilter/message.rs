@@ -59,6 +59,16 @@ impl Request {
         self
     }
 
+    /// Adds an attribute that holds those that `fill` adds.
+    pub fn nest(self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
+        let start = self.0.len();
+        let kind = kind | nix::libc::NLA_F_NESTED as u16;
+        let mut filled = fill(self.attribute(kind, &[]));
+        let length = (filled.0.len() - start) as u16;
+        filled.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        filled
+    }
+
     /// Adds an attribute that is a string, with the NUL that ends it.
     pub fn text(self, kind: u16, text: &str) -> Self {
         self.attribute(kind, &[text.as_bytes(), &[0]].concat())
@@ -198,7 +208,10 @@ mod tests {
     fn a_request_reads_back() {
         let request = Request::new(0x0a01, 0x300, 1, 7)
             .text(1, "nodefwd-web")
-            .attribute(2, &9u32.to_be_bytes());
+            .attribute(2, &9u32.to_be_bytes())
+            .nest(4, |list| {
+                list.text(1, "one").nest(5, |inner| inner.text(6, "two"))
+            });
         let read: Vec<Message<'_>> = messages(request.bytes()).collect();
         assert_eq!(read.len(), 1);
         assert_eq!(
@@ -208,6 +221,9 @@ mod tests {
         assert_eq!(read[0].attributes().text(1), Some("nodefwd-web"));
         assert_eq!(read[0].attributes().u32(2), Some(9));
         assert_eq!(read[0].attributes().get(3), None);
+        let nested = read[0].attributes().nested(4);
+        assert_eq!(nested.text(1), Some("one"));
+        assert_eq!(nested.nested(5).text(6), Some("two"));
     }
 
     #[test]

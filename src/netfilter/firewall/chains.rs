@@ -210,12 +210,24 @@ fn is_dormant(socket: &Socket, table: &Table) -> Result<bool, Failure> {
 
 /// Whether a table has a chain of this name.
 pub fn exists(socket: &Socket, table: &Table, chain: &str) -> Result<bool, Failure> {
+    Ok(ask(socket, &single_chain(table, chain), |_| Some(()))?.is_some())
+}
+
+/// How many rules a chain has, and rules of others that lead to it.
+pub fn uses(socket: &Socket, table: &Table, chain: &str) -> Result<usize, Failure> {
+    // linux/netfilter/nf_tables.h: NFTA_CHAIN_USE
+    const USE: u16 = 6;
+    let uses = |message: Message<'_>| message.attributes().u32(USE);
+    let uses = ask(socket, &single_chain(table, chain), uses)?;
+    Ok(uses.unwrap_or(0) as usize)
+}
+
+fn single_chain(table: &Table, chain: &str) -> Request {
     const TABLE: u16 = 1;
     const NAME: u16 = 3;
-    let request = single(libc::NFT_MSG_GETCHAIN, table.family)
+    single(libc::NFT_MSG_GETCHAIN, table.family)
         .text(TABLE, &table.name)
-        .text(NAME, chain);
-    Ok(ask(socket, &request, |_| Some(()))?.is_some())
+        .text(NAME, chain)
 }
 
 /// The rules of a chain, in order.

@@ -1,18 +1,21 @@
 //! Sets and maps of others, and whether a key is in them.
 
-use super::super::message::Attributes;
+use super::super::message::{Attributes, Message, Request};
 use super::super::socket::{Failure, Socket};
 use super::chains::{Table, ask, list, single};
 use super::effect::{Verdict, verdict};
 use super::{Truth, packet::Bytes};
 use nftnl::nftnl_sys::libc;
 
-/// A set or map with what is in it.
+/// A set or map of a table.
 pub struct Set {
+    table: Table,
+    name: String,
     /// How many bytes a key has, each field padded to 4. 0 if there is no such set any more.
     pub key_length: usize,
-    /// Whether keys without a last value of each field are bounds of ranges.
-    bounds: bool,
+    /// Whether its keys are ranges.
+    interval: bool,
+    /// All that is in it, once that was needed.
     elements: Vec<Element>,
 }
 
@@ -69,76 +72,138 @@ impl Set {
         })?;
         let (key_length, flags) = found.unwrap_or_default();
         Ok(Set {
+            table: table.clone(),
+            name: set.to_owned(),
             key_length: key_length as usize,
-            bounds: flags & libc::NFT_SET_INTERVAL as u32 != 0,
+            interval: flags & libc::NFT_SET_INTERVAL as u32 != 0,
             elements: Vec::new(),
         })
     }
 
-    /// Reads the elements, unless that has been done. Says how many there are.
-    pub fn read(&mut self, socket: &Socket, table: &Table, set: &str) -> Result<usize, Failure> {
-        if self.elements.is_empty() {
-            self.elements = elements(socket, table, set)?;
-        }
-        Ok(self.elements.len())
+    /// Whether it is the set of this name.
+    pub fn is(&self, table: &Table, name: &str) -> bool {
+        self.table == *table && self.name == name
     }
 
-    /// What it has for this key.
-    pub fn find(&self, key: &Bytes) -> Found {
-        let exact: Option<Vec<u8>> = key.iter().copied().collect();
-        let bound = exact.as_ref().and_then(|key| self.bound_at(key));
-        let holds = |element: &Element| match &element.fields_end {
-            // Ranges of addresses are prefixes here, which can be compared in parts of 4 bytes.
-            Some(end) => {
-                let fields = element.key.chunks(4).zip(end.chunks(4));
-                let fields = key.chunks(4).zip(fields);
-                let fields = fields.map(|(key, (first, last))| within(key, first, last));
-                fields.min().unwrap_or(Truth::No)
+    /// What it has for this key: the kernel's own answer, if all of the key is known; if not, what it may have.
+    pub fn find(&mut self, socket: &Socket, key: &Bytes) -> Result<Found, Failure> {
+        let Some(exact) = key.iter().copied().collect::<Option<Vec<u8>>>() else {
+            if self.elements.is_empty() {
+                self.elements = self.list(socket)?;
             }
-            None if !self.bounds => within(key, &element.key, &element.key),
-            None if exact.is_none() => Truth::Maybe,
-            None => bound
-                .is_some_and(|bound| std::ptr::eq(bound, element))
-                .into(),
+            return Ok(self.candidates(key));
         };
+        let this = |element: Request| element.nest(KEY, |key| key.attribute(VALUE, &exact));
+        let others = |element: Request| element.attribute(FLAGS, &CATCH_ALL.to_be_bytes());
+        let found = match self.ask(socket, this)? {
+            None => self.ask(socket, others)?,
+            found => found,
+        };
+        Ok(Found {
+            is_there: found.is_some().into(),
+            values: found
+                .and_then(|element| element.value)
+                .into_iter()
+                .collect(),
+        })
+    }
+
+    /// All elements that may be meant by a key of which not everything is known.
+    fn candidates(&self, key: &Bytes) -> Found {
         let mut found = Found {
             is_there: Truth::No,
             values: Vec::new(),
         };
-        for element in self
-            .elements
-            .iter()
-            .filter(|element| element.kind == Kind::Key)
-        {
-            match holds(element) {
-                Truth::No => continue,
-                Truth::Maybe => found.is_there = Truth::Maybe,
-                Truth::Yes => {
-                    let values = element.value.iter().cloned().collect();
-                    let is_there = Truth::Yes;
-                    return Found { is_there, values };
+        for element in &self.elements {
+            let may_be = match (element.kind, &element.fields_end) {
+                (Kind::End, _) => false,
+                (Kind::Others, _) => true,
+                // Ranges of addresses are prefixes here, which can be compared in parts of 4 bytes.
+                (Kind::Key, Some(end)) => {
+                    let fields = element.key.chunks(4).zip(end.chunks(4));
+                    let mut fields = key.chunks(4).zip(fields);
+                    fields.all(|(key, (first, last))| within(key, first, last) != Truth::No)
                 }
+                (Kind::Key, None) if self.interval => true,
+                (Kind::Key, None) => within(key, &element.key, &element.key) != Truth::No,
+            };
+            if may_be {
+                found.is_there = Truth::Maybe;
+                found.values.extend(element.value.clone());
             }
-            found.values.extend(element.value.clone());
-        }
-        let mut others = self.elements.iter();
-        if let Some(others) = others.find(|element| element.kind == Kind::Others) {
-            found.is_there = Truth::Yes;
-            found.values.extend(others.value.clone());
         }
         found
     }
 
-    /// The last bound up to this key: the start of the range that it is in, or the end of the one
-    /// before it.
-    fn bound_at(&self, key: &[u8]) -> Option<&Element> {
-        let before = self
-            .elements
-            .iter()
-            .filter(|element| element.kind != Kind::Others && element.key.as_slice() <= key);
-        // A range may begin where another one ends.
-        before.max_by_key(|element| (&element.key, element.kind == Kind::Key))
+    /// The element that the kernel finds for this description.
+    fn ask(
+        &self,
+        socket: &Socket,
+        description: impl FnOnce(Request) -> Request,
+    ) -> Result<Option<Element>, Failure> {
+        let request = single(libc::NFT_MSG_GETSETELEM, self.table.family)
+            .text(TABLE, &self.table.name)
+            .text(SET, &self.name)
+            .nest(ELEMENTS, |list| list.nest(ELEMENT, description));
+        let mut found = None;
+        let answer = socket.dump(&request, |message| {
+            found = message.and_then(|message| elements(&message).next());
+        });
+        match answer {
+            // There is none, or this kernel does not know such ones.
+            Err(Failure::Refused(_)) => Ok(None),
+            answer => answer.map(|()| found),
+        }
     }
+
+    fn list(&self, socket: &Socket) -> Result<Vec<Element>, Failure> {
+        let request = list(libc::NFT_MSG_GETSETELEM, self.table.family)
+            .text(TABLE, &self.table.name)
+            .text(SET, &self.name);
+        let mut all = Vec::new();
+        socket.dump(&request, |message| match message {
+            None => all.clear(),
+            Some(message) => all.extend(elements(&message)),
+        })?;
+        Ok(all)
+    }
+}
+
+// linux/netfilter/nf_tables.h: NFTA_SET_ELEM_LIST_*, NFTA_LIST_ELEM, NFTA_SET_ELEM_*,
+// NFTA_DATA_VALUE, NFT_SET_ELEM_*
+const TABLE: u16 = 1;
+const SET: u16 = 2;
+const ELEMENTS: u16 = 3;
+const ELEMENT: u16 = 1;
+const KEY: u16 = 1;
+const DATA: u16 = 2;
+const FLAGS: u16 = 3;
+const KEY_END: u16 = 10;
+const VALUE: u16 = 1;
+const INTERVAL_END: u32 = 1;
+const CATCH_ALL: u32 = 2;
+
+fn elements<'a>(message: &Message<'a>) -> impl Iterator<Item = Element> + use<'a> {
+    let list = message.attributes().nested(ELEMENTS);
+    list.iter()
+        .filter_map(|(_, bytes)| element(Attributes(bytes)))
+}
+
+fn element(attributes: Attributes<'_>) -> Option<Element> {
+    let flags = attributes.u32(FLAGS).unwrap_or(0);
+    let key = |kind| attributes.nested(kind).get(VALUE).map(<[u8]>::to_vec);
+    let data = attributes.nested(DATA);
+    let bytes = data.get(VALUE).map(|bytes| Value::Bytes(bytes.to_vec()));
+    Some(Element {
+        kind: match flags & (INTERVAL_END | CATCH_ALL) {
+            0 => Kind::Key,
+            INTERVAL_END => Kind::End,
+            _ => Kind::Others,
+        },
+        key: key(KEY).or_else(|| (flags & CATCH_ALL != 0).then(Vec::new))?,
+        fields_end: key(KEY_END),
+        value: bytes.or_else(|| verdict(data).map(Value::Verdict)),
+    })
 }
 
 /// Whether bytes lie between two others, both included, in their order from left to right.
@@ -157,55 +222,9 @@ pub fn within(bytes: &[Option<u8>], first: &[u8], last: &[u8]) -> Truth {
     if differ { Truth::No } else { Truth::Maybe }
 }
 
-fn elements(socket: &Socket, table: &Table, set: &str) -> Result<Vec<Element>, Failure> {
-    // linux/netfilter/nf_tables.h: NFTA_SET_ELEM_LIST_*
-    const TABLE: u16 = 1;
-    const SET: u16 = 2;
-    const ELEMENTS: u16 = 3;
-    let request = list(libc::NFT_MSG_GETSETELEM, table.family)
-        .text(TABLE, &table.name)
-        .text(SET, set);
-    let mut elements = Vec::new();
-    socket.dump(&request, |message| match message {
-        None => elements.clear(),
-        Some(message) => {
-            let list = message.attributes().nested(ELEMENTS);
-            elements.extend(
-                list.iter()
-                    .filter_map(|(_, bytes)| element(Attributes(bytes))),
-            );
-        }
-    })?;
-    Ok(elements)
-}
-
-fn element(attributes: Attributes<'_>) -> Option<Element> {
-    // linux/netfilter/nf_tables.h: NFTA_SET_ELEM_*, NFTA_DATA_VALUE, NFT_SET_ELEM_*
-    const KEY: u16 = 1;
-    const DATA: u16 = 2;
-    const FLAGS: u16 = 3;
-    const KEY_END: u16 = 10;
-    const VALUE: u16 = 1;
-    const INTERVAL_END: u32 = 1;
-    const CATCH_ALL: u32 = 2;
-    let flags = attributes.u32(FLAGS).unwrap_or(0);
-    let key = |kind| attributes.nested(kind).get(VALUE).map(<[u8]>::to_vec);
-    let data = attributes.nested(DATA);
-    let bytes = data.get(VALUE).map(|bytes| Value::Bytes(bytes.to_vec()));
-    Some(Element {
-        kind: match flags & (INTERVAL_END | CATCH_ALL) {
-            0 => Kind::Key,
-            INTERVAL_END => Kind::End,
-            _ => Kind::Others,
-        },
-        key: key(KEY).or_else(|| (flags & CATCH_ALL != 0).then(Vec::new))?,
-        fields_end: key(KEY_END),
-        value: bytes.or_else(|| verdict(data).map(Value::Verdict)),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::TableFamily;
     use super::super::packet::{known, unknown};
     use super::*;
     use proptest::prelude::*;
@@ -213,86 +232,60 @@ mod tests {
     /// Kind, key, and last value of each field.
     type Entry<'a> = (Kind, &'a [u8], Option<&'a [u8]>);
 
-    fn set(bounds: bool, elements: &[Entry<'_>]) -> Set {
+    fn set(interval: bool, elements: &[Entry<'_>]) -> Set {
         let element = |(kind, key, fields_end): &Entry<'_>| Element {
             kind: *kind,
             key: key.to_vec(),
             fields_end: fields_end.map(<[u8]>::to_vec),
             value: Some(Value::Bytes(key.to_vec())),
         };
+        let table = Table {
+            family: TableFamily::Inet,
+            name: "table".into(),
+        };
         Set {
-            key_length: 2,
-            bounds,
+            table,
+            name: "set".into(),
+            key_length: 8,
+            interval,
             elements: elements.iter().map(element).collect(),
         }
     }
 
     #[test]
-    fn ranges_are_between_bounds_in_any_order() {
-        // 10-19 and 20-29, and 200 to the end.
-        let ranges = set(
+    fn what_is_known_of_a_key_leaves_fewer_elements() {
+        let all = set(
             true,
             &[
-                (Kind::Key, &[0, 200], None),
-                (Kind::End, &[0, 20], None),
-                (Kind::Key, &[0, 10], None),
-                (Kind::End, &[0, 30], None),
-                (Kind::Key, &[0, 20], None),
+                (
+                    Kind::Key,
+                    &[10, 0, 0, 0, 0, 80, 0, 0],
+                    Some(&[10, 0, 0, 255, 0, 90, 0, 0]),
+                ),
+                (
+                    Kind::Key,
+                    &[10, 0, 1, 0, 0, 70, 0, 0],
+                    Some(&[10, 0, 1, 255, 0, 79, 0, 0]),
+                ),
+                (Kind::Others, &[], None),
             ],
         );
-        for (key, value) in [
-            (9, None),
-            (10, Some(10)),
-            (19, Some(10)),
-            (20, Some(20)),
-            (30, None),
-            (255, Some(200)),
-        ] {
-            let found = ranges.find(&known(&[0, key]));
-            assert_eq!(found.is_there, Truth::from(value.is_some()), "{key}");
-            let value = value.map(|value| Value::Bytes(vec![0, value]));
-            assert_eq!(found.values, Vec::from_iter(value), "{key}");
-        }
-        assert_eq!(ranges.find(&known(&[255, 255])).is_there, Truth::Yes);
-        assert_eq!(ranges.find(&unknown(2)).is_there, Truth::Maybe);
-        assert_eq!(ranges.find(&unknown(2)).values.len(), 3);
-    }
+        let find = |key: Bytes| all.candidates(&key).values.len();
+        assert_eq!(find(unknown(8)), 3);
+        let mut port = unknown(8);
+        port[4..].clone_from_slice(&known(&[0, 85, 0, 0]));
+        assert_eq!(find(port), 2);
+        let mut address = unknown(8);
+        address[..4].clone_from_slice(&known(&[10, 0, 2, 7]));
+        assert_eq!(find(address), 1);
+        assert_eq!(all.candidates(&unknown(8)).is_there, Truth::Maybe);
 
-    #[test]
-    fn fields_are_compared_one_by_one() {
-        let fields = set(
+        let single = set(
             false,
-            &[(
-                Kind::Key,
-                &[10, 0, 0, 0, 0, 80, 0, 0],
-                Some(&[10, 0, 0, 255, 0, 90, 0, 0]),
-            )],
+            &[(Kind::Key, &[0, 80], None), (Kind::End, &[0, 81], None)],
         );
-        let find = |key: &[u8]| fields.find(&known(key)).is_there;
-        assert_eq!(find(&[10, 0, 0, 7, 0, 85, 0, 0]), Truth::Yes);
-        assert_eq!(find(&[10, 0, 1, 7, 0, 85, 0, 0]), Truth::No);
-        assert_eq!(find(&[10, 0, 0, 7, 0, 91, 0, 0]), Truth::No);
-        let mut key = known(&[10, 0, 0, 7, 0, 85, 0, 0]);
-        key[..4].fill(None);
-        assert_eq!(fields.find(&key).is_there, Truth::Maybe);
-        key[5] = Some(91);
-        assert_eq!(fields.find(&key).is_there, Truth::No);
-    }
-
-    #[test]
-    fn what_stands_for_all_others_comes_last() {
-        let map = set(
-            false,
-            &[(Kind::Others, &[], None), (Kind::Key, &[0, 80], None)],
-        );
-        let values = |key: Bytes| map.find(&key).values.len();
-        assert_eq!(
-            map.find(&known(&[0, 80])).values,
-            [Value::Bytes(vec![0, 80])]
-        );
-        assert_eq!(map.find(&known(&[0, 81])).values, [Value::Bytes(vec![])]);
-        assert_eq!(values(unknown(2)), 2);
-        assert_eq!(map.find(&unknown(2)).is_there, Truth::Yes);
+        assert_eq!(single.candidates(&vec![Some(0), None]).values.len(), 1);
+        assert_eq!(single.candidates(&vec![Some(1), None]).is_there, Truth::No);
     }
 
     proptest! {

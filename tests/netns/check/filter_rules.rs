@@ -83,7 +83,7 @@ fn rules_of_nftables() {
     compare(&NFTABLES, nftables);
 }
 
-const NFTABLES: [(Says, &str); 72] = [
+const NFTABLES: [(Says, &str); 77] = [
     (Passes, "accept"),
     (Dropped, "drop"),
     // Ports and protocols: behind the translation.
@@ -179,6 +179,24 @@ const NFTABLES: [(Says, &str); 72] = [
         Dropped,
         "accept iifname . oifname { \"client\" . \"backend-1\" } drop",
     ),
+    // A part of them known only.
+    (
+        MayBeDropped,
+        "accept ip saddr . tcp dport { 10.9.9.9 . 8080 } drop",
+    ),
+    (
+        Passes,
+        "accept iifname \"client\" ip saddr . tcp dport { 10.9.9.9 . 8081 } drop",
+    ),
+    (
+        MayBeDropped,
+        "accept ip saddr . tcp dport vmap { 10.9.9.9 . 8080 : drop }",
+    ),
+    (
+        Passes,
+        "accept iifname \"client\" ip saddr . tcp dport vmap { 10.9.9.0/24 . 9000-9090 : drop }",
+    ),
+    (MayBeDropped, "accept ip saddr vmap { 10.9.9.0/24 : drop }"),
     // Interfaces.
     (
         Dropped,
