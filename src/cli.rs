@@ -1,5 +1,6 @@
 //! The command line: every flag with its variable.
 
+#[cfg(feature = "completions")]
 use crate::completions::Shell;
 use crate::config::Name;
 use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -114,6 +115,7 @@ pub enum Command {
     /// Show what is forwarded in this network namespace, whoever runs it
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),
+    #[cfg(feature = "completions")]
     /// Print a script with which a shell completes the command line
     Completions {
         /// Which shell it is for

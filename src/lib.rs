@@ -22,6 +22,7 @@
 
 pub mod check;
 pub mod cli;
+#[cfg(feature = "completions")]
 pub mod completions;
 pub mod config;
 mod drain;

@@ -76,6 +76,7 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
             }
             status::run(&status)?;
         }
+        #[cfg(feature = "completions")]
         Command::Completions { shell } => write!(io::stdout().lock(), "{}", shell.script())?,
     }
     Ok(())
