@@ -71,6 +71,12 @@ fn a_chain_of_the_same_priority_is_a_warning_since_the_last_one_comes_first() {
     net.node.load("delete table inet theirs");
     net.node.load(&theirs);
     assert_eq!(server_of(&net), "node");
+
+    // What may take some of them only is not worth a word there.
+    let unclear = "ip saddr 10.1.1.2 tcp dport 80 redirect to :1001";
+    net.node.load("delete table inet theirs");
+    net.node.load(&chain("prerouting", "dstnat", unclear));
+    Report::of(&net.node, forward).only("failure", "instances");
 }
 
 /// What is taken by these rules of an earlier chain, in the eyes of check and of the kernel.
@@ -235,6 +241,7 @@ fn dropping_is_taking_too() {
     ));
     let check = || Report::of(&net.node, "tcp/80=10.2.1.2:8080");
     let command = check().only("failure", "other NAT").command().to_owned();
+    assert_eq!(command, "nft 'chain inet theirs early { policy accept; }'");
     shell(&net.node, &command);
     check().expect_ok();
     net.node

@@ -9,11 +9,16 @@ use crate::fixture::{LIMIT, Net, Protocol, Server};
 
 /// Sockets that serve TCP and UDP in the node, arguments, and the sockets that lose. `P` stands for
 /// the port.
-const CASES: [(&str, &str, &str); 13] = [
+const CASES: [(&str, &str, &str); 14] = [
     ("10.1.1.1:P", "tcp/P=10.2.1.2", "tcp/10.1.1.1:P"),
     ("0.0.0.0:P", "tcp/P=10.2.1.2", "tcp/0.0.0.0:P"),
     ("[::]:P", "tcp/P=10.2.1.2", "tcp/[::]:P"),
     ("10.1.1.1:P", "udp/P=10.2.1.2", "udp/10.1.1.1:P"),
+    (
+        "10.1.1.1:P",
+        "udp/P=10.2.1.2 tcp/1P=10.2.1.2",
+        "udp/10.1.1.1:P",
+    ),
     (
         "10.1.1.1:P",
         "udp/P=10.2.1.2 tcp/80-9999=10.2.1.2",
