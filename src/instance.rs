@@ -3,8 +3,9 @@
 use crate::check;
 use crate::config::{Config, Family, Forward};
 use crate::drain::{self, DrainError};
+use crate::events::Events;
 use crate::flow::{self, Flow, Judge};
-use crate::guard::{self, GuardError};
+use crate::guard::{Guard, GuardError};
 use crate::lock::{Lock, LockError};
 use crate::logging::with_causes;
 use crate::netfilter::{Connection, FlowEvents, NetfilterError, Ownership};
@@ -49,7 +50,7 @@ pub enum InstanceError {
 /// not), if another instance has the name or a port, or if the kernel refuses the rules.
 pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let started = Instant::now();
-    let mut signals = Signals::register()?;
+    let signals = Signals::register()?;
     keep_forwarded_families(&mut config)?;
     config.warn_of_closed_families();
 
@@ -59,7 +60,7 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     };
     let _lock = Lock::take(&config.name)?;
     let connection = Connection::open().map_err(InstanceError::Install)?;
-    let ownership = install(&connection, &config)?;
+    let guard = install(&connection, &config)?;
     forget_stale_flows(&connection, &config);
     let table = config.name.table();
     let summary = format!("{} in table inet {table}", summary(&config.forwards));
@@ -73,56 +74,68 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
         );
     }
 
-    let guarded = match ownership {
-        Ownership::Kernel => Ok(()),
-        Ownership::Nobody => guard::wait(&connection, &config, &signals),
-    };
-    if guarded.is_ok() {
+    let mut events = Events::new(&signals, guard);
+    let served = events.next(None, None);
+    if served.is_ok() {
         signals.wait()?;
     }
     notify::stopping(config.drain);
-    if let Some(events) = flow_events {
-        drain(&connection, &events, &config, &signals);
+    if let Some(flow_events) = flow_events {
+        drain(&connection, &mut events, &flow_events, &config);
     }
     connection.remove(&table).map_err(InstanceError::Remove)?;
     let ended = end_flows(&connection, &config, |judge, flow| judge.is_forwarded(flow));
     notify::status(format_args!(
         "stopped: table inet {table} is removed, {ended} running connections are ended"
     ));
-    Ok(guarded?)
+    served?;
+    Ok(())
 }
 
-/// Installs the rules, owned by this process if the kernel can do that.
-fn install(connection: &Connection, config: &Config) -> Result<Ownership, InstanceError> {
+/// Installs the rules, owned by this process if the kernel can do that; if not, they have a guard.
+fn install<'a>(
+    connection: &'a Connection,
+    config: &Config,
+) -> Result<Option<Guard<'a>>, InstanceError> {
     let ruleset = Ruleset::new(config);
-    let mut ownership = config.ownership;
-    let mut installed = connection.install(&ruleset, ownership);
-    let unowned_table = matches!(
-        &installed,
-        Err(NetfilterError::TableExists { owner: None, .. })
-    );
-    let unsupported = matches!(&installed, Err(NetfilterError::NoOwnership));
-    if unsupported || unowned_table && !connection.supports_ownership(&ruleset.table) {
+    if config.ownership == Ownership::Kernel {
+        let installed = connection.install(&ruleset, Ownership::Kernel);
+        let unowned_table = matches!(
+            &installed,
+            Err(NetfilterError::TableExists { owner: None, .. })
+        );
+        let unsupported = matches!(&installed, Err(NetfilterError::NoOwnership))
+            || unowned_table && !connection.supports_ownership(&ruleset.table);
+        if !unsupported {
+            return installed.map(|()| None).map_err(InstanceError::Install);
+        }
         warn!(
             "this kernel (before 5.12) lets others remove the rules: if they do, they are installed again"
         );
-        ownership = Ownership::Nobody;
-        installed = connection.install(&ruleset, ownership);
     }
-    installed.map_err(InstanceError::Install)?;
-    Ok(ownership)
+    match Guard::install(connection, ruleset) {
+        Ok(guard) => Ok(Some(guard)),
+        Err(GuardError::Install(error)) => Err(InstanceError::Install(error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Lets running connections end. Whatever fails here must not keep the rules from being removed.
-fn drain(connection: &Connection, events: &FlowEvents, config: &Config, signals: &Signals) {
+fn drain(
+    connection: &Connection,
+    events: &mut Events<'_>,
+    flow_events: &FlowEvents,
+    config: &Config,
+) {
     let local = local_addresses();
     let judge = Judge::new(config, &local);
+    events.keep_closed();
     let drained = connection
         .close(&Ruleset::new(config))
         .map_err(DrainError::from)
         .and_then(|()| {
             let ours = |flow: &Flow| judge.is_forwarded(flow);
-            drain::wait(connection, events, signals, config.drain, ours)
+            drain::wait(connection, events, flow_events, config.drain, ours)
         });
     if let Err(error) = drained {
         warn!("not draining: {}", with_causes(&error));

@@ -25,14 +25,16 @@ pub mod cli;
 pub mod completions;
 pub mod config;
 mod drain;
+mod events;
 pub mod flow;
-pub mod guard;
+mod guard;
 pub mod instance;
 pub mod lock;
 pub mod logging;
 #[allow(unsafe_code)]
 pub mod netfilter;
 mod notify;
+mod poll;
 mod privileges;
 pub mod ruleset;
 mod signals;

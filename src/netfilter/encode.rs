@@ -69,7 +69,7 @@ pub fn close(ruleset: &Ruleset) -> Transaction {
     let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
     let mut batch = Batch::new(None);
     for (index, chain) in ruleset.chains.iter().enumerate() {
-        if matches!(chain.hook, Some(Hook::Prerouting | Hook::Output)) {
+        if chain.takes_connections() {
             let chain = Chain::new(c_string(&chain.name), &table);
             // A rule without a handle stands for all rules of the chain (nf_tables_delrule).
             batch.add(Step::Chain(index), &Rule::new(&chain), MsgType::Del);
