@@ -20,6 +20,7 @@ mod options;
 mod parity;
 mod readme;
 mod scale;
+mod sctp;
 mod shapes;
 mod siblings;
 mod source_ranges;
