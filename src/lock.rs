@@ -5,6 +5,7 @@
 //! instance's.
 
 use crate::config::Name;
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket,
     sockopt::PeerCredentials,
@@ -59,7 +60,10 @@ impl Lock {
             Ok(Some(lock)) => Ok(lock),
             Ok(None) => Err(LockError::Taken {
                 name: name.clone(),
-                process: holder(name),
+                process: match Holder::of(&name.table()) {
+                    Holder::Process(process) => format!(" as process {process}"),
+                    Holder::Unseen | Holder::Nobody => String::new(),
+                },
             }),
             Err(error) => Err(LockError::Socket {
                 name: name.clone(),
@@ -83,19 +87,33 @@ impl Lock {
     }
 }
 
-/// The process that listens there, which the kernel tells whoever connects (SO_PEERCRED); 0 stands
-/// for one that cannot be seen from this process's PID namespace. Nobody ever accepts, so connecting
-/// must not wait for that.
-fn holder(name: &Name) -> String {
-    let process = || {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
-        let address = UnixAddr::new_abstract(name.table().as_bytes()).ok()?;
-        connect(socket.as_raw_fd(), &address).ok()?;
-        Some(getsockopt(&socket, PeerCredentials).ok()?.pid())
-    };
-    match process() {
-        Some(process) if process > 0 => format!(" as process {process}"),
-        _ => String::new(),
+/// Who holds a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// This process.
+    Process(u32),
+    /// A process that cannot be seen from here, from this PID namespace.
+    Unseen,
+    /// Nobody.
+    Nobody,
+}
+
+impl Holder {
+    /// Who holds the lock of the instance with this table. The kernel tells whoever connects
+    /// (SO_PEERCRED); 0 stands for a process that cannot be seen. Connecting must not wait until
+    /// the holder has time.
+    pub fn of(table: &str) -> Self {
+        let process = || {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+            let address = UnixAddr::new_abstract(table.as_bytes())?;
+            connect(socket.as_raw_fd(), &address)?;
+            getsockopt(&socket, PeerCredentials).map(|peer| peer.pid())
+        };
+        match process().map(u32::try_from) {
+            Err(Errno::ECONNREFUSED) => Holder::Nobody,
+            Ok(Ok(process)) if process > 0 => Holder::Process(process),
+            _ => Holder::Unseen,
+        }
     }
 }

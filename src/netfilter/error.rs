@@ -5,7 +5,9 @@ use super::batch::{Step, Transaction};
 use super::message::Attributes;
 use super::socket::{Failure, Refusal};
 use super::table::TableInfo;
+use crate::lock::Holder;
 use crate::ruleset::{Claim, Ruleset};
+use crate::status::owner;
 use nix::errno::Errno;
 use std::io;
 use thiserror::Error;
@@ -138,6 +140,17 @@ pub(super) fn plain(failure: Failure) -> NetfilterError {
     }
 }
 
+/// Why the kernel did not do this to a table.
+pub(super) fn refused(failure: Failure, what: &str, table: &str) -> NetfilterError {
+    match failure {
+        Failure::Refused(refusal) => NetfilterError::Refused {
+            step: format!("{what} table inet {table}"),
+            errno: refusal.errno,
+        },
+        failure => plain(failure),
+    }
+}
+
 /// A refusal of a batch as such, or of a question.
 fn before_the_first_step(refusal: Refusal) -> NetfilterError {
     match refusal.errno {
@@ -191,24 +204,62 @@ fn describe(ruleset: &Ruleset, step: Step) -> String {
     }
 }
 
-/// Who has a table, and what can be done about it.
-pub(super) fn whose(table: &TableInfo) -> String {
-    match table.owner {
-        Some(owner) => format!(
-            "owned by process {owner}{}: stop that one",
-            process_name(owner)
+/// Who has a table, and what can be done about it. If the kernel knows no owner, `holder` is whoever
+/// holds the lock of its name.
+pub(super) fn whose(table: &TableInfo, holder: Holder) -> String {
+    let stop = |how: &str, process: Option<u32>| match process {
+        Some(process) => format!(
+            "{how} by process {process}{}: stop that one",
+            owner::name(process).map_or(String::new(), |name| format!(" ({name})"))
         ),
-        None => format!(
+        None => format!("{how} by a process that cannot be seen from here: stop that one"),
+    };
+    match (table.owner, holder) {
+        (Some(port), _) => stop("owned", owner::find(port).pid),
+        (None, Holder::Process(process)) => stop("held", Some(process)),
+        (None, Holder::Unseen) => stop("held", None),
+        (None, Holder::Nobody) => format!(
             "without an owner: remove it with nft delete table inet {}",
             table.name
         ),
     }
 }
 
-/// ` (nodefwd)`, if the process can be seen from here.
-fn process_name(process: u32) -> String {
-    match std::fs::read_to_string(format!("/proc/{process}/comm")) {
-        Ok(name) => format!(" ({})", name.trim()),
-        Err(_) => String::new(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_gone_is_not_taken_for_a_kernel_without_nat() {
+        let refusal = Refusal {
+            sequence: 1,
+            errno: Errno::ENOENT,
+            offset: None,
+        };
+        let error = refused(Failure::Refused(refusal), "close", "nodefwd-web");
+        assert_eq!(
+            error.to_string(),
+            "the kernel refused to close table inet nodefwd-web"
+        );
+    }
+
+    #[test]
+    fn a_table_without_an_owner_may_still_have_a_holder() {
+        let table = TableInfo {
+            name: "nodefwd-web".into(),
+            owner: None,
+        };
+        assert_eq!(
+            whose(&table, Holder::Nobody),
+            "without an owner: remove it with nft delete table inet nodefwd-web"
+        );
+        assert_eq!(
+            whose(&table, Holder::Process(u32::MAX)),
+            format!("held by process {}: stop that one", u32::MAX)
+        );
+        assert_eq!(
+            whose(&table, Holder::Unseen),
+            "held by a process that cannot be seen from here: stop that one"
+        );
     }
 }

@@ -32,10 +32,11 @@ pub use route::{Arrival, Ports, Route, Routes};
 pub use watch::TableEvents;
 
 use crate::flow::Flow;
+use crate::lock::Holder;
 use crate::ruleset::{Claims, Ruleset};
 use crate::status::ForwardStatus;
 use batch::{Batch, Step, Transaction};
-use error::{explain, flows_failed, plain, whose};
+use error::{explain, flows_failed, plain, refused, whose};
 use log::debug;
 use nftnl::MsgType;
 use nix::errno::Errno;
@@ -118,7 +119,8 @@ impl Connection {
                     continue;
                 }
                 return Err(NetfilterError::TableExists {
-                    whose: whose(&other),
+                    // Its lock is this instance's own.
+                    whose: whose(&other, Holder::Nobody),
                     owner: other.owner,
                     table: other.name,
                 });
@@ -127,7 +129,7 @@ impl Connection {
             if let Some(claim) = claims.conflict(&theirs) {
                 return Err(NetfilterError::Claimed {
                     claim,
-                    whose: whose(&other),
+                    whose: whose(&other, Holder::of(&other.name)),
                     table: other.name,
                 });
             }
@@ -156,25 +158,15 @@ impl Connection {
             MsgType::Del,
         );
         match self.transact(&batch.finish()) {
-            Err(Failure::Refused(refusal)) if refusal.errno != Errno::ENOENT => {
-                Err(NetfilterError::Refused {
-                    step: format!("remove table inet {table}"),
-                    errno: refusal.errno,
-                })
-            }
-            Ok(()) | Err(Failure::Refused(_)) => Ok(()),
-            Err(failure) => Err(plain(failure)),
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(()),
+            done => done.map_err(|failure| refused(failure, "remove", table)),
         }
     }
 
     /// Takes no new connections any more. Those that run go on as they are.
     pub fn close(&self, ruleset: &Ruleset) -> Result<(), NetfilterError> {
-        let transaction = encode::close(ruleset);
-        self.transact(&transaction)
-            .map_err(|failure| match failure {
-                Failure::Refused(refusal) => explain(ruleset, &transaction, refusal),
-                failure => plain(failure),
-            })
+        let done = self.transact(&encode::close(ruleset));
+        done.map_err(|failure| refused(failure, "close", &ruleset.table))
     }
 
     /// The numbers of the running flows that `wanted` says so of.
@@ -185,7 +177,7 @@ impl Connection {
         conntrack::running(&self.socket, wanted).map_err(flows_failed)
     }
 
-    /// Ends the flows that `condemned` says so of; says how many.
+    /// Ends the flows that `condemned` says so of; says how many of them still ran.
     pub fn end_flows(&self, condemned: impl Fn(&Flow) -> bool) -> Result<usize, NetfilterError> {
         conntrack::end_flows(&self.socket, condemned).map_err(flows_failed)
     }

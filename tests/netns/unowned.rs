@@ -136,6 +136,24 @@ fn closed_rules_come_back_closed() {
     assert!(!net.node.ruleset().contains(TABLE));
 }
 
+/// The kernel knows no owner, but the lock's holder is known.
+#[test]
+fn who_has_a_port_is_said_without_an_owner_too() {
+    let net = Net::new(1);
+    let first = unowned(&net).start(&net.node);
+    let second = unowned(&net).args(&["--name=b"]);
+    let stderr = second.finish(&net.node).expect_exit(1).stderr;
+    let named = format!("held by process {} (nodefwd): stop that one", first.id());
+    assert!(stderr.contains(&named), "{stderr}");
+
+    kill(first);
+    let stderr = second.finish(&net.node).expect_exit(1).stderr;
+    assert!(
+        stderr.contains("without an owner: remove it with nft delete table inet nodefwd-tcp-80"),
+        "{stderr}"
+    );
+}
+
 /// Changes to other tables are none of its business.
 #[test]
 fn others_tables_do_not_make_it_act() {
