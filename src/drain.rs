@@ -2,9 +2,10 @@
 
 use crate::events::{Event, Events};
 use crate::flow::Flow;
-use crate::guard::GuardError;
+use crate::lock::Holder;
 use crate::netfilter::{Connection, FlowEvents, NetfilterError};
 use crate::notify;
+use crate::rules::RulesError;
 use log::info;
 use std::io;
 use std::time::{Duration, Instant};
@@ -21,14 +22,14 @@ pub enum DrainError {
     Events(#[from] io::Error),
     /// The rules were lost meanwhile.
     #[error("cannot keep the rules")]
-    Guard(#[from] GuardError),
+    Rules(#[from] RulesError),
 }
 
 /// Progress is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sleeps until no flow runs any more that `ours` says so of, `limit` is over, or one more signal
-/// comes. New flows must not be taken any more.
+/// Takes no new flows, and sleeps until none runs any more that `ours` says so of, `limit` is over, or
+/// one more signal comes. Gives the process that has taken the instance's place meanwhile, if one has.
 ///
 /// `flow_events` must have been open since before the flows began: since Linux 5.19 the kernel tells
 /// the end of those flows only that began while somebody listened (net.netfilter.nf_conntrack_events).
@@ -38,8 +39,9 @@ pub fn wait(
     flow_events: &FlowEvents,
     limit: Duration,
     ours: impl Fn(&Flow) -> bool,
-) -> Result<(), DrainError> {
+) -> Result<Option<Holder>, DrainError> {
     let deadline = Instant::now() + limit;
+    events.close()?;
     // Old news, of flows that the count will not hold.
     flow_events.ended(|_| ())?;
     let mut running = connection.running_flows(ours)?;
@@ -53,10 +55,11 @@ pub fn wait(
             Event::Flows => None,
             Event::TimeUp => Some("draining is over"),
             Event::Signal => Some("draining is cut short by a signal"),
+            Event::Replaced(process) => return Ok(Some(process)),
         };
         if let Some(outcome) = outcome {
             info!("{outcome}: {} connections still run", running.len());
-            return Ok(());
+            return Ok(None);
         }
         let before = running.len();
         flow_events.ended(|flow| {
@@ -68,5 +71,5 @@ pub fn wait(
         }
     }
     info!("drained: no connection runs any more");
-    Ok(())
+    Ok(None)
 }

@@ -1,8 +1,10 @@
 //! What a running instance waits for, and what it sees to meanwhile.
 
-use crate::guard::{Guard, GuardError};
-use crate::netfilter::FlowEvents;
+use crate::lock::{Holder, Lock};
+use crate::netfilter::{FlowEvents, NetfilterError};
 use crate::poll::readable;
+use crate::replace::{self, Answered};
+use crate::rules::{Rules, RulesError};
 use crate::signals::Signals;
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -10,7 +12,8 @@ use std::time::Instant;
 /// Where news comes from.
 pub struct Events<'a> {
     signals: &'a Signals,
-    guard: Option<Guard<'a>>,
+    lock: &'a Lock,
+    rules: Rules<'a>,
 }
 
 /// What has happened.
@@ -18,6 +21,8 @@ pub struct Events<'a> {
 pub enum Event {
     /// A signal to end has come; it is left to be waited for.
     Signal,
+    /// This process has taken the instance's place.
+    Replaced(Holder),
     /// There is news of flows.
     Flows,
     /// The deadline has come.
@@ -25,9 +30,13 @@ pub enum Event {
 }
 
 impl<'a> Events<'a> {
-    /// Listens to signals, and has `guard` keep the rules where nobody else does.
-    pub fn new(signals: &'a Signals, guard: Option<Guard<'a>>) -> Self {
-        Events { signals, guard }
+    /// Listens to signals, keeps the rules where nobody else does, and answers who asks for the lock.
+    pub fn new(signals: &'a Signals, lock: &'a Lock, rules: Rules<'a>) -> Self {
+        Events {
+            signals,
+            lock,
+            rules,
+        }
     }
 
     /// Sleeps until something happens that the caller must see to.
@@ -35,20 +44,27 @@ impl<'a> Events<'a> {
         &mut self,
         flows: Option<&FlowEvents>,
         deadline: Option<Instant>,
-    ) -> Result<Event, GuardError> {
+    ) -> Result<Event, RulesError> {
         loop {
             let files = [
+                self.rules.changes(),
                 Some(self.signals.as_fd()),
-                self.guard.as_ref().map(AsFd::as_fd),
+                Some(self.lock.as_fd()),
                 flows.map(AsFd::as_fd),
             ];
-            let [signal, table, flows] = readable(files, deadline)?;
+            let [changes, signal, client, flows] = readable(files, deadline)?;
             // First, so that whatever follows finds the rules in place.
-            if let (true, Some(guard)) = (table, &mut self.guard) {
-                guard.restore(self.signals)?;
+            if changes {
+                self.rules.restore_if_changed(self.signals)?;
             }
             if signal {
                 return Ok(Event::Signal);
+            }
+            if client {
+                let answered = replace::answer(self.lock, &self.rules, self.signals)?;
+                if let Answered::Replaced(process) = answered {
+                    return Ok(Event::Replaced(process));
+                }
             }
             if flows {
                 return Ok(Event::Flows);
@@ -59,10 +75,8 @@ impl<'a> Events<'a> {
         }
     }
 
-    /// From now on the rules are kept in the state in which they take no new connections.
-    pub fn keep_closed(&mut self) {
-        if let Some(guard) = &mut self.guard {
-            guard.keep_closed();
-        }
+    /// Takes no new connections any more. Those that run go on as they are.
+    pub fn close(&mut self) -> Result<(), NetfilterError> {
+        self.rules.close()
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 /// Sleeps until one of the files can be read from, or has been closed at its other end, and says
-/// which. None of them: the deadline has come, or a signal.
+/// which. None of them: the deadline has come.
 pub fn readable<const N: usize>(
     files: [Option<BorrowedFd<'_>>; N],
     deadline: Option<Instant>,
@@ -17,12 +17,19 @@ pub fn readable<const N: usize>(
         .flatten()
         .map(|file| PollFd::new(*file, PollFlags::POLLIN))
         .collect();
-    match poll(&mut sources, timeout(deadline)) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(error) => return Err(error.into()),
-    }
+    sleep(&mut sources, deadline)?;
     let mut answers = sources.iter().map(|source| source.any().unwrap_or(false));
     Ok(files.map(|file| file.is_some() && answers.next().unwrap_or(false)))
+}
+
+fn sleep(sources: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
+    loop {
+        match poll(sources, timeout(deadline)) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Rounded up, so that nobody wakes before the time is up.

@@ -97,7 +97,7 @@ fn is_over(message: &Message<'_>) -> bool {
 
 /// Has the kernel forget every flow that `condemned` says so of, and says how many of them still ran.
 /// A flow that ends by itself meanwhile counts too.
-pub fn end_flows(socket: &Socket, condemned: impl Fn(&Flow) -> bool) -> Result<usize, Failure> {
+pub fn end_flows(socket: &Socket, condemned: &dyn Fn(&Flow) -> bool) -> Result<usize, Failure> {
     let mut deletions: Vec<Request> = Vec::new();
     let mut ended = 0;
     socket.dump(&dump(), |message| match message {

@@ -73,6 +73,9 @@ pub enum NetfilterError {
         "others keep changing the ruleset: {ATTEMPTS} attempts to install between two changes have failed; try again later"
     )]
     Restless,
+    /// The table of this name must not be replaced any more.
+    #[error("the table that is there already must not be replaced any more")]
+    Withdrawn,
     /// The kernel does not know tables with an owner.
     #[error("this kernel knows no tables with an owner (Linux 5.12 or later does)")]
     NoOwnership,
@@ -207,22 +210,23 @@ fn describe(ruleset: &Ruleset, step: Step) -> String {
 /// Who has a table, and what can be done about it. If the kernel knows no owner, `holder` is whoever
 /// holds the lock of its name.
 pub(super) fn whose(table: &TableInfo, holder: Holder) -> String {
-    let stop = |how: &str, process: Option<u32>| match process {
-        Some(process) => format!(
-            "{how} by process {process}{}: stop that one",
-            owner::name(process).map_or(String::new(), |name| format!(" ({name})"))
-        ),
-        None => format!("{how} by a process that cannot be seen from here: stop that one"),
+    let (how, holder) = match table.owner {
+        Some(port) => {
+            let process = owner::find(port).pid;
+            ("owned", process.map_or(Holder::Unseen, Holder::Process))
+        }
+        None => ("held", holder),
     };
-    match (table.owner, holder) {
-        (Some(port), _) => stop("owned", owner::find(port).pid),
-        (None, Holder::Process(process)) => stop("held", Some(process)),
-        (None, Holder::Unseen) => stop("held", None),
-        (None, Holder::Nobody) => format!(
-            "without an owner: remove it with nft delete table inet {}",
-            table.name
-        ),
-    }
+    let name = match holder {
+        Holder::Nobody => {
+            let table = &table.name;
+            return format!("without an owner: remove it with nft delete table inet {table}");
+        }
+        Holder::Process(process) => owner::name(process),
+        Holder::Unseen => None,
+    };
+    let name = name.map_or(String::new(), |name| format!(" ({name})"));
+    format!("{how} by {holder}{name}: stop that one")
 }
 
 #[cfg(test)]
@@ -248,6 +252,7 @@ mod tests {
         let table = TableInfo {
             name: "nodefwd-web".into(),
             owner: None,
+            handle: None,
         };
         assert_eq!(
             whose(&table, Holder::Nobody),
