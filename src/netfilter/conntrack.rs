@@ -295,7 +295,7 @@ mod tests {
             assert_eq!(states(TCP, status), [7, 8]);
         }
         assert_eq!(states(SCTP, IPS_DST_NAT | IPS_SEEN_REPLY), [1]);
-        assert_eq!(states(SCTP, IPS_DST_NAT), []);
+        assert_eq!(states(SCTP, IPS_DST_NAT), Vec::<u8>::new());
     }
 
     proptest! {

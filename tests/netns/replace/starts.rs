@@ -72,7 +72,13 @@ fn the_new_one_is_an_instance_like_any_other() {
     call.start(&node);
 }
 
+/// Once it has done all that it does at its start: the last thing is to give up privileges.
 fn open_files(process: &Process) -> usize {
+    let status = format!("/proc/{}/status", process.id());
+    let deadline = Instant::now() + LIMIT;
+    while !fs::read_to_string(&status).is_ok_and(|status| status.contains("NoNewPrivs:\t1")) {
+        assert!(Instant::now() < deadline, "it keeps its privileges");
+    }
     let files = fs::read_dir(format!("/proc/{}/fd", process.id()));
     files.expect("its files").count()
 }
