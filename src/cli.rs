@@ -275,6 +275,11 @@ pub struct Options {
     #[arg(help_heading = "The instance", long, boolean = "NODEFWD_STRICT")]
     pub strict: Option<OsString>,
 
+    /// Take the place of a running instance of the same name, which then ends: no connection is
+    /// refused or broken meanwhile. Without one, start as ever [default: false]
+    #[arg(help_heading = "The instance", long, value_name = "BOOL", env = "NODEFWD_REPLACE", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub replace: Option<OsString>,
+
     /// After TERM take no new connections, but let running ones go on for at most this time; a
     /// second signal ends the wait [default: 0]
     #[arg(

@@ -51,6 +51,8 @@ pub struct Config {
     pub strict: bool,
     /// Who keeps others from changing the table, if the kernel can.
     pub ownership: Ownership,
+    /// Whether a live instance of this name is replaced.
+    pub replace: bool,
     /// How long running connections may go on after the signal to end.
     pub drain: Duration,
 }
@@ -190,6 +192,7 @@ impl Config {
                 true => Ownership::Kernel,
                 false => Ownership::Nobody,
             },
+            replace: switch(OptionName::REPLACE, &options.replace, false)?,
             drain: drain(&options.drain)?,
         })
     }

@@ -1,13 +1,13 @@
 //! Waiting for the running connections to end.
 
+use crate::events::{Event, Events};
 use crate::flow::Flow;
+use crate::lock::Holder;
 use crate::netfilter::{Connection, FlowEvents, NetfilterError};
 use crate::notify;
-use crate::signals::Signals;
+use crate::rules::RulesError;
 use log::info;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -20,26 +20,30 @@ pub enum DrainError {
     /// The kernel tells nothing of them.
     #[error("cannot wait for the kernel's news of connections")]
     Events(#[from] io::Error),
+    /// The rules were lost meanwhile.
+    #[error("cannot keep the rules")]
+    Rules(#[from] RulesError),
 }
 
 /// Progress is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sleeps until no flow runs any more that `ours` says so of, `limit` is over, or one more signal
-/// comes. New flows must not be taken any more.
+/// Takes no new flows, and sleeps until none runs any more that `ours` says so of, `limit` is over, or
+/// one more signal comes. Gives the process that has taken the instance's place meanwhile, if one has.
 ///
-/// `events` must have been open since before the flows began: since Linux 5.19 the kernel tells the
-/// end of those flows only that began while somebody listened (net.netfilter.nf_conntrack_events).
+/// `flow_events` must have been open since before the flows began: since Linux 5.19 the kernel tells
+/// the end of those flows only that began while somebody listened (net.netfilter.nf_conntrack_events).
 pub fn wait(
     connection: &Connection,
-    events: &FlowEvents,
-    signals: &Signals,
+    events: &mut Events<'_>,
+    flow_events: &FlowEvents,
     limit: Duration,
     ours: impl Fn(&Flow) -> bool,
-) -> Result<(), DrainError> {
+) -> Result<Option<Holder>, DrainError> {
     let deadline = Instant::now() + limit;
+    events.close()?;
     // Old news, of flows that the count will not hold.
-    events.ended(|_| ())?;
+    flow_events.ended(|_| ())?;
     let mut running = connection.running_flows(ours)?;
     notify::status(format_args!(
         "draining: {} connections, for at most {limit:?}",
@@ -47,20 +51,18 @@ pub fn wait(
     ));
     let mut logged = Instant::now();
     while !running.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            info!("draining is over: {} connections still run", running.len());
-            return Ok(());
-        }
-        if !sleep(signals, events, left)? {
-            info!(
-                "draining is cut short by a signal: {} connections still run",
-                running.len()
-            );
-            return Ok(());
+        let outcome = match events.next(Some(flow_events), Some(deadline))? {
+            Event::Flows => None,
+            Event::TimeUp => Some("draining is over"),
+            Event::Signal => Some("draining is cut short by a signal"),
+            Event::Replaced(process) => return Ok(Some(process)),
+        };
+        if let Some(outcome) = outcome {
+            info!("{outcome}: {} connections still run", running.len());
+            return Ok(None);
         }
         let before = running.len();
-        events.ended(|flow| {
+        flow_events.ended(|flow| {
             running.remove(&flow);
         })?;
         if running.len() < before && logged.elapsed() >= LOG_INTERVAL {
@@ -69,20 +71,5 @@ pub fn wait(
         }
     }
     info!("drained: no connection runs any more");
-    Ok(())
-}
-
-/// Sleeps until there is news of flows or the time is up; gives false at a signal.
-fn sleep(signals: &Signals, events: &FlowEvents, limit: Duration) -> io::Result<bool> {
-    let mut sources = [
-        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        PollFd::new(events.as_fd(), PollFlags::POLLIN),
-    ];
-    // Rounded up, so that it never wakes before the time is up.
-    let milliseconds = i32::try_from(limit.as_millis() + 1).unwrap_or(i32::MAX);
-    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-    match poll(&mut sources, timeout) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(!sources[0].any().unwrap_or(false)),
-        Err(error) => Err(error.into()),
-    }
+    Ok(None)
 }

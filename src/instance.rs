@@ -2,14 +2,16 @@
 
 use crate::check;
 use crate::config::{Config, Family, Forward};
-use crate::drain::{self, DrainError};
+use crate::drain;
+use crate::events::{Event, Events};
 use crate::flow::{self, Flow, Judge};
-use crate::guard::{self, GuardError};
-use crate::lock::{Lock, LockError};
+use crate::lock::{Holder, Lock, LockError};
 use crate::logging::with_causes;
-use crate::netfilter::{Connection, FlowEvents, NetfilterError, Ownership};
+use crate::netfilter::{Connection, Existing, FlowEvents, NetfilterError};
 use crate::notify;
 use crate::privileges;
+use crate::replace::{Predecessor, Problem, ReplaceError};
+use crate::rules::{Rules, RulesError};
 use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use crate::sysctl::{self, ForwardingError};
@@ -26,30 +28,37 @@ pub enum InstanceError {
     /// Packets would not be forwarded.
     #[error("cannot forward")]
     Forwarding(#[from] ForwardingError),
-    /// The kernel did not take the rules.
+    /// Nothing to talk to the kernel with.
     #[error("cannot install the rules")]
-    Install(#[source] NetfilterError),
+    Open(#[source] NetfilterError),
+    /// The kernel did not take the rules.
+    #[error(transparent)]
+    Install(#[from] RulesError),
+    /// The rules were lost and cannot be brought back.
+    #[error("cannot keep the rules")]
+    Keep(#[source] RulesError),
     /// The kernel did not let go of them.
     #[error("cannot remove the rules")]
     Remove(#[source] NetfilterError),
     /// Another instance has the name.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The rules were lost and cannot be brought back.
-    #[error("cannot keep the rules")]
-    Guard(#[from] GuardError),
+    /// It cannot be replaced.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// Nothing to wait on.
     #[error("cannot set up what it waits for")]
     Wait(#[from] io::Error),
 }
 
-/// Forwards until TERM, INT, HUP or QUIT comes. When it returns, nothing is left in the kernel.
+/// Forwards until TERM, INT, HUP or QUIT comes, or until another process takes over. When it returns,
+/// nothing of its own is left in the kernel.
 ///
 /// Fails at once if no family of the destinations is forwarded by this host (with `strict`: any is
 /// not), if another instance has the name or a port, or if the kernel refuses the rules.
 pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let started = Instant::now();
-    let mut signals = Signals::register()?;
+    let signals = Signals::register()?;
     keep_forwarded_families(&mut config)?;
     config.warn_of_closed_families();
 
@@ -57,9 +66,9 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
         true => None,
         false => Some(FlowEvents::open()?),
     };
-    let _lock = Lock::take(&config.name)?;
-    let connection = Connection::open().map_err(InstanceError::Install)?;
-    let ownership = install(&connection, &config)?;
+    let (lock, connection, predecessor) = take_name(&config, &signals)?;
+    let rules = install(&connection, &config, predecessor)?;
+    lock.sign()?;
     forget_stale_flows(&connection, &config);
     let table = config.name.table();
     let summary = format!("{} in table inet {table}", summary(&config.forwards));
@@ -73,67 +82,136 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
         );
     }
 
-    let guarded = match ownership {
-        Ownership::Kernel => Ok(()),
-        Ownership::Nobody => guard::wait(&connection, &config, &signals),
-    };
-    if guarded.is_ok() {
+    let mut events = Events::new(&signals, &lock, rules);
+    let served = events.next(None, None);
+    if matches!(served, Ok(Event::Signal)) {
         signals.wait()?;
     }
     notify::stopping(config.drain);
-    if let Some(events) = flow_events {
-        drain(&connection, &events, &config, &signals);
+    let successor = match (&served, flow_events) {
+        (Ok(Event::Replaced(process)), _) => Some(*process),
+        (_, Some(flow_events)) => drain(&mut events, &flow_events, &connection, &config),
+        (_, None) => None,
+    };
+    match successor {
+        Some(process) => leave_to(process, &config)?,
+        None => stop(&connection, &config)?,
     }
+    served.map(|_| ()).map_err(InstanceError::Keep)
+}
+
+/// How often the name is tried anew because it has changed hands meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// Takes the instance's name, and what its rules are to belong to: a new connection, or that of a live
+/// instance that is to be replaced.
+fn take_name(
+    config: &Config,
+    signals: &Signals,
+) -> Result<(Lock, Connection, Option<Predecessor>), InstanceError> {
+    for _ in 0..ATTEMPTS {
+        match Lock::take(&config.name) {
+            Err(LockError::Taken { .. }) if config.replace => {}
+            lock => {
+                let connection = Connection::open().map_err(InstanceError::Open)?;
+                return Ok((lock?, connection, None));
+            }
+        }
+        if let Some((predecessor, lock, connection)) = Predecessor::ask(&config.name, signals)? {
+            return Ok((lock, connection, Some(predecessor)));
+        }
+    }
+    let holder = Holder::of(&config.name.table());
+    Err(ReplaceError::new(&config.name, holder, Problem::Refused).into())
+}
+
+/// Installs the rules, in place of the predecessor's if there is one, which then leaves.
+fn install<'a>(
+    connection: &'a Connection,
+    config: &Config,
+    predecessor: Option<Predecessor>,
+) -> Result<Rules<'a>, InstanceError> {
+    let ruleset = Ruleset::new(config);
+    let Some(predecessor) = predecessor else {
+        return Ok(Rules::install(
+            connection,
+            ruleset,
+            config.ownership,
+            Existing::Refuse,
+        )?);
+    };
+    let waits = || predecessor.waits();
+    let rules = Rules::install(
+        connection,
+        ruleset,
+        config.ownership,
+        Existing::Replace(&waits),
+    );
+    match rules {
+        Err(RulesError::Install(NetfilterError::Withdrawn)) => {
+            Err(predecessor.error(Problem::Withdrawn).into())
+        }
+        rules => {
+            let rules = rules?;
+            let process = predecessor.relieve()?;
+            info!("replaced the instance that ran as {process}");
+            Ok(rules)
+        }
+    }
+}
+
+/// Lets running connections end. Whatever fails here must not keep the rules from being removed. Gives
+/// the process that has taken over meanwhile, if one has.
+fn drain(
+    events: &mut Events<'_>,
+    flow_events: &FlowEvents,
+    connection: &Connection,
+    config: &Config,
+) -> Option<Holder> {
+    let local = local_addresses();
+    let judge = Judge::new(config, &local);
+    let ours = |flow: &Flow| judge.is_forwarded(flow);
+    match drain::wait(connection, events, flow_events, config.drain, ours) {
+        Ok(successor) => successor,
+        Err(error) => {
+            warn!("not draining: {}", with_causes(&error));
+            None
+        }
+    }
+}
+
+/// Removes the rules, and ends the connections that they have forwarded.
+fn stop(connection: &Connection, config: &Config) -> Result<(), InstanceError> {
+    let table = config.name.table();
     connection.remove(&table).map_err(InstanceError::Remove)?;
-    let ended = end_flows(&connection, &config, |judge, flow| judge.is_forwarded(flow));
+    let ended = end_flows(connection, config, &|judge, flow| judge.is_forwarded(flow));
     notify::status(format_args!(
         "stopped: table inet {table} is removed, {ended} running connections are ended"
     ));
-    Ok(guarded?)
+    Ok(())
 }
 
-/// Installs the rules, owned by this process if the kernel can do that.
-fn install(connection: &Connection, config: &Config) -> Result<Ownership, InstanceError> {
-    let ruleset = Ruleset::new(config);
-    let mut ownership = config.ownership;
-    let mut installed = connection.install(&ruleset, ownership);
-    let unowned_table = matches!(
-        &installed,
-        Err(NetfilterError::TableExists { owner: None, .. })
-    );
-    let unsupported = matches!(&installed, Err(NetfilterError::NoOwnership));
-    if unsupported || unowned_table && !connection.supports_ownership(&ruleset.table) {
-        warn!(
-            "this kernel (before 5.12) lets others remove the rules: if they do, they are installed again"
-        );
-        ownership = Ownership::Nobody;
-        installed = connection.install(&ruleset, ownership);
-    }
-    installed.map_err(InstanceError::Install)?;
-    Ok(ownership)
-}
-
-/// Lets running connections end. Whatever fails here must not keep the rules from being removed.
-fn drain(connection: &Connection, events: &FlowEvents, config: &Config, signals: &Signals) {
-    let local = local_addresses();
-    let judge = Judge::new(config, &local);
-    let drained = connection
-        .close(&Ruleset::new(config))
-        .map_err(DrainError::from)
-        .and_then(|()| {
-            let ours = |flow: &Flow| judge.is_forwarded(flow);
-            drain::wait(connection, events, signals, config.drain, ours)
-        });
-    if let Err(error) = drained {
-        warn!("not draining: {}", with_causes(&error));
-    }
+/// Leaves the rules to the process that has replaced them, and ends the connections that this one has
+/// forwarded and nobody forwards any more.
+fn leave_to(successor: Holder, config: &Config) -> Result<(), InstanceError> {
+    // The one that the rules belong to is the successor's now.
+    let connection = Connection::open().map_err(InstanceError::Open)?;
+    let claims = connection.claims().map_err(InstanceError::Open)?;
+    let ended = end_flows(&connection, config, &|judge, flow| {
+        judge.is_forwarded(flow) && !claims.iter().any(|claims| claims.take(flow))
+    });
+    let table = config.name.table();
+    notify::status(format_args!(
+        "replaced by {successor}, which has table inet {table} now; {ended} running connections to ports that are not forwarded any more are ended"
+    ));
+    Ok(())
 }
 
 fn forget_stale_flows(connection: &Connection, config: &Config) {
     if !flow::can_be_stale(config) {
         return;
     }
-    let ended = end_flows(connection, config, |judge, flow| judge.is_stale(flow));
+    let ended = end_flows(connection, config, &|judge, flow| judge.is_stale(flow));
     if ended > 0 {
         info!("ended {ended} connections from before the rules were there");
     }
@@ -144,11 +222,11 @@ fn forget_stale_flows(connection: &Connection, config: &Config) {
 fn end_flows(
     connection: &Connection,
     config: &Config,
-    condemned: impl Fn(&Judge<'_>, &Flow) -> bool,
+    condemned: &dyn Fn(&Judge<'_>, &Flow) -> bool,
 ) -> usize {
     let local = local_addresses();
     let judge = Judge::new(config, &local);
-    match connection.end_flows(|flow| condemned(&judge, flow)) {
+    match connection.end_flows(&|flow| condemned(&judge, flow)) {
         Ok(ended) => ended,
         Err(error) => {
             warn!(

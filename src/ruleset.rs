@@ -158,6 +158,23 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
+impl Chain {
+    /// Whether new connections come in through it.
+    pub fn takes_connections(&self) -> bool {
+        matches!(self.hook, Some(Hook::Prerouting | Hook::Output))
+    }
+}
+
+impl Ruleset {
+    /// Leaves out what takes new connections; those that run need no rule.
+    pub fn close(&mut self) {
+        let entries = self.chains.iter_mut();
+        for chain in entries.filter(|chain| chain.takes_connections()) {
+            chain.rules.clear();
+        }
+    }
+}
+
 /// Statements that are carried out from left to right as long as each matches.
 pub type Rule = Vec<Statement>;
 

@@ -1,13 +1,12 @@
 //! The signals that end the program.
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use crate::poll::readable;
 use nix::sys::signal::{SigSet, Signal};
 use signal_hook::low_level::pipe;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// From its making on, the ending signals are taken down instead of ending the process: none is
 /// lost, and none interrupts an installation half-way.
@@ -36,18 +35,13 @@ impl Signals {
     }
 
     /// Sleeps until one of the signals comes, or returns at once if one has come already.
-    pub fn wait(&mut self) -> io::Result<()> {
-        self.0.read_exact(&mut [0])
+    pub fn wait(&self) -> io::Result<()> {
+        (&self.0).read_exact(&mut [0])
     }
 
-    /// Sleeps for this time at most; says whether a signal has come that nobody has waited for.
-    pub fn arrive_within(&self, time: Duration) -> io::Result<bool> {
-        let milliseconds = u16::try_from(time.as_millis()).unwrap_or(u16::MAX);
-        let mut sources = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut sources, PollTimeout::from(milliseconds)) {
-            Ok(_) | Err(Errno::EINTR) => Ok(sources[0].any().unwrap_or(false)),
-            Err(error) => Err(error.into()),
-        }
+    /// Sleeps for this time, or until a signal comes that nobody has waited for.
+    pub fn sleep(&self, time: Duration) -> io::Result<()> {
+        readable([Some(self.as_fd())], Some(Instant::now() + time)).map(|_| ())
     }
 }
 

@@ -188,7 +188,9 @@ fn unchanged(
 }
 
 fn instance(connection: &Connection, table: TableInfo) -> Result<Instance, NetfilterError> {
-    let TableInfo { name: table, owner } = table;
+    let TableInfo {
+        name: table, owner, ..
+    } = table;
     Ok(Instance {
         name: table
             .strip_prefix(TABLE_PREFIX)

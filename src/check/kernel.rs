@@ -90,10 +90,19 @@ pub fn rules(
 /// Whether another instance has the name, or a part of what is to be forwarded.
 pub fn rivals(connection: &Connection, ownership: Ownership, config: &Config) -> Finding {
     const SUBJECT: &str = "instances";
-    let free = Lock::look(&config.name).map_err(|error: LockError| with_causes(&error));
+    let taken = Lock::look(&config.name);
+    let replace = config.replace && taken.is_err();
+    let free = match replace {
+        true => Ok(()),
+        false => taken.map_err(|error: LockError| with_causes(&error)),
+    };
     let ruleset = Ruleset::new(config);
-    let unclaimed = || connection.look_for_rivals(&ruleset, ownership);
+    let unclaimed = || connection.look_for_rivals(&ruleset, ownership, replace);
     match free.and_then(|()| unclaimed().map_err(|error| with_causes(&error))) {
+        Ok(()) if replace => {
+            let text = "the one that has the name can be replaced, and no other has the ports";
+            Finding::new(Level::Ok, SUBJECT, text)
+        }
         Ok(()) => Finding::new(Level::Ok, SUBJECT, "no other has the name or the ports"),
         Err(text) => Finding::new(Level::Failure, SUBJECT, text),
     }

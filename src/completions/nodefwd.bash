@@ -38,7 +38,7 @@ _nodefwd() {
 
     case "${cmd}" in
         nodefwd)
-            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --drain --verbose --quiet --help --version run render check status completions"
+            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --verbose --quiet --help --version run render check status completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -107,6 +107,10 @@ _nodefwd() {
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
+                --replace)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -122,7 +126,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__check)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --drain --verbose --quiet --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -188,6 +192,10 @@ _nodefwd() {
                     return 0
                     ;;
                 --strict)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --replace)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
@@ -220,7 +228,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__render)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --drain --verbose --quiet --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -286,6 +294,10 @@ _nodefwd() {
                     return 0
                     ;;
                 --strict)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --replace)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
@@ -304,7 +316,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__run)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --drain --verbose --quiet --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -370,6 +382,10 @@ _nodefwd() {
                     return 0
                     ;;
                 --strict)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --replace)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;

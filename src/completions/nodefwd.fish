@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nodefwd_global_optspecs
-    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= hairpin= name= strict= drain= v/verbose q/quiet h/help V/version
+    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= hairpin= name= strict= replace= drain= v/verbose q/quiet h/help V/version
 end
 
 function __fish_nodefwd_needs_command
@@ -45,6 +45,8 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l strict -d 'Fail when a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. Without one, start as ever [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l drain -d 'After TERM take no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s v -l verbose -d 'Log more; twice for all there is. RUST_LOG=error|warn|info|debug|trace|off has the last word'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours come on a terminal only'
@@ -76,6 +78,8 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l strict -d 'Fail when a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. Without one, start as ever [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l drain -d 'After TERM take no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s v -l verbose -d 'Log more; twice for all there is. RUST_LOG=error|warn|info|debug|trace|off has the last word'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours come on a terminal only'
@@ -101,6 +105,8 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l strict -d 'Fail when a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. Without one, start as ever [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l drain -d 'After TERM take no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s v -l verbose -d 'Log more; twice for all there is. RUST_LOG=error|warn|info|debug|trace|off has the last word'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours come on a terminal only'
@@ -125,6 +131,8 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l hairpin -d 'Fo
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l strict -d 'Fail when a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. Without one, start as ever [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'After TERM take no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s v -l verbose -d 'Log more; twice for all there is. RUST_LOG=error|warn|info|debug|trace|off has the last word'

@@ -34,6 +34,7 @@ option_names! {
     NAME = "NODEFWD_NAME", "--name";
     DRAIN = "NODEFWD_DRAIN", "--drain";
     OWNER = "NODEFWD_OWNER", "--owner";
+    REPLACE = "NODEFWD_REPLACE", "--replace";
     STRICT = "NODEFWD_STRICT", "--strict";
 }
 

@@ -20,7 +20,8 @@ const REPLY: u16 = 2;
 const STATUS: u16 = 3;
 const PROTOCOL_INFO: u16 = 4;
 const TCP: u16 = 1;
-const TCP_STATE: u16 = 1;
+const SCTP: u16 = 3;
+const STATE: u16 = 1;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const STATUS_MASK: u16 = 26;
@@ -30,6 +31,7 @@ const NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 /// linux/netfilter/nf_conntrack_common.h
+const IPS_SEEN_REPLY: u32 = 1 << 1;
 const IPS_DST_NAT: u32 = 1 << 5;
 
 /// linux/netfilter/nfnetlink_compat.h: NF_NETLINK_CONNTRACK_UPDATE, NF_NETLINK_CONNTRACK_DESTROY
@@ -79,27 +81,34 @@ impl AsFd for FlowEvents {
     }
 }
 
-/// Whether it is a TCP connection that both sides have closed, or one has reset: the kernel
-/// remembers those for minutes.
+/// Whether both sides of a connection have closed it, or one has broken it off: the kernel
+/// remembers those for a while, TCP's for minutes.
 fn is_over(message: &Message<'_>) -> bool {
+    let attributes = message.attributes();
+    let states = attributes.nested(PROTOCOL_INFO);
     // linux/netfilter/nf_conntrack_tcp.h: TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
-    let state = message
-        .attributes()
-        .nested(PROTOCOL_INFO)
-        .nested(TCP)
-        .get(TCP_STATE);
-    matches!(state, Some([7 | 8]))
+    let over = matches!(states.nested(TCP).get(STATE), Some([7 | 8]));
+    // linux/netfilter/nf_conntrack_sctp.h: SCTP_CONNTRACK_CLOSED. A connection begins in that state
+    // too, and leaves it at the first answer (sctp_conntracks in nf_conntrack_proto_sctp.c).
+    let closed = matches!(states.nested(SCTP).get(STATE), Some([1]));
+    let status = attributes.u32(STATUS).unwrap_or_default();
+    over || closed && status & IPS_SEEN_REPLY != 0
 }
 
-/// Ends every flow that `condemned` says so of, and says how many there were. A flow that ends by
-/// itself meanwhile counts too.
-pub fn end_flows(socket: &Socket, condemned: impl Fn(&Flow) -> bool) -> Result<usize, Failure> {
+/// Has the kernel forget every flow that `condemned` says so of, and says how many of them still ran.
+/// A flow that ends by itself meanwhile counts too.
+pub fn end_flows(socket: &Socket, condemned: &dyn Fn(&Flow) -> bool) -> Result<usize, Failure> {
     let mut deletions: Vec<Request> = Vec::new();
+    let mut ended = 0;
     socket.dump(&dump(), |message| match message {
-        None => deletions.clear(),
+        None => {
+            deletions.clear();
+            ended = 0;
+        }
         Some(message) => {
             if flow(&message).is_some_and(|flow| condemned(&flow)) {
                 deletions.extend(deletion(&message));
+                ended += usize::from(!is_over(&message));
             }
         }
     })?;
@@ -112,7 +121,7 @@ pub fn end_flows(socket: &Socket, condemned: impl Fn(&Flow) -> bool) -> Result<u
         buffer.extend_from_slice(deletion.bytes());
     }
     send_deletions(socket, &buffer)?;
-    Ok(deletions.len())
+    Ok(ended)
 }
 
 fn dump() -> Request {
@@ -268,12 +277,34 @@ mod tests {
         assert_eq!(deletion.attributes().u32(ID), Some(7));
     }
 
+    #[test]
+    fn closed_and_broken_off_connections_are_over() {
+        let over = |protocol, state, status: u32| {
+            let states = attributes(&[(protocol, &attributes(&[(STATE, &[state])]))]);
+            let request = Request::new(conntrack(0), 0, 2, 1)
+                .attribute(PROTOCOL_INFO, &states)
+                .attribute(STATUS, &status.to_be_bytes());
+            is_over(&messages(request.bytes()).next().unwrap())
+        };
+        let states = |protocol, status| -> Vec<u8> {
+            (0..=10)
+                .filter(|state| over(protocol, *state, status))
+                .collect()
+        };
+        for status in [IPS_DST_NAT, IPS_DST_NAT | IPS_SEEN_REPLY] {
+            assert_eq!(states(TCP, status), [7, 8]);
+        }
+        assert_eq!(states(SCTP, IPS_DST_NAT | IPS_SEEN_REPLY), [1]);
+        assert_eq!(states(SCTP, IPS_DST_NAT), Vec::<u8>::new());
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             for message in messages(&bytes) {
                 flow(&message);
                 deletion(&message);
+                is_over(&message);
             }
         }
     }

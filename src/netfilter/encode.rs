@@ -10,7 +10,7 @@ use super::load::{address_length, choose, destination, is_family, nfproto, servi
 use super::set::{ELEMENTS_PER_MESSAGE, ElementsMessage, NftSet, SetDescription, SetMessage};
 use super::table::TableMessage;
 use crate::config::Family;
-use crate::ruleset::{Dnat, FieldType, Hook, Ruleset, Statement};
+use crate::ruleset::{self, Dnat, FieldType, Hook, Ruleset, Statement};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 use std::ffi::CString;
@@ -52,6 +52,7 @@ fn batch(
         batch: Batch::new(generation),
         table: Table::new(&name, ProtoFamily::Inet),
         name,
+        overlap: replaced,
     };
     let table = TableMessage::new(&encoder.name, ownership);
     if replaced {
@@ -69,7 +70,7 @@ pub fn close(ruleset: &Ruleset) -> Transaction {
     let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
     let mut batch = Batch::new(None);
     for (index, chain) in ruleset.chains.iter().enumerate() {
-        if matches!(chain.hook, Some(Hook::Prerouting | Hook::Output)) {
+        if chain.takes_connections() {
             let chain = Chain::new(c_string(&chain.name), &table);
             // A rule without a handle stands for all rules of the chain (nf_tables_delrule).
             batch.add(Step::Chain(index), &Rule::new(&chain), MsgType::Del);
@@ -78,28 +79,62 @@ pub fn close(ruleset: &Ruleset) -> Transaction {
     batch.finish()
 }
 
+/// The messages that remove what only a replacement needs.
+pub fn end_overlap(ruleset: &Ruleset) -> Transaction {
+    let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
+    let mut batch = Batch::new(None);
+    for (index, chain) in ruleset.chains.iter().enumerate() {
+        if chain.hook.is_some() {
+            let chain = Chain::new(c_string(&overlap_name(chain)), &table);
+            batch.add(Step::Chain(index), &chain, MsgType::Del);
+        }
+    }
+    batch.finish()
+}
+
+/// Of chains with the same priority, the kernel asks the newest first (nf_hook_entries_grow in
+/// net/netfilter/core.c). So a packet could meet the new chain before the commit and the old one
+/// behind it, and neither has rules for it then. A replacement therefore has each of its chains at a
+/// hook a second time, one place behind all others, until the old ones are gone.
+fn overlap_name(chain: &ruleset::Chain) -> String {
+    format!("{}-overlap", chain.name)
+}
+
 struct Encoder {
     batch: Batch,
     table: Table,
     name: CString,
+    /// Whether chains at a hook are there twice.
+    overlap: bool,
 }
 
 impl Encoder {
     fn chains(&mut self, ruleset: &Ruleset) {
         for (index, chain) in ruleset.chains.iter().enumerate() {
-            let mut message = Chain::new(c_string(&chain.name), &self.table);
-            if let Some(hook) = chain.hook {
-                let (hook, priority) = match hook {
-                    Hook::Prerouting => (nftnl::Hook::PreRouting, libc::NF_IP_PRI_NAT_DST),
-                    Hook::Output => (nftnl::Hook::Out, libc::NF_IP_PRI_NAT_DST),
-                    Hook::Postrouting => (nftnl::Hook::PostRouting, libc::NF_IP_PRI_NAT_SRC),
-                };
-                message.set_type(ChainType::Nat);
-                message.set_hook(hook, priority);
-                message.set_policy(Policy::Accept);
+            for (name, places_behind) in self.names(chain).iter().zip(0..) {
+                let mut message = Chain::new(c_string(name), &self.table);
+                if let Some(hook) = chain.hook {
+                    let (hook, priority) = match hook {
+                        Hook::Prerouting => (nftnl::Hook::PreRouting, libc::NF_IP_PRI_NAT_DST),
+                        Hook::Output => (nftnl::Hook::Out, libc::NF_IP_PRI_NAT_DST),
+                        Hook::Postrouting => (nftnl::Hook::PostRouting, libc::NF_IP_PRI_NAT_SRC),
+                    };
+                    message.set_type(ChainType::Nat);
+                    message.set_hook(hook, priority + places_behind);
+                    message.set_policy(Policy::Accept);
+                }
+                self.batch.add(Step::Chain(index), &message, MsgType::Add);
             }
-            self.batch.add(Step::Chain(index), &message, MsgType::Add);
         }
+    }
+
+    /// The names under which a chain is there.
+    fn names(&self, chain: &ruleset::Chain) -> Vec<String> {
+        let mut names = vec![chain.name.clone()];
+        if self.overlap && chain.hook.is_some() {
+            names.push(overlap_name(chain));
+        }
+        names
     }
 
     fn sets(&mut self, ruleset: &Ruleset) {
@@ -143,12 +178,14 @@ impl Encoder {
                 for statement in rule {
                     encode(ruleset, statement, &mut expressions);
                 }
-                let chain = Chain::new(c_string(&chain.name), &self.table);
-                let mut message = Rule::new(&chain);
-                for expression in &expressions {
-                    message.add_expr(expression);
+                for name in self.names(chain) {
+                    let chain = Chain::new(c_string(&name), &self.table);
+                    let mut message = Rule::new(&chain);
+                    for expression in &expressions {
+                        message.add_expr(expression);
+                    }
+                    self.batch.add(step, &message, MsgType::Add);
                 }
-                self.batch.add(step, &message, MsgType::Add);
             }
         }
     }

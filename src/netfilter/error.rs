@@ -5,7 +5,9 @@ use super::batch::{Step, Transaction};
 use super::message::Attributes;
 use super::socket::{Failure, Refusal};
 use super::table::TableInfo;
+use crate::lock::Holder;
 use crate::ruleset::{Claim, Ruleset};
+use crate::status::owner;
 use nix::errno::Errno;
 use std::io;
 use thiserror::Error;
@@ -71,6 +73,9 @@ pub enum NetfilterError {
         "others keep changing the ruleset: {ATTEMPTS} attempts to install between two changes have failed; try again later"
     )]
     Restless,
+    /// The table of this name must not be replaced any more.
+    #[error("the table that is there already must not be replaced any more")]
+    Withdrawn,
     /// The kernel does not know tables with an owner.
     #[error("this kernel knows no tables with an owner (Linux 5.12 or later does)")]
     NoOwnership,
@@ -138,6 +143,17 @@ pub(super) fn plain(failure: Failure) -> NetfilterError {
     }
 }
 
+/// Why the kernel did not do this to a table.
+pub(super) fn refused(failure: Failure, what: &str, table: &str) -> NetfilterError {
+    match failure {
+        Failure::Refused(refusal) => NetfilterError::Refused {
+            step: format!("{what} table inet {table}"),
+            errno: refusal.errno,
+        },
+        failure => plain(failure),
+    }
+}
+
 /// A refusal of a batch as such, or of a question.
 fn before_the_first_step(refusal: Refusal) -> NetfilterError {
     match refusal.errno {
@@ -191,24 +207,64 @@ fn describe(ruleset: &Ruleset, step: Step) -> String {
     }
 }
 
-/// Who has a table, and what can be done about it.
-pub(super) fn whose(table: &TableInfo) -> String {
-    match table.owner {
-        Some(owner) => format!(
-            "owned by process {owner}{}: stop that one",
-            process_name(owner)
-        ),
-        None => format!(
-            "without an owner: remove it with nft delete table inet {}",
-            table.name
-        ),
-    }
+/// Who has a table, and what can be done about it. If the kernel knows no owner, `holder` is whoever
+/// holds the lock of its name.
+pub(super) fn whose(table: &TableInfo, holder: Holder) -> String {
+    let (how, holder) = match table.owner {
+        Some(port) => {
+            let process = owner::find(port).pid;
+            ("owned", process.map_or(Holder::Unseen, Holder::Process))
+        }
+        None => ("held", holder),
+    };
+    let name = match holder {
+        Holder::Nobody => {
+            let table = &table.name;
+            return format!("without an owner: remove it with nft delete table inet {table}");
+        }
+        Holder::Process(process) => owner::name(process),
+        Holder::Unseen => None,
+    };
+    let name = name.map_or(String::new(), |name| format!(" ({name})"));
+    format!("{how} by {holder}{name}: stop that one")
 }
 
-/// ` (nodefwd)`, if the process can be seen from here.
-fn process_name(process: u32) -> String {
-    match std::fs::read_to_string(format!("/proc/{process}/comm")) {
-        Ok(name) => format!(" ({})", name.trim()),
-        Err(_) => String::new(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_gone_is_not_taken_for_a_kernel_without_nat() {
+        let refusal = Refusal {
+            sequence: 1,
+            errno: Errno::ENOENT,
+            offset: None,
+        };
+        let error = refused(Failure::Refused(refusal), "close", "nodefwd-web");
+        assert_eq!(
+            error.to_string(),
+            "the kernel refused to close table inet nodefwd-web"
+        );
+    }
+
+    #[test]
+    fn a_table_without_an_owner_may_still_have_a_holder() {
+        let table = TableInfo {
+            name: "nodefwd-web".into(),
+            owner: None,
+            handle: None,
+        };
+        assert_eq!(
+            whose(&table, Holder::Nobody),
+            "without an owner: remove it with nft delete table inet nodefwd-web"
+        );
+        assert_eq!(
+            whose(&table, Holder::Process(u32::MAX)),
+            format!("held by process {}: stop that one", u32::MAX)
+        );
+        assert_eq!(
+            whose(&table, Holder::Unseen),
+            "held by a process that cannot be seen from here: stop that one"
+        );
     }
 }

@@ -14,6 +14,7 @@ mod expression;
 mod firewall;
 mod load;
 mod message;
+pub mod pass;
 mod route;
 mod rule;
 mod set;
@@ -32,10 +33,11 @@ pub use route::{Arrival, Ports, Route, Routes};
 pub use watch::TableEvents;
 
 use crate::flow::Flow;
+use crate::lock::Holder;
 use crate::ruleset::{Claims, Ruleset};
 use crate::status::ForwardStatus;
 use batch::{Batch, Step, Transaction};
-use error::{explain, flows_failed, plain, whose};
+use error::{explain, flows_failed, plain, refused, whose};
 use log::debug;
 use nftnl::MsgType;
 use nix::errno::Errno;
@@ -43,6 +45,7 @@ use socket::{Failure, Socket};
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use table::TableMessage;
 
 pub use table::TableInfo;
@@ -65,6 +68,16 @@ pub enum Ownership {
     Nobody,
 }
 
+/// What is to become of a table of the same name that is there already.
+#[derive(Clone, Copy)]
+pub enum Existing<'a> {
+    /// It is somebody else's, or a dead instance's.
+    Refuse,
+    /// It is this instance's own, or its predecessor's: replace it, as long as this says that it may
+    /// be.
+    Replace(&'a dyn Fn() -> bool),
+}
+
 /// How often an installation is tried anew because others changed the ruleset meanwhile.
 const ATTEMPTS: usize = 100;
 
@@ -79,19 +92,52 @@ impl Connection {
         Ok(Connection { socket })
     }
 
-    /// Installs the ruleset, all of it or nothing. Refuses if another instance has a part of what
-    /// it claims, or if somebody has a table of its name: with [`Ownership::Kernel`] any table, with
-    /// [`Ownership::Nobody`] one that has an owner; another is a dead instance's, and replaced.
-    pub fn install(&self, ruleset: &Ruleset, ownership: Ownership) -> Result<(), NetfilterError> {
+    /// Takes over a connection that another process has passed on. What belongs to it belongs to it
+    /// still.
+    pub fn adopt(passed: &OwnedFd) -> Result<Self, NetfilterError> {
+        let socket = Socket::adopt(passed).map_err(NetfilterError::Socket)?;
+        Ok(Connection { socket })
+    }
+
+    /// Drops what is left of the answers to another process that has used this connection too.
+    pub fn discard_answers(&self) -> Result<(), NetfilterError> {
+        self.socket
+            .discard_answers()
+            .map_err(NetfilterError::Socket)
+    }
+
+    /// Installs the ruleset, all of it or nothing, in one transaction. Refuses if another instance
+    /// has a part of what it claims.
+    ///
+    /// With [`Existing::Refuse`] it refuses too if somebody has a table of its name: with
+    /// [`Ownership::Kernel`] any table, with [`Ownership::Nobody`] one that has an owner; another is
+    /// a dead instance's, and replaced.
+    pub fn install(
+        &self,
+        ruleset: &Ruleset,
+        ownership: Ownership,
+        existing: Existing<'_>,
+    ) -> Result<(), NetfilterError> {
         let claims = ruleset.claims();
+        let port = self.socket.port();
         for _ in 0..ATTEMPTS {
             // The kernel refuses the transaction if anybody has changed anything since: what was
             // found out about the others then still holds, without a lock that all would have to
             // keep.
             let generation = table::generation(&self.socket).map_err(plain)?;
-            let replaced = self.look_around(ruleset, &claims, ownership)?;
+            let replaced = self.look_around(ruleset, &claims, |table| match existing {
+                Existing::Refuse => ownership == Ownership::Nobody && table.owner.is_none(),
+                Existing::Replace(_) => table.owner.is_none_or(|owner| owner == port),
+            })?;
             let transaction = encode::install(ruleset, ownership, replaced, generation);
+            match existing {
+                Existing::Replace(permitted) if !permitted() => {
+                    return Err(NetfilterError::Withdrawn);
+                }
+                _ => {}
+            }
             match self.transact(&transaction) {
+                Ok(()) if replaced => return self.end_overlap(ruleset),
                 Ok(()) => return Ok(()),
                 Err(Failure::Refused(refusal)) if refusal.errno == Errno::ERESTART => continue,
                 Err(Failure::Refused(refusal)) => {
@@ -103,22 +149,31 @@ impl Connection {
         Err(NetfilterError::Restless)
     }
 
-    /// Whether there is a dead instance's table to be replaced.
+    fn end_overlap(&self, ruleset: &Ruleset) -> Result<(), NetfilterError> {
+        match self.transact(&encode::end_overlap(ruleset)) {
+            // Where nobody protects them, others may have removed them all.
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(()),
+            done => done.map_err(|failure| refused(failure, "finish", &ruleset.table)),
+        }
+    }
+
+    /// Whether there is a table of this name that may be replaced.
     fn look_around(
         &self,
         ruleset: &Ruleset,
         claims: &Claims,
-        ownership: Ownership,
+        may_be_replaced: impl Fn(&TableInfo) -> bool,
     ) -> Result<bool, NetfilterError> {
         let mut replaced = false;
         for other in sibling::instances(&self.socket).map_err(plain)? {
             if other.name == ruleset.table {
-                if ownership == Ownership::Nobody && other.owner.is_none() {
+                if may_be_replaced(&other) {
                     replaced = true;
                     continue;
                 }
                 return Err(NetfilterError::TableExists {
-                    whose: whose(&other),
+                    // Its lock is this instance's own.
+                    whose: whose(&other, Holder::Nobody),
                     owner: other.owner,
                     table: other.name,
                 });
@@ -127,7 +182,7 @@ impl Connection {
             if let Some(claim) = claims.conflict(&theirs) {
                 return Err(NetfilterError::Claimed {
                     claim,
-                    whose: whose(&other),
+                    whose: whose(&other, Holder::of(&other.name)),
                     table: other.name,
                 });
             }
@@ -156,25 +211,15 @@ impl Connection {
             MsgType::Del,
         );
         match self.transact(&batch.finish()) {
-            Err(Failure::Refused(refusal)) if refusal.errno != Errno::ENOENT => {
-                Err(NetfilterError::Refused {
-                    step: format!("remove table inet {table}"),
-                    errno: refusal.errno,
-                })
-            }
-            Ok(()) | Err(Failure::Refused(_)) => Ok(()),
-            Err(failure) => Err(plain(failure)),
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(()),
+            done => done.map_err(|failure| refused(failure, "remove", table)),
         }
     }
 
     /// Takes no new connections any more. Those that run go on as they are.
     pub fn close(&self, ruleset: &Ruleset) -> Result<(), NetfilterError> {
-        let transaction = encode::close(ruleset);
-        self.transact(&transaction)
-            .map_err(|failure| match failure {
-                Failure::Refused(refusal) => explain(ruleset, &transaction, refusal),
-                failure => plain(failure),
-            })
+        let done = self.transact(&encode::close(ruleset));
+        done.map_err(|failure| refused(failure, "close", &ruleset.table))
     }
 
     /// The numbers of the running flows that `wanted` says so of.
@@ -185,8 +230,8 @@ impl Connection {
         conntrack::running(&self.socket, wanted).map_err(flows_failed)
     }
 
-    /// Ends the flows that `condemned` says so of; says how many.
-    pub fn end_flows(&self, condemned: impl Fn(&Flow) -> bool) -> Result<usize, NetfilterError> {
+    /// Ends the flows that `condemned` says so of; says how many of them still ran.
+    pub fn end_flows(&self, condemned: &dyn Fn(&Flow) -> bool) -> Result<usize, NetfilterError> {
         conntrack::end_flows(&self.socket, condemned).map_err(flows_failed)
     }
 
@@ -198,6 +243,23 @@ impl Connection {
     /// Whether an instance's table takes new connections; not so while they drain.
     pub fn takes_connections(&self, table: &str) -> Result<bool, NetfilterError> {
         counters::takes_connections(&self.socket, table).map_err(plain)
+    }
+
+    /// What the instances in this network namespace claim, all together.
+    pub fn claims(&self) -> Result<Vec<Claims>, NetfilterError> {
+        let mut claims = Vec::new();
+        for table in self.instances()? {
+            claims.push(sibling::claims(&self.socket, &table.name).map_err(plain)?);
+        }
+        Ok(claims)
+    }
+
+    /// The kernel's number for this table, if it is there.
+    pub fn handle(&self, table: &str) -> Result<Option<u64>, NetfilterError> {
+        let mut tables = self.instances()?.into_iter();
+        Ok(tables
+            .find(|found| found.name == table)
+            .and_then(|found| found.handle))
     }
 
     /// The forwards in a table, with their counters. Nothing if there is no such table.
@@ -229,5 +291,11 @@ impl Connection {
         );
         self.socket
             .transact(transaction.bytes(), transaction.last_sequence())
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }

@@ -7,9 +7,9 @@ use super::message::{Message, Request, messages};
 use mnl::mnl_sys;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockname, recv, setsockopt, sockopt};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c), and
 /// without the request itself an error is short.
@@ -84,6 +84,31 @@ impl Socket {
         let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
         socket.bind(groups, 0)?;
         Ok(Socket { socket })
+    }
+
+    /// Takes over a socket that another process has passed on, with its port and all that belongs
+    /// to it.
+    pub fn adopt(passed: &OwnedFd) -> io::Result<Self> {
+        // mnl takes no descriptor, so the one that it has opened comes to stand for that socket.
+        let socket = Socket {
+            socket: mnl::Socket::open(mnl::Bus::Netfilter)?,
+        };
+        // SAFETY: both descriptors are open, and mnl's stays open and stays mnl's.
+        let exchanged = unsafe {
+            libc::dup3(
+                passed.as_raw_fd(),
+                socket.socket.as_raw_fd(),
+                libc::O_CLOEXEC,
+            )
+        };
+        Errno::result(exchanged)?;
+        socket.discard_answers()?;
+        Ok(socket)
+    }
+
+    /// Drops answers to what another process has asked over this socket.
+    pub fn discard_answers(&self) -> io::Result<()> {
+        self.answers(|_| ()).map(|_| ())
     }
 
     fn enable(&self, option: i32) {
@@ -184,9 +209,10 @@ impl Socket {
         }
     }
 
-    /// The socket's netlink port.
+    /// The socket's netlink port; 0 stands for none.
     pub fn port(&self) -> u32 {
-        self.socket.portid()
+        let address = getsockname::<NetlinkAddr>(self.socket.as_raw_fd());
+        address.map_or(0, |address| address.pid())
     }
 
     /// Hands over every message that is queued. Says whether others were lost because the queue was

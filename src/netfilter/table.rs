@@ -85,12 +85,15 @@ pub struct TableInfo {
     /// The netlink port of the socket that owns it. That is the process's number, unless the
     /// process had other netlink sockets before.
     pub owner: Option<u32>,
+    /// The kernel's number for it; one that takes its place has another. Since Linux 4.17.
+    pub handle: Option<u64>,
 }
 
 /// The tables of family `inet` in this network namespace.
 pub fn tables(socket: &Socket) -> Result<Vec<TableInfo>, Failure> {
-    // linux/netfilter/nf_tables.h: NFTA_TABLE_NAME, NFTA_TABLE_OWNER
+    // linux/netfilter/nf_tables.h: NFTA_TABLE_*
     const NAME: u16 = 1;
+    const HANDLE: u16 = 4;
     const OWNER: u16 = 7;
     let request = dump_request(libc::NFT_MSG_GETTABLE);
     let mut tables = Vec::new();
@@ -103,6 +106,7 @@ pub fn tables(socket: &Socket) -> Result<Vec<TableInfo>, Failure> {
                 tables.push(TableInfo {
                     name,
                     owner: attributes.u32(OWNER),
+                    handle: attributes.u64(HANDLE),
                 });
             }
         }

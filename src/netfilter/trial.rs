@@ -32,13 +32,16 @@ impl Connection {
     }
 
     /// Fails as [`install`](Connection::install) does if somebody else has a part of what the
-    /// ruleset claims, or its name.
+    /// ruleset claims, or its name, unless the instance of that name is to be replaced.
     pub fn look_for_rivals(
         &self,
         ruleset: &Ruleset,
         ownership: Ownership,
+        replace: bool,
     ) -> Result<(), NetfilterError> {
-        self.look_around(ruleset, &ruleset.claims(), ownership)?;
+        self.look_around(ruleset, &ruleset.claims(), |table| {
+            replace || ownership == Ownership::Nobody && table.owner.is_none()
+        })?;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Field, Ruleset, SERVICES, Set};
 use crate::config::{Family, PortRange, Protocol};
+use crate::flow::Flow;
 use std::{fmt, net::IpAddr};
 
 /// A protocol and ports of a family that an instance forwards.
@@ -52,6 +53,16 @@ impl Claims {
                 })
         };
         self.services.iter().find(claimed).copied()
+    }
+
+    /// Whether a flow was made to something that is claimed.
+    pub fn take(&self, flow: &Flow) -> bool {
+        let listens = self.addresses.is_empty() || self.addresses.contains(&flow.destination);
+        let claimed = |claim: &Claim| {
+            (claim.family, claim.protocol) == (flow.family, flow.protocol)
+                && claim.ports.contains(flow.port)
+        };
+        listens && self.services.iter().any(claimed)
     }
 }
 

@@ -30,7 +30,9 @@ fn running_connections_go_on_and_new_ones_are_refused() {
         // It ends when the last connection has.
         drop(second);
         forwarder.wait_for_line("drained");
-        busy.forwarder.finish().expect_exit(0);
+        let stderr = busy.forwarder.finish().expect_exit(0).stderr;
+        // The kernel still remembers both, but neither runs.
+        assert!(stderr.contains(" 0 running connections"), "{stderr}");
         assert_eq!(net.node.ruleset(), "");
     }
 }

@@ -1,5 +1,7 @@
 //! Where the machine does not let it work: status 1, the reason, and nothing changed.
 
+use nix::sys::signal::Signal;
+
 use crate::fixture::{Namespace, Nodefwd, nodefwd};
 
 fn forward() -> Nodefwd {
@@ -16,6 +18,34 @@ fn without_the_capability_it_says_which_and_how_to_grant_it() {
         assert!(stderr.contains(word), "'{word}' is not in: {stderr}");
     }
     assert_eq!(node.ruleset(), "");
+}
+
+/// So it is for a container's user other than root to whom the runtime passes nothing on: what the
+/// bounding set allows, nobody has yet.
+#[test]
+fn a_capability_that_is_only_allowed_does_not_count() {
+    let node = Namespace::forwarding("node");
+    let user = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let only_allowed = [
+        &user[..],
+        &["--inh-caps=-all", "--bounding-set=-all,+net_admin"],
+    ]
+    .concat();
+    let stderr = forward()
+        .wrapped(&only_allowed)
+        .finish(&node)
+        .expect_exit(1)
+        .stderr;
+    assert!(stderr.contains("CAP_NET_ADMIN is missing"), "{stderr}");
+
+    let passed_on = ["--inh-caps=+net_admin", "--ambient-caps=+net_admin"];
+    let call = forward().wrapped(&[&user[..], &passed_on].concat());
+    call.start(&node).stop(Signal::SIGTERM).expect_exit(0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! built for them.
 
 mod check;
+mod crash;
 mod drain;
 mod encoders;
 mod environment;
@@ -15,11 +16,14 @@ mod forwarding_off;
 mod input;
 mod lifecycle;
 mod local_policy;
+mod neighbours;
 mod notify;
 mod options;
 mod parity;
 mod readme;
+mod replace;
 mod scale;
+mod sctp;
 mod shapes;
 mod siblings;
 mod source_ranges;

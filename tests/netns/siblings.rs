@@ -211,6 +211,18 @@ fn what_a_live_instance_has_is_refused_by_name() {
     }
 }
 
+/// The table's owner is a netlink port, which is the process's number only if it had no such socket
+/// before.
+#[test]
+fn its_owner_is_named_by_the_right_number() {
+    let node = Namespace::forwarding("node");
+    let first = nodefwd(["--drain=1", "tcp/80=10.2.0.11"]).start(&node);
+    let second = nodefwd(["--name=b", "tcp/80=10.2.0.11"]);
+    let stderr = second.finish(&node).expect_exit(1).stderr;
+    let named = format!("owned by process {} (nodefwd): stop that one", first.id());
+    assert!(stderr.contains(&named), "{stderr}");
+}
+
 #[test]
 fn what_nobody_else_has_is_free() {
     let node = Namespace::forwarding("node");

@@ -62,7 +62,7 @@ fn rules_that_others_remove_come_back() {
     let net = Net::new(1);
     let _server = net.backends[0].serve(BACK);
     let forwarder = unowned(&net).start(&net.node);
-    let before = net.node.ruleset();
+    let before = rules(&net.node);
     for removal in [
         "flush ruleset",
         "delete table inet nodefwd-tcp-80",
@@ -70,7 +70,7 @@ fn rules_that_others_remove_come_back() {
     ] {
         net.node
             .succeed("nft", &removal.split(' ').collect::<Vec<_>>());
-        expect_ruleset(&net.node, &before);
+        expect_rules(&net.node, &before);
         expect_forwarded(&net);
     }
     let outcome = forwarder.stop(Signal::SIGTERM).expect_exit(0);
@@ -81,6 +81,77 @@ fn rules_that_others_remove_come_back() {
         "{outcome:?}"
     );
     assert_eq!(net.node.ruleset(), "");
+}
+
+/// A change right behind the installation is as good as any other. The rules of a UDP forward are in
+/// for as long as reading the kernel's connections takes before it is ready.
+#[test]
+fn so_do_rules_that_others_remove_while_it_starts() {
+    let net = Net::new(1);
+    let call = forward_to(Protocol::Udp, &net.backends).args(&["--owner=false"]);
+    let forwarder = call.start(&net.node);
+    let expected = rules(&net.node);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    for _ in 0..30 {
+        let forwarder = call.spawn(&net.node);
+        // As fast as it goes, so that some hit that moment.
+        while !forwarder.stderr().contains("ready") {
+            net.node.succeed("nft", &["flush", "ruleset"]);
+        }
+        expect_rules(&net.node, &expected);
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    }
+}
+
+/// While it drains, what comes back must not take new connections. Somebody else's NAT rules have the
+/// kernel go on with those that run.
+#[test]
+fn closed_rules_come_back_closed() {
+    let net = Net::new(1);
+    net.node.load(
+        "table ip other { chain c { type nat hook prerouting priority 0; tcp dport 1 dnat to :2; }; }",
+    );
+    let _server = net.backends[0].serve(BACK);
+    let mut forwarder = unowned(&net).args(&["--drain=3600"]).start(&net.node);
+    let front = net.front(Family::V4, FRONT);
+    let mut flow = net.client.connect(Protocol::Tcp, front).expect("a flow");
+    let answer = flow.ask().expect("an answer");
+    forwarder.signal(Signal::SIGTERM);
+    forwarder.wait_for_line("draining: 1 connections");
+    let closed = rules(&net.node);
+    for removal in [
+        "delete table inet nodefwd-tcp-80",
+        "delete chain inet nodefwd-tcp-80 prerouting",
+    ] {
+        net.node
+            .succeed("nft", &removal.split(' ').collect::<Vec<_>>());
+        expect_rules(&net.node, &closed);
+        net.client.expect_refused(Protocol::Tcp, front);
+        assert_eq!(flow.ask().expect("an answer"), answer);
+    }
+    drop(flow);
+    forwarder.wait_for_line("drained");
+    let stderr = forwarder.finish().expect_exit(0).stderr;
+    assert!(stderr.contains(" 0 running connections"), "{stderr}");
+    assert!(!net.node.ruleset().contains(TABLE));
+}
+
+/// The kernel knows no owner, but the lock's holder is known.
+#[test]
+fn who_has_a_port_is_said_without_an_owner_too() {
+    let net = Net::new(1);
+    let first = unowned(&net).start(&net.node);
+    let second = unowned(&net).args(&["--name=b"]);
+    let stderr = second.finish(&net.node).expect_exit(1).stderr;
+    let named = format!("held by process {} (nodefwd): stop that one", first.id());
+    assert!(stderr.contains(&named), "{stderr}");
+
+    kill(first);
+    let stderr = second.finish(&net.node).expect_exit(1).stderr;
+    assert!(
+        stderr.contains("without an owner: remove it with nft delete table inet nodefwd-tcp-80"),
+        "{stderr}"
+    );
 }
 
 /// Changes to other tables are none of its business.
@@ -95,10 +166,15 @@ fn others_tables_do_not_make_it_act() {
     assert!(!outcome.stderr.contains("somebody else"), "{outcome:?}");
 }
 
+/// All rules, without what they have counted.
+fn rules(node: &Namespace) -> String {
+    node.succeed("nft", &["--stateless", "list", "ruleset"])
+}
+
 #[track_caller]
-fn expect_ruleset(node: &Namespace, expected: &str) {
+fn expect_rules(node: &Namespace, expected: &str) {
     let deadline = Instant::now() + LIMIT;
-    while node.ruleset() != expected {
-        assert!(Instant::now() < deadline, "{}", node.ruleset());
+    while rules(node) != expected {
+        assert!(Instant::now() < deadline, "{}", rules(node));
     }
 }

@@ -1,0 +1,171 @@
+//! What else may connect to the lock, or hold it: neither must be in anybody's way.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use super::{replacing, rules};
+use crate::fixture::{LIMIT, Namespace, Nodefwd, nodefwd};
+
+/// What a new process asks for.
+const REQUEST: &[u8] = b"nodefwd replace 1\n";
+
+fn forward() -> Nodefwd {
+    nodefwd(["--name=web", "tcp/80=10.2.0.11"])
+}
+
+fn address() -> SocketAddr {
+    SocketAddr::from_abstract_name("nodefwd-web").expect("an address")
+}
+
+fn connect(node: &Namespace) -> UnixStream {
+    let stream = node.run(|| UnixStream::connect_addr(&address()));
+    let stream = stream.expect("a connection");
+    stream.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    stream
+}
+
+fn say(mut stream: &UnixStream, words: &[u8]) {
+    // The other side may have hung up already, which is seen by what it says.
+    let _ = stream.write_all(words);
+}
+
+/// The other side must hang up without having said anything.
+#[track_caller]
+fn expect_hang_up(mut stream: UnixStream) {
+    let mut said = Vec::new();
+    match stream.read_to_end(&mut said) {
+        Ok(_) => assert_eq!(said, b""),
+        // What was sent to it was more than it wanted to read.
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
+#[test]
+fn who_says_nothing_or_nonsense_is_shown_out() {
+    let node = Namespace::forwarding("node");
+    let forwarder = forward().start(&node);
+    let mute = [connect(&node), connect(&node)];
+    let partial = connect(&node);
+    say(&partial, &REQUEST[..5]);
+    let nonsense = connect(&node);
+    say(&nonsense, &[b'x'; 1000]);
+    drop(connect(&node));
+    for stream in mute.into_iter().chain([partial, nonsense]) {
+        expect_hang_up(stream);
+    }
+    // Those that still wait keep nobody from replacing it.
+    let _mute = connect(&node);
+    let successor = replacing(&forward()).start(&node);
+    forwarder.finish().expect_exit(0);
+    // Nor from ending it.
+    let _mute = [connect(&node), connect(&node)];
+    successor.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(node.ruleset(), "");
+}
+
+/// The instance is another user's, and the test is root.
+#[test]
+fn another_user_gets_nothing() {
+    let node = Namespace::forwarding("node");
+    let forwarder = forward()
+        .wrapped(&[
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps=+net_admin",
+            "--ambient-caps=+net_admin",
+        ])
+        .start(&node);
+    let before = rules(&node);
+    let stream = connect(&node);
+    say(&stream, REQUEST);
+    expect_hang_up(stream);
+
+    let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
+    let named = format!(
+        "cannot replace instance web, which runs as process {}: user 65534 runs it",
+        forwarder.id()
+    );
+    assert!(stderr.contains(&named), "{stderr}");
+    assert_eq!(rules(&node), before);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// A new one that is given everything and does not go on is not waited for; it may not go on later
+/// either.
+#[test]
+fn who_takes_too_long_is_too_late() {
+    for owner in ["--owner=true", "--owner=false"] {
+        let node = Namespace::forwarding("node");
+        let mut forwarder = forward().args(&[owner]).start(&node);
+        let before = rules(&node);
+        let mut stream = connect(&node);
+        say(&stream, REQUEST);
+        let mut said = [0; 1];
+        stream.read_exact(&mut said).expect("what it passes on");
+        forwarder.wait_for_line("warning: not replaced, going on: the new process was not ready");
+        assert_eq!(rules(&node), before);
+        assert!(forwarder.is_running());
+        stream.read_exact(&mut said).expect("a word");
+        assert_eq!(said, *b"w");
+        // It is heard no more.
+        say(&stream, b"d");
+        expect_hang_up(stream);
+
+        let successor = replacing(&forward()).args(&[owner]).start(&node);
+        forwarder.finish().expect_exit(0);
+        successor.stop(Signal::SIGTERM).expect_exit(0);
+        assert_eq!(node.ruleset(), "");
+    }
+}
+
+/// Something else has the name, or a nodefwd that is too old for this.
+#[test]
+fn who_does_not_give_way_is_named() {
+    let node = Namespace::forwarding("node");
+    let listener = node.run(|| UnixListener::bind_addr(&address()));
+    let listener = listener.expect("the name is free");
+    let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
+    let named = format!(
+        "cannot replace instance web, which runs as process {}: it has not answered within 10s",
+        std::process::id()
+    );
+    assert!(stderr.contains(&named), "{stderr}");
+
+    let closing = thread::spawn(move || {
+        for stream in listener.incoming() {
+            if stream.is_ok_and(|mut stream| matches!(stream.read(&mut [0]), Ok(1))) {
+                continue;
+            }
+        }
+    });
+    let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
+    assert!(stderr.contains("it does not give way"), "{stderr}");
+    assert_eq!(node.ruleset(), "");
+    drop(closing);
+}
+
+/// A signal ends the new one also while it waits for the old one's answer.
+#[test]
+fn a_signal_ends_the_wait() {
+    let node = Namespace::forwarding("node");
+    let listener = node.run(|| UnixListener::bind_addr(&address()));
+    let listener = listener.expect("the name is free");
+    let forwarder = replacing(&forward()).spawn(&node);
+    // The second connection is the one with the request: the first only asks who is there.
+    let request = listener.incoming().flatten().find_map(|mut stream| {
+        let mut said = [0; REQUEST.len()];
+        (stream.read_exact(&mut said).is_ok() && said == REQUEST).then_some(stream)
+    });
+    assert!(request.is_some());
+    let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(1).stderr;
+    assert!(
+        stderr.contains("a signal has come before it answered"),
+        "{stderr}"
+    );
+}
