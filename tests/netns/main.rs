@@ -8,6 +8,7 @@ mod check;
 mod drain;
 mod encoders;
 mod environment;
+mod faults;
 mod fixture;
 mod forward;
 mod forwarding;

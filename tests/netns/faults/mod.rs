@@ -1,0 +1,5 @@
+//! What can go wrong around it, tried as often as the README's table says, and that nothing is lost.
+
+mod input;
+mod options;
+mod right;
