@@ -14,8 +14,12 @@ mod expression;
 mod firewall;
 mod load;
 mod message;
+#[cfg(test)]
+mod refusals;
 mod route;
 mod rule;
+#[cfg(test)]
+mod sandbox;
 mod set;
 mod sibling;
 mod socket;
