@@ -12,6 +12,10 @@ mod encode;
 mod error;
 mod expression;
 mod firewall;
+#[cfg(test)]
+mod genuine;
+#[cfg(test)]
+mod hostile;
 mod load;
 mod message;
 #[cfg(test)]
@@ -33,6 +37,7 @@ pub use firewall::{
     BaseChain, Fate, FilterHook, Firewall, Interface, Packet, Place, Table, TableFamily,
 };
 pub use route::{Arrival, Ports, Route, Routes};
+pub use socket::Lost;
 pub use watch::TableEvents;
 
 use crate::flow::Flow;

@@ -32,7 +32,7 @@ impl TableEvents {
         // NFTA_SET_TABLE and NFTA_SET_ELEM_LIST_TABLE are all the first attribute.
         const TABLE: u16 = 1;
         let mut changed = false;
-        let Lost(lost) = self.socket.answers(|message| {
+        let Lost(lost) = self.socket.news(|message| {
             let subsystem = i32::from(message.kind >> 8);
             changed |= subsystem == libc::NFNL_SUBSYS_NFTABLES
                 && message.port != self.own_port
