@@ -1,7 +1,7 @@
 //! Waiting for the running connections to end.
 
 use crate::flow::Flow;
-use crate::netfilter::{Connection, FlowEvents, NetfilterError};
+use crate::netfilter::{Connection, FlowEvents, Lost, NetfilterError};
 use crate::notify;
 use crate::signals::Signals;
 use log::info;
@@ -40,7 +40,7 @@ pub fn wait(
     let deadline = Instant::now() + limit;
     // Old news, of flows that the count will not hold.
     events.ended(|_| ())?;
-    let mut running = connection.running_flows(ours)?;
+    let mut running = connection.running_flows(&ours)?;
     notify::status(format_args!(
         "draining: {} connections, for at most {limit:?}",
         running.len()
@@ -60,9 +60,13 @@ pub fn wait(
             return Ok(());
         }
         let before = running.len();
-        events.ended(|flow| {
+        let Lost(lost) = events.ended(|flow| {
             running.remove(&flow);
         })?;
+        if lost {
+            let still = connection.running_flows(&ours)?;
+            running.retain(|flow| still.contains(flow));
+        }
         if running.len() < before && logged.elapsed() >= LOG_INTERVAL {
             notify::status(format_args!("draining: {} connections", running.len()));
             logged = Instant::now();

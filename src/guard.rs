@@ -1,7 +1,7 @@
 //! Keeping rules that nobody protects: on kernels before 5.12, where a table has no owner.
 
 use crate::config::Config;
-use crate::netfilter::{Connection, NetfilterError, Ownership, TableEvents};
+use crate::netfilter::{Changed, Connection, NetfilterError, Ownership, TableEvents};
 use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use log::{info, warn};
@@ -41,10 +41,15 @@ pub fn wait(connection: &Connection, config: &Config, signals: &Signals) -> Resu
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(io::Error::from(error).into()),
         }
-        if !events.changed()? {
-            continue;
+        match events.changed()? {
+            Changed::No => continue,
+            Changed::Yes => {
+                warn!("somebody else has changed table inet {table}: installing it again");
+            }
+            Changed::Unknown => warn!(
+                "the kernel had more news of nftables than it could keep: installing table inet {table} again, in case it was changed"
+            ),
         }
-        warn!("somebody else has changed table inet {table}: installing it again");
         let pause = installed.map_or(Duration::ZERO, |at| INTERVAL.saturating_sub(at.elapsed()));
         if signals.arrive_within(pause)? {
             return Ok(());

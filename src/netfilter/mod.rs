@@ -38,7 +38,7 @@ pub use firewall::{
 };
 pub use route::{Arrival, Ports, Route, Routes};
 pub use socket::Lost;
-pub use watch::TableEvents;
+pub use watch::{Changed, TableEvents};
 
 use crate::flow::Flow;
 use crate::ruleset::{Claims, Ruleset};

@@ -274,3 +274,49 @@ fn verdict(message: &Message<'_>, kind: i32) -> Option<Result<(), Refusal>> {
         }),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sandbox::in_own_namespace;
+    use super::super::{Connection, Ownership, table};
+    use super::*;
+    use crate::cli::Options;
+    use crate::config::Config;
+    use crate::ruleset::Ruleset;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    #[test]
+    fn a_list_that_others_keep_changing_is_given_up() {
+        let forwards = (1..=2000).map(|port| format!("udp/{port}=10.2.0.1"));
+        let forwards: Vec<_> = forwards.map(Into::into).collect();
+        let options = Options {
+            forwards,
+            ..Options::default()
+        };
+        let ruleset = Ruleset::new(&Config::new(&options).unwrap());
+        in_own_namespace(|| {
+            let connection = Connection::open().unwrap();
+            connection.install(&ruleset, Ownership::Kernel).unwrap();
+            let read = AtomicBool::new(false);
+            let others = || {
+                let connection = Connection::open().unwrap();
+                while !read.load(Ordering::Relaxed) {
+                    connection.supports_ownership("others");
+                }
+            };
+            thread::scope(|scope| {
+                scope.spawn(others);
+                let mut asked = 0;
+                let request = table::dump_request(nftnl::nftnl_sys::libc::NFT_MSG_GETRULE)
+                    .text(1, &ruleset.table);
+                let list = connection.socket.dump(&request, |message| {
+                    asked += usize::from(message.is_none());
+                });
+                read.store(true, Ordering::Relaxed);
+                // Once in a while it may be read between two changes.
+                assert!(asked <= ATTEMPTS && matches!(list, Ok(()) | Err(Failure::Restless)));
+            });
+        });
+    }
+}
