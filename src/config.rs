@@ -24,7 +24,7 @@ use crate::cli::Options;
 use crate::netfilter::Ownership;
 use forward::Request;
 use log::warn;
-use option::Setting;
+use option::{Setting, shown};
 use std::{ffi::OsString, str::FromStr, time::Duration};
 use thiserror::Error;
 
@@ -107,12 +107,16 @@ pub enum ConfigError {
     },
     /// Ranges that go to other ranges, with more ports than the kernel takes in reasonable time.
     #[error(
-        "ranges of ports go to other ports in {0} cases, counted for each destination: at most {MAX_SHIFTED} may, so list fewer ports or destinations, or leave some to another instance"
+        "ranges of ports go to other ports in {0} cases, counted for each destination: at most {MAX_SHIFTED} may, so list fewer in {ports} or {forwards}, or leave some to another instance",
+        ports = OptionName::DEST_PORT,
+        forwards = OptionName::FORWARDS
     )]
     TooManyShifted(usize),
     /// Two forwards claim the same packets.
     #[error(
-        "'{first}' and '{second}' both claim {family} connections: a port can go to one forward only, so change one of them, or list all destinations in one"
+        "'{first}' and '{second}' both claim {family} connections: a port can go to one forward only, so change one of them in {} or {}, or list all destinations in one",
+        OptionName::SRC_PORT,
+        OptionName::FORWARDS
     )]
     Conflict {
         /// one of them
@@ -324,8 +328,8 @@ fn forwards(requests: Vec<Request>) -> Result<Vec<Forward>, ConfigError> {
     match forwards.windows(2).find(|pair| pair[0].overlaps(&pair[1])) {
         None => Ok(forwards),
         Some(pair) => Err(ConfigError::Conflict {
-            first: pair[0].to_string(),
-            second: pair[1].to_string(),
+            first: shown(&pair[0].to_string()),
+            second: shown(&pair[1].to_string()),
             family: pair[0].family,
         }),
     }

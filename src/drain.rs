@@ -3,7 +3,7 @@
 use crate::events::{Event, Events};
 use crate::flow::Flow;
 use crate::lock::Holder;
-use crate::netfilter::{Connection, FlowEvents, NetfilterError};
+use crate::netfilter::{Connection, FlowEvents, Lost, NetfilterError};
 use crate::notify;
 use crate::rules::RulesError;
 use log::info;
@@ -44,7 +44,7 @@ pub fn wait(
     events.close()?;
     // Old news, of flows that the count will not hold.
     flow_events.ended(|_| ())?;
-    let mut running = connection.running_flows(ours)?;
+    let mut running = connection.running_flows(&ours)?;
     notify::status(format_args!(
         "draining: {} connections, for at most {limit:?}",
         running.len()
@@ -62,9 +62,13 @@ pub fn wait(
             return Ok(None);
         }
         let before = running.len();
-        flow_events.ended(|flow| {
+        let Lost(lost) = flow_events.ended(|flow| {
             running.remove(&flow);
         })?;
+        if lost {
+            let still = connection.running_flows(&ours)?;
+            running.retain(|flow| still.contains(flow));
+        }
         if running.len() < before && logged.elapsed() >= LOG_INTERVAL {
             notify::status(format_args!("draining: {} connections", running.len()));
             logged = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! A kernel before 5.12 lets others change them. There they are watched, and installed again.
 
-use crate::netfilter::{Connection, Existing, NetfilterError, Ownership, TableEvents};
+use crate::netfilter::{Changed, Connection, Existing, NetfilterError, Ownership, TableEvents};
 use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use log::{info, warn};
@@ -106,11 +106,16 @@ impl<'a> Rules<'a> {
         let Some(changes) = &self.changes else {
             return Ok(());
         };
-        if !changes.changed()? {
-            return Ok(());
-        }
         let table = self.table();
-        warn!("somebody else has changed table inet {table}: installing it again");
+        match changes.changed()? {
+            Changed::No => return Ok(()),
+            Changed::Yes => {
+                warn!("somebody else has changed table inet {table}: installing it again");
+            }
+            Changed::Unknown => warn!(
+                "the kernel had more news of nftables than it could keep: installing table inet {table} again, in case it was changed"
+            ),
+        }
         let since = self.restored.map(|at| at.elapsed());
         let pause = since.map_or(Duration::ZERO, |since| INTERVAL.saturating_sub(since));
         signals.sleep(pause)?;

@@ -1,6 +1,7 @@
 //! What is forwarded where.
 
 use super::address::{AddressError, unicast};
+use super::option::shown;
 use super::port::{PortError, PortRange};
 use super::protocol::{Family, Protocol, ProtocolError};
 use serde::Serialize;
@@ -112,7 +113,7 @@ impl Request {
     }
 }
 
-/// Why a word is no forward. Each names the part that is wrong.
+/// Why a word is no forward. Each names the part that is wrong, as it can be shown.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ForwardError {
     /// No `=`, or no `/` before it.
@@ -164,7 +165,7 @@ impl FromStr for Request {
         let (protocol, ports) = service.split_once('/').ok_or(ForwardError::Shape)?;
         let protocol = protocol
             .parse()
-            .map_err(|error| ForwardError::Protocol(protocol.into(), error))?;
+            .map_err(|error| ForwardError::Protocol(shown(protocol), error))?;
         let ports = port_range(ports)?;
         let destinations = destinations
             .split(',')
@@ -180,11 +181,11 @@ impl FromStr for Request {
 
 fn destination(word: &str, forwarded: PortRange) -> Result<Destination, ForwardError> {
     let (address, ports) = split_port(word);
-    let address = unicast(address).map_err(|error| ForwardError::Address(address.into(), error))?;
+    let address = unicast(address).map_err(|error| ForwardError::Address(shown(address), error))?;
     let ports = match ports {
         None => forwarded,
         Some(ports) => fits(forwarded, port_range(ports)?)
-            .map_err(|error| ForwardError::Length(ports.into(), error))?,
+            .map_err(|error| ForwardError::Length(shown(ports), error))?,
     };
     Ok(Destination { address, ports })
 }
@@ -206,7 +207,7 @@ fn split_port(word: &str) -> (&str, Option<&str>) {
 
 fn port_range(word: &str) -> Result<PortRange, ForwardError> {
     word.parse()
-        .map_err(|error| ForwardError::Port(word.into(), error))
+        .map_err(|error| ForwardError::Port(shown(word), error))
 }
 
 #[cfg(test)]

@@ -44,6 +44,20 @@ impl fmt::Display for OptionName {
     }
 }
 
+/// As much of a value as a message shows; it may be 128 KiB long.
+const SHOWN_CHARACTERS: usize = 160;
+
+/// A part of a value as a message shows it: on one line, without anything that a terminal would
+/// obey, and short enough to be read.
+pub fn shown(part: &str) -> String {
+    let mut escaped = part.escape_debug();
+    let mut shown: String = escaped.by_ref().take(SHOWN_CHARACTERS).collect();
+    if escaped.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// One option with the text it was given.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting<'a> {
@@ -64,7 +78,7 @@ impl<'a> Setting<'a> {
             Some(text) => Ok(Some(Setting { option, text })),
             None => Err(ConfigError::NotUtf8 {
                 option,
-                value: value.to_string_lossy().escape_debug().to_string(),
+                value: shown(&value.to_string_lossy()),
             }),
         }
     }
@@ -111,7 +125,7 @@ impl<'a> Setting<'a> {
     pub fn invalid(&self, part: &str, problem: impl Into<super::Problem>) -> ConfigError {
         ConfigError::Invalid {
             option: self.option,
-            part: part.escape_debug().to_string(),
+            part: shown(part),
             problem: problem.into(),
         }
     }

@@ -1,7 +1,7 @@
 //! The kernel's table of connections: read, and told to forget some.
 
 use super::message::{Attributes, Message, Request};
-use super::socket::{Failure, Socket};
+use super::socket::{Failure, Lost, Socket};
 use crate::config::{Family, Protocol};
 use crate::flow::Flow;
 use nftnl::nftnl_sys::libc;
@@ -64,14 +64,14 @@ impl FlowEvents {
         Socket::subscribe(GROUP_UPDATE | GROUP_DESTROY).map(FlowEvents)
     }
 
-    /// Hands over the number of each flow that has ended since.
-    pub fn ended(&self, mut each: impl FnMut(u32)) -> io::Result<()> {
-        self.0.answers(|message| {
+    /// Hands over the number of each flow that has ended since. Says whether others may have ended of
+    /// which the news was lost.
+    pub fn ended(&self, mut each: impl FnMut(u32)) -> io::Result<Lost> {
+        self.0.news(|message| {
             if message.kind == conntrack(DELETE) || is_over(&message) {
                 message.attributes().u32(ID).into_iter().for_each(&mut each);
             }
-        })?;
-        Ok(())
+        })
     }
 }
 
@@ -83,7 +83,7 @@ impl AsFd for FlowEvents {
 
 /// Whether both sides of a connection have closed it, or one has broken it off: the kernel
 /// remembers those for a while, TCP's for minutes.
-fn is_over(message: &Message<'_>) -> bool {
+pub fn is_over(message: &Message<'_>) -> bool {
     let attributes = message.attributes();
     let states = attributes.nested(PROTOCOL_INFO);
     // linux/netfilter/nf_conntrack_tcp.h: TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
@@ -164,7 +164,7 @@ fn send_deletions(socket: &Socket, deletions: &[u8]) -> Result<(), Failure> {
 
 /// Names the flow by its original direction, its zone and its number, so that a new flow of the
 /// same addresses is not mistaken for it.
-fn deletion(message: &Message<'_>) -> Option<Request> {
+pub fn deletion(message: &Message<'_>) -> Option<Request> {
     let attributes = message.attributes();
     let nested = libc::NLA_F_NESTED as u16;
     let mut request = Request::new(conntrack(DELETE), 0, *message.payload.first()?, 2)
@@ -178,7 +178,7 @@ fn deletion(message: &Message<'_>) -> Option<Request> {
 }
 
 /// Nothing for a flow of another protocol.
-fn flow(message: &Message<'_>) -> Option<Flow> {
+pub fn flow(message: &Message<'_>) -> Option<Flow> {
     let attributes = message.attributes();
     let original = attributes.nested(ORIGINAL);
     let reply = attributes.nested(REPLY);

@@ -67,7 +67,7 @@ fn actions(socket: &Socket, request: &Request, table: &str) -> Result<Actions, F
     Ok(actions)
 }
 
-fn chain_and_action<'a>(message: &Message<'a>, table: &str) -> Option<(&'a str, Action)> {
+pub fn chain_and_action<'a>(message: &Message<'a>, table: &str) -> Option<(&'a str, Action)> {
     let attributes = message.attributes();
     if attributes.text(TABLE)? != table {
         return None;
@@ -120,9 +120,10 @@ impl Reader {
         for action in self.chain(chain) {
             match action {
                 Action::Choose { map, numbers } => {
-                    // A number is in host byte order.
+                    // A number is in host byte order. The map has them all; somebody else's may not, and
+                    // its rule may ask for four billion.
                     let keys = numbers.iter().cloned().flatten().map(u32::to_ne_bytes);
-                    for chain in keys.filter_map(|key| self.choice(map, &key)) {
+                    for chain in keys.map_while(|key| self.choice(map, &key)) {
                         self.chain(chain)
                             .iter()
                             .for_each(|action| self.count(&mut forward, action));
@@ -219,6 +220,29 @@ mod tests {
         assert_eq!(destination.to_string(), "10.2.0.11:258-260");
         assert_eq!(shifted(&map, &forward("2-10")), None);
         assert_eq!(shifted(&Map::new(), &forward("2-4")), None);
+    }
+
+    #[test]
+    fn a_choice_among_more_than_there_are_comes_to_an_end() {
+        let choose = Action::Choose {
+            map: "choices".into(),
+            numbers: Some(0..u32::MAX),
+        };
+        let take = Action::Take {
+            count: 7,
+            target: Target::Address([10, 2, 0, 11].into(), None),
+        };
+        let chain = |number: u32| (number.to_ne_bytes().to_vec(), Data::Chain("one".into()));
+        let reader = Reader {
+            actions: [("all".into(), vec![choose]), ("one".into(), vec![take])].into(),
+            maps: [("choices".into(), [chain(0), chain(1)].into())].into(),
+        };
+        let claim = Claim {
+            family: Family::Ipv4,
+            protocol: Protocol::Udp,
+            ports: 53.into(),
+        };
+        assert_eq!(reader.forward(claim, "all").destinations.len(), 2);
     }
 
     proptest! {

@@ -70,7 +70,7 @@ pub enum NetfilterError {
     },
     /// Others change the ruleset all the time.
     #[error(
-        "others keep changing the ruleset: {ATTEMPTS} attempts to install between two changes have failed; try again later"
+        "others keep changing the ruleset: {ATTEMPTS} attempts between two changes have failed; try again later"
     )]
     Restless,
     /// The table of this name must not be replaced any more.
@@ -140,6 +140,7 @@ pub(super) fn plain(failure: Failure) -> NetfilterError {
         Failure::Socket(error) => NetfilterError::Socket(error),
         Failure::Refused(refusal) => before_the_first_step(refusal),
         Failure::NoAnswer => NetfilterError::NoAnswer,
+        Failure::Restless => NetfilterError::Restless,
     }
 }
 

@@ -12,11 +12,19 @@ mod encode;
 mod error;
 mod expression;
 mod firewall;
+#[cfg(test)]
+mod genuine;
+#[cfg(test)]
+mod hostile;
 mod load;
 mod message;
 pub mod pass;
+#[cfg(test)]
+mod refusals;
 mod route;
 mod rule;
+#[cfg(test)]
+mod sandbox;
 mod set;
 mod sibling;
 mod socket;
@@ -30,7 +38,8 @@ pub use firewall::{
     BaseChain, Fate, FilterHook, Firewall, Interface, Packet, Place, Table, TableFamily,
 };
 pub use route::{Arrival, Ports, Route, Routes};
-pub use watch::TableEvents;
+pub use socket::Lost;
+pub use watch::{Changed, TableEvents};
 
 use crate::flow::Flow;
 use crate::lock::Holder;

@@ -7,13 +7,20 @@ use super::message::{Message, Request, messages};
 use mnl::mnl_sys;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockname, recv, setsockopt, sockopt};
-use std::io;
+use nix::sys::socket::{MsgFlags, NetlinkAddr, connect, getsockname, recvmsg, setsockopt, sockopt};
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c), and
 /// without the request itself an error is short.
 const RECEIVE_BYTES: usize = 1 << 15;
+
+/// How many datagrams of news are taken at once: whoever waits for them has more to see to, and they
+/// may come faster than they can be read.
+const NEWS_AT_ONCE: usize = 256;
+
+/// How often a list is asked for anew because others changed what it holds meanwhile.
+const ATTEMPTS: usize = 100;
 
 /// An open socket.
 pub struct Socket {
@@ -40,6 +47,8 @@ pub enum Failure {
     Refused(Refusal),
     /// The kernel said nothing.
     NoAnswer,
+    /// Others change what is asked for all the time.
+    Restless,
 }
 
 /// Whether messages were lost.
@@ -69,13 +78,17 @@ impl Socket {
         // Both are as old as nf_tables' fib (Linux 4.12, 4.2); without them errors say less.
         socket.enable(libc::NETLINK_EXT_ACK);
         socket.enable(libc::NETLINK_CAP_ACK);
+        socket.keep_others_out()?;
         Ok(socket)
     }
 
     /// Opens a socket to the routing tables (rtnetlink(7)). Needs no privileges.
     pub fn open_routes() -> io::Result<Self> {
-        let socket = mnl::Socket::new(mnl::Bus::Route)?;
-        Ok(Socket { socket })
+        let socket = Socket {
+            socket: mnl::Socket::new(mnl::Bus::Route)?,
+        };
+        socket.keep_others_out()?;
+        Ok(socket)
     }
 
     /// Opens a socket that hears what the kernel tells these groups, a bit mask (`NFNLGRP_*`,
@@ -83,7 +96,15 @@ impl Socket {
     pub fn subscribe(groups: u32) -> io::Result<Self> {
         let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
         socket.bind(groups, 0)?;
-        Ok(Socket { socket })
+        let socket = Socket { socket };
+        socket.keep_others_out()?;
+        Ok(socket)
+    }
+
+    /// Has the kernel refuse what other processes send to this socket: it takes datagrams only from
+    /// whom it is connected to (netlink_getsockbyportid in net/netlink/af_netlink.c), here port 0.
+    fn keep_others_out(&self) -> io::Result<()> {
+        Ok(connect(self.socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?)
     }
 
     /// Takes over a socket that another process has passed on, with its port and all that belongs
@@ -130,13 +151,11 @@ impl Socket {
         self.send(bytes)?;
         let mut refusal = None;
         let mut answered = false;
-        self.answers(|message| {
-            if let Some(found) = refusal_in(&message) {
-                // Several messages can fail; the first is the cause of the others.
-                refusal.get_or_insert(found);
-            } else {
-                answered |= message.sequence == last_sequence;
-            }
+        self.answers(|message| match verdict(&message, libc::NLMSG_ERROR) {
+            // Several messages can fail; the first is the cause of the others.
+            Some(Err(found)) => refusal = refusal.or(Some(found)),
+            Some(Ok(())) => answered |= message.sequence == last_sequence,
+            None => {}
         })?;
         match refusal {
             Some(refusal) => Err(Failure::Refused(refusal)),
@@ -149,13 +168,15 @@ impl Socket {
     pub fn transmit(&self, bytes: &[u8]) -> io::Result<Option<Refusal>> {
         self.send(bytes)?;
         let mut refusal = None;
-        self.answers(|message| refusal = refusal.or(refusal_in(&message)))?;
+        self.answers(|message| {
+            let found = verdict(&message, libc::NLMSG_ERROR).and_then(Result::err);
+            refusal = refusal.or(found);
+        })?;
         Ok(refusal)
     }
 
-    /// Sends a request and hands over each message of the answer. `NotFound` is an answer without
-    /// any; a dump that others disturbed is begun anew, `each` seeing all of it again behind a
-    /// `restart`.
+    /// Sends a request and hands over each message of the answer. A list that others disturbed is
+    /// asked for anew, `each` seeing all of it again behind a nothing.
     pub fn dump(
         &self,
         request: &Request,
@@ -170,19 +191,21 @@ impl Socket {
         request: &Request,
         each: &mut dyn FnMut(Option<Message<'_>>),
     ) -> Result<(), Failure> {
-        loop {
+        for _ in 0..ATTEMPTS {
             each(None);
             self.send(request.bytes())?;
             let mut refusal = None;
             let mut disturbed = false;
-            let mut finished = !request.is_dump();
+            let mut finished = false;
             self.answers(|message| {
                 disturbed |= message.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
-                finished |= i32::from(message.kind) == libc::NLMSG_DONE;
-                match refusal_in(&message) {
-                    Some(found) => refusal = Some(found),
-                    None if i32::from(message.kind) >= libc::NLMSG_MIN_TYPE => each(Some(message)),
-                    None => {}
+                let done = verdict(&message, libc::NLMSG_DONE);
+                finished |= matches!(done, Some(Ok(())));
+                let error = verdict(&message, libc::NLMSG_ERROR);
+                refusal = refusal.or([done, error].into_iter().flatten().find_map(Result::err));
+                if i32::from(message.kind) >= libc::NLMSG_MIN_TYPE {
+                    finished |= !request.is_dump();
+                    each(Some(message));
                 }
             })?;
             match refusal {
@@ -192,6 +215,7 @@ impl Socket {
                 None => return Err(Failure::NoAnswer),
             }
         }
+        Err(Failure::Restless)
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
@@ -215,24 +239,38 @@ impl Socket {
         address.map_or(0, |address| address.pid())
     }
 
-    /// Hands over every message that is queued. Says whether others were lost because the queue was
-    /// full; those that came first never are.
-    pub fn answers(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<Lost> {
-        self.answers_to(&mut each)
+    /// Hands over every message that is queued.
+    fn answers(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<Lost> {
+        self.receive(usize::MAX, &mut each)
     }
 
-    fn answers_to(&self, each: &mut dyn FnMut(Message<'_>)) -> io::Result<Lost> {
+    /// Hands over what is queued, or a part of it if that is much. Says whether others were lost
+    /// because the queue was full; those that came first never are.
+    pub fn news(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<Lost> {
+        self.receive(NEWS_AT_ONCE, &mut each)
+    }
+
+    fn receive(&self, most: usize, each: &mut dyn FnMut(Message<'_>)) -> io::Result<Lost> {
         let mut buffer = vec![0u8; RECEIVE_BYTES];
         let mut lost = Lost(false);
-        loop {
-            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => messages(&buffer[..length]).for_each(&mut *each),
-                Err(Errno::EAGAIN) => return Ok(lost),
+        for _ in 0..most {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT;
+            match recvmsg::<NetlinkAddr>(self.socket.as_raw_fd(), &mut parts, None, flags) {
+                // Others can still send to whole groups (netlink(7)).
+                Ok(datagram) if datagram.address.is_some_and(|from| from.pid() != 0) => {}
+                Ok(datagram) => {
+                    lost = Lost(lost.0 || datagram.flags.contains(MsgFlags::MSG_TRUNC));
+                    let length = datagram.bytes;
+                    messages(&buffer[..length]).for_each(&mut *each);
+                }
+                Err(Errno::EAGAIN) => break,
                 Err(Errno::ENOBUFS) => lost = Lost(true),
-                Err(Errno::EINTR) => continue,
+                Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(lost)
     }
 
     /// Makes the send buffer large enough for a request, which the kernel takes whole or not at
@@ -246,12 +284,67 @@ impl Socket {
     }
 }
 
-fn refusal_in(message: &Message<'_>) -> Option<Refusal> {
-    let is_error = i32::from(message.kind) == libc::NLMSG_ERROR;
-    let (errno, offset) = message.error().filter(|_| is_error)?;
-    (errno != 0).then(|| Refusal {
-        sequence: message.sequence,
-        errno: Errno::from_raw(errno),
-        offset,
+/// What a message of this kind, `NLMSG_ERROR` or `NLMSG_DONE`, says of what was asked; nothing if it
+/// is of another kind, or was cut short.
+fn verdict(message: &Message<'_>, kind: i32) -> Option<Result<(), Refusal>> {
+    if i32::from(message.kind) != kind {
+        return None;
+    }
+    let (errno, offset) = message.error()?;
+    Some(match errno {
+        0 => Ok(()),
+        _ => Err(Refusal {
+            sequence: message.sequence,
+            errno: Errno::from_raw(errno),
+            offset,
+        }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sandbox::in_own_namespace;
+    use super::super::{Connection, Existing, Ownership, table};
+    use super::*;
+    use crate::cli::Options;
+    use crate::config::Config;
+    use crate::ruleset::Ruleset;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    #[test]
+    fn a_list_that_others_keep_changing_is_given_up() {
+        let forwards = (1..=2000).map(|port| format!("udp/{port}=10.2.0.1"));
+        let forwards: Vec<_> = forwards.map(Into::into).collect();
+        let options = Options {
+            forwards,
+            ..Options::default()
+        };
+        let ruleset = Ruleset::new(&Config::new(&options).unwrap());
+        in_own_namespace(|| {
+            let connection = Connection::open().unwrap();
+            connection
+                .install(&ruleset, Ownership::Kernel, Existing::Refuse)
+                .unwrap();
+            let read = AtomicBool::new(false);
+            let others = || {
+                let connection = Connection::open().unwrap();
+                while !read.load(Ordering::Relaxed) {
+                    connection.supports_ownership("others");
+                }
+            };
+            thread::scope(|scope| {
+                scope.spawn(others);
+                let mut asked = 0;
+                let request = table::dump_request(nftnl::nftnl_sys::libc::NFT_MSG_GETRULE)
+                    .text(1, &ruleset.table);
+                let list = connection.socket.dump(&request, |message| {
+                    asked += usize::from(message.is_none());
+                });
+                read.store(true, Ordering::Relaxed);
+                // Once in a while it may be read between two changes.
+                assert!(asked <= ATTEMPTS && matches!(list, Ok(()) | Err(Failure::Restless)));
+            });
+        });
+    }
 }

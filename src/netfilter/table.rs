@@ -169,7 +169,7 @@ pub fn elements(socket: &Socket, table: &str, set: &str) -> Result<Vec<Element>,
     }
 }
 
-fn element(bytes: &[u8]) -> Option<Element> {
+pub fn element(bytes: &[u8]) -> Option<Element> {
     // linux/netfilter/nf_tables.h: NFTA_SET_ELEM_*, NFTA_DATA_*, NFTA_VERDICT_CHAIN
     const KEY: u16 = 1;
     const DATA: u16 = 2;

@@ -16,6 +16,17 @@ pub struct TableEvents {
     own_port: u32,
 }
 
+/// Whether somebody has changed the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// Nobody has.
+    No,
+    /// Somebody has.
+    Yes,
+    /// The news was lost.
+    Unknown,
+}
+
 impl TableEvents {
     /// Begins to listen for changes to this table that are not made over `connection`.
     pub fn open(table: &str, connection: &Connection) -> io::Result<Self> {
@@ -26,19 +37,23 @@ impl TableEvents {
         })
     }
 
-    /// Whether the table may have been changed since this was asked last.
-    pub fn changed(&self) -> io::Result<bool> {
+    /// What has become of the table since this was asked last.
+    pub fn changed(&self) -> io::Result<Changed> {
         // linux/netfilter/nf_tables.h: NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE,
         // NFTA_SET_TABLE and NFTA_SET_ELEM_LIST_TABLE are all the first attribute.
         const TABLE: u16 = 1;
         let mut changed = false;
-        let Lost(lost) = self.socket.answers(|message| {
+        let Lost(lost) = self.socket.news(|message| {
             let subsystem = i32::from(message.kind >> 8);
             changed |= subsystem == libc::NFNL_SUBSYS_NFTABLES
                 && message.port != self.own_port
                 && message.attributes().text(TABLE) == Some(&self.table);
         })?;
-        Ok(changed || lost)
+        Ok(match (changed, lost) {
+            (true, _) => Changed::Yes,
+            (false, true) => Changed::Unknown,
+            (false, false) => Changed::No,
+        })
     }
 }
 

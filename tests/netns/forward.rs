@@ -34,7 +34,7 @@ pub fn forward_to(protocol: Protocol, hosts: &[Host]) -> Nodefwd {
 pub struct Busy {
     pub flow: Connection,
     pub forwarder: Process,
-    _server: Server,
+    pub server: Server,
     pub net: Net,
 }
 
@@ -51,7 +51,7 @@ impl Busy {
         Busy {
             flow,
             forwarder,
-            _server: server,
+            server,
             net,
         }
     }

@@ -9,6 +9,7 @@ mod crash;
 mod drain;
 mod encoders;
 mod environment;
+mod faults;
 mod fixture;
 mod forward;
 mod forwarding;

@@ -1,0 +1,191 @@
+//! The kernel refuses one message after the other of a real transaction: nothing is installed, and
+//! the error names what was refused.
+
+use super::batch::Transaction;
+use super::error::explain;
+use super::message::{Attributes, Message, messages};
+use super::sandbox::{LANES, in_own_namespace, in_own_namespaces};
+use super::socket::{Failure, Refusal};
+use super::{Connection, Existing, NetfilterError, Ownership, encode, table};
+use crate::cli::Options;
+use crate::config::Config;
+use crate::ruleset::Ruleset;
+use nftnl::nftnl_sys::libc;
+use nix::errno::Errno;
+
+/// How many messages the transaction has at least, and how many expressions its rules.
+const MESSAGES: usize = 100;
+const EXPRESSIONS: usize = 300;
+
+/// Every kind of set, chain and rule.
+fn ruleset() -> Ruleset {
+    let forwards = "tcp/80=10.2.0.11:8080,10.2.0.12:8080,[fd00:2::11]:8080 \
+        tcp/8000-8100=10.2.0.11,fd00:2::11,fd00:2::12 udp/53=10.2.0.11:5353,fd00:2::11 \
+        udp/7000-7010=10.2.0.11:9000-9010,10.2.0.12:9000-9010,[fd00:2::11]:9000-9010 \
+        sctp/90=10.2.0.13";
+    let options = Options {
+        forwards: vec![forwards.into()],
+        src_ranges: Some("10.1.0.0/24,192.168.0.0/16,fd00:1::/64".into()),
+        listen: Some("10.1.0.1,fd00:1::1".into()),
+        output: Some("true".into()),
+        balance: Some("source".into()),
+        name: Some("refused".into()),
+        ..Options::default()
+    };
+    Ruleset::new(&Config::new(&options).unwrap())
+}
+
+/// A connection to a namespace that nothing is in, and what is to be installed there.
+struct Attempt {
+    connection: Connection,
+    ruleset: Ruleset,
+    transaction: Transaction,
+}
+
+impl Attempt {
+    fn new(ruleset: Ruleset) -> Self {
+        Attempt {
+            connection: Connection::open().unwrap(),
+            transaction: encode::install(&ruleset, Ownership::Kernel, false, None),
+            ruleset,
+        }
+    }
+
+    /// The transaction's messages, without the first and the last, which enclose it.
+    fn messages(&self) -> Vec<Message<'_>> {
+        let mut messages: Vec<_> = messages(self.transaction.bytes()).collect();
+        messages.pop();
+        messages.remove(0);
+        messages
+    }
+
+    /// The generation and the tables: the former tells of any change, undone or not.
+    fn state(&self) -> (Option<u32>, Vec<table::TableInfo>) {
+        let socket = &self.connection.socket;
+        let tables = table::tables(socket).unwrap();
+        (table::generation(socket).unwrap(), tables)
+    }
+
+    /// Sends these bytes instead. They must be refused, and nothing must have changed.
+    fn refusal(&self, bytes: &[u8]) -> Refusal {
+        let before = self.state();
+        let last = self.transaction.last_sequence();
+        let Err(Failure::Refused(refusal)) = self.connection.socket.transact(bytes, last) else {
+            panic!("not refused");
+        };
+        assert_eq!(self.state(), before);
+        refusal
+    }
+
+    fn error(&self, refusal: Refusal) -> NetfilterError {
+        explain(&self.ruleset, &self.transaction, refusal)
+    }
+}
+
+/// Where this part of the transaction is in it.
+fn offset(transaction: &Transaction, part: &[u8]) -> usize {
+    part.as_ptr() as usize - transaction.bytes().as_ptr() as usize
+}
+
+/// What a message makes, by its own words (linux/netfilter/nf_tables.h).
+fn made_by(message: &Message<'_>) -> String {
+    let text = |attribute| message.attributes().text(attribute).unwrap();
+    match i32::from(message.kind & 0xff) {
+        libc::NFT_MSG_NEWTABLE => format!("table inet {}", text(1)),
+        libc::NFT_MSG_NEWCHAIN => format!("chain {}", text(3)),
+        libc::NFT_MSG_NEWSET => format!("set {}", text(2)),
+        libc::NFT_MSG_NEWSETELEM => format!("the elements of set {}", text(2)),
+        libc::NFT_MSG_NEWRULE => format!("in chain {}", text(2)),
+        other => panic!("message {other}"),
+    }
+}
+
+#[test]
+fn a_refused_message_is_named_and_nothing_is_installed() {
+    let tried = in_own_namespaces(|lane| {
+        let attempt = Attempt::new(ruleset());
+        let messages = (1..).zip(attempt.messages());
+        let tried = messages
+            .skip(lane)
+            .step_by(LANES)
+            .map(|(sequence, message)| {
+                let mut bytes = attempt.transaction.bytes().to_vec();
+                // A header's bytes 4 and 5 hold the kind: message 255 of nf_tables is none.
+                let kind = offset(&attempt.transaction, message.payload) - 16 + 4;
+                bytes[kind..kind + 2].copy_from_slice(&(message.kind | 0xff).to_ne_bytes());
+                let refusal = attempt.refusal(&bytes);
+                assert_eq!((refusal.sequence, refusal.errno), (sequence, Errno::EINVAL));
+                // For some messages that errno has a meaning of its own.
+                let errno = Errno::ENOMEM;
+                let error = attempt.error(Refusal { errno, ..refusal }).to_string();
+                let made = made_by(&message);
+                assert!(error.starts_with("the kernel refused to make "), "{error}");
+                assert!(error.ends_with(&made), "'{made}' is not in: {error}");
+            });
+        let tried = tried.count();
+        // As it is, it is not refused.
+        let last = attempt.transaction.last_sequence();
+        let socket = &attempt.connection.socket;
+        socket.transact(attempt.transaction.bytes(), last).unwrap();
+        assert_eq!(attempt.state().1.len(), 1);
+        tried
+    });
+    assert!(tried.iter().sum::<usize>() >= MESSAGES, "{tried:?}");
+}
+
+#[test]
+fn a_missing_expression_is_named_with_the_rule_that_needs_it() {
+    let tried = in_own_namespaces(|lane| {
+        let attempt = Attempt::new(ruleset());
+        let messages = attempt.messages().into_iter();
+        let rule = |message: &Message<'_>| i32::from(message.kind & 0xff) == libc::NFT_MSG_NEWRULE;
+        let expressions = messages.filter(rule).flat_map(|message| {
+            // NFTA_RULE_EXPRESSIONS, and NFTA_EXPR_NAME in each of the list.
+            let list: Vec<_> = message.attributes().nested(4).iter().collect();
+            let name = |(_, expression)| Attributes(expression).get(1).unwrap();
+            list.into_iter().map(move |entry| (message, name(entry)))
+        });
+        let tried = expressions
+            .skip(lane)
+            .step_by(LANES)
+            .map(|(message, name)| {
+                let mut bytes = attempt.transaction.bytes().to_vec();
+                bytes[offset(&attempt.transaction, name)] = b'x';
+                let error = attempt.error(attempt.refusal(&bytes));
+                let NetfilterError::MissingExpression { expression, step } = error else {
+                    panic!("{error}");
+                };
+                // It is looked up in the transaction as it should have been.
+                assert_eq!(
+                    expression.as_bytes(),
+                    name.strip_suffix(&[0]).unwrap_or(name)
+                );
+                assert!(step.ends_with(&made_by(&message)), "{step}");
+            });
+        tried.count()
+    });
+    assert!(tried.iter().sum::<usize>() >= EXPRESSIONS, "{tried:?}");
+}
+
+/// Every message of it is refused, and the kernel has more to say than the queue holds.
+#[test]
+fn the_first_of_very_many_refusals_is_the_one_that_is_told() {
+    const FORWARDS: u16 = 2000;
+    let forwards = (1..=FORWARDS).map(|port| format!("tcp/{port}=10.2.0.11"));
+    let forwards: Vec<_> = forwards.map(Into::into).collect();
+    let options = Options {
+        forwards,
+        ..Options::default()
+    };
+    let ruleset = Ruleset::new(&Config::new(&options).unwrap());
+    in_own_namespace(|| {
+        let owner = Connection::open().unwrap();
+        owner
+            .install(&ruleset, Ownership::Kernel, Existing::Refuse)
+            .unwrap();
+        let attempt = Attempt::new(ruleset.clone());
+        let refusal = attempt.refusal(attempt.transaction.bytes());
+        // nft_table_lookup in nf_tables_api.c: the table is another socket's.
+        assert_eq!((refusal.sequence, refusal.errno), (1, Errno::EPERM));
+    });
+}

@@ -1,0 +1,138 @@
+//! Another process of the network namespace, with all its rights, sends what only the kernel should.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
+};
+
+use super::netlink::sockets;
+use crate::fixture::{Family, Process, Protocol};
+use crate::forward::{Busy, FRONT};
+
+/// How many datagrams each socket of a process is sent: far more than its queue holds.
+const DATAGRAMS: usize = 10_000;
+
+/// linux/netfilter/nfnetlink.h: NFNLGRP_CONNTRACK_DESTROY, as a bit mask.
+const DESTROY: u32 = 1 << 2;
+
+fn stranger() -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let protocol = SockProtocol::NetlinkNetFilter;
+    socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).expect("a netlink socket")
+}
+
+/// A netlink message of this kind and number, from the kernel by its looks.
+fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    let length = 16 + payload.len() as u32;
+    [
+        &length.to_ne_bytes()[..],
+        &kind.to_ne_bytes(),
+        &[0; 2],
+        &sequence.to_ne_bytes(),
+        &[0; 4],
+        payload,
+    ]
+    .concat()
+}
+
+/// Acknowledgements, refusals and ends of lists that nobody has given.
+fn forgeries() -> Vec<Vec<u8>> {
+    // linux/netlink.h: NLMSG_ERROR and NLMSG_DONE; 0 is done, 1 is not permitted.
+    let [done, refused] = [0i32, -1].map(i32::to_ne_bytes);
+    let of_sequence = |sequence| {
+        [
+            message(2, sequence, &done),
+            message(2, sequence, &refused),
+            message(3, sequence, &done),
+        ]
+    };
+    (0..4).flat_map(of_sequence).collect()
+}
+
+fn send_to_all(process: &Process) {
+    let (stranger, forgeries) = (stranger(), forgeries());
+    for socket in sockets(process) {
+        let to = NetlinkAddr::new(socket.port, 0);
+        for forgery in forgeries.iter().cycle().take(DATAGRAMS) {
+            // It may be refused, or be too much.
+            let _ = sendto(stranger.as_raw_fd(), forgery, &to, MsgFlags::MSG_DONTWAIT);
+        }
+    }
+}
+
+#[test]
+fn answers_that_others_send_are_neither_read_nor_in_the_way() {
+    for owner in ["--owner=true", "--owner=false"] {
+        let busy = Busy::start(Family::V4, |call| call.args(&["--drain=3600", owner]));
+        let Busy {
+            net,
+            mut forwarder,
+            flow,
+            server: _server,
+        } = busy;
+        net.node.run(|| send_to_all(&forwarder));
+        forwarder.signal(Signal::SIGTERM);
+        forwarder.wait_for_line("draining: 1 connections");
+        net.node.run(|| send_to_all(&forwarder));
+        drop(flow);
+        let outcome = forwarder.finish().expect_exit(0);
+        for word in ["warning", "error"] {
+            assert!(!outcome.stderr.contains(word), "{outcome:?}");
+        }
+        assert_eq!(net.node.ruleset(), "");
+    }
+}
+
+#[test]
+fn news_that_others_make_up_is_not_believed() {
+    let Busy {
+        net,
+        mut forwarder,
+        mut flow,
+        server: _server,
+    } = Busy::start(Family::V4, |call| call.args(&["--drain=3600"]));
+    let front = net.front(Family::V4, FRONT);
+    let mut other = net
+        .client
+        .connect(Protocol::Tcp, front)
+        .expect("a connection");
+    let answer = other.ask().expect("an answer");
+    let port = other.source().port().to_string();
+    let list = ["-L", "-o", "id", "-p", "tcp", "--orig-port-src", &port];
+    let list = net.node.succeed("conntrack", &list);
+    let id = list
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("id="));
+    let id: u32 = id.and_then(|id| id.parse().ok()).expect("a number");
+
+    forwarder.signal(Signal::SIGTERM);
+    forwarder.wait_for_line("draining: 2 connections");
+    // How many are left is told once a second.
+    thread::sleep(Duration::from_secs(1));
+    net.node.run(|| {
+        // linux/netfilter/nfnetlink_conntrack.h: IPCTNL_MSG_CT_DELETE, and CTA_ID in it.
+        let attribute = [
+            &8u16.to_ne_bytes()[..],
+            &12u16.to_ne_bytes(),
+            &id.to_be_bytes(),
+        ];
+        let payload = [&[2, 0, 0, 0], &attribute.concat()[..]].concat();
+        let stranger = stranger();
+        // To the group, and not to the kernel too, which would do it.
+        let own = nix::sys::socket::getsockname::<NetlinkAddr>(stranger.as_raw_fd());
+        let to = NetlinkAddr::new(own.expect("an address").pid(), DESTROY);
+        let news = message(1 << 8 | 2, 0, &payload);
+        sendto(stranger.as_raw_fd(), &news, &to, MsgFlags::empty()).expect("to be sent");
+    });
+    assert_eq!(flow.ask().expect("an answer").server, "backend-1");
+    drop(flow);
+    forwarder.wait_for_line("draining: 1 connections");
+    assert_eq!(other.ask().expect("an answer"), answer);
+    drop(other);
+    forwarder.wait_for_line("drained");
+    forwarder.finish().expect_exit(0);
+}

@@ -1,0 +1,234 @@
+//! Bad input: whatever the options hold, all of them at once.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use nix::sys::signal::Signal;
+use nodefwd::config::{Config, ConfigError, Family, Forward};
+use nodefwd::ruleset::{Dnat, Field, Ruleset, Set, Statement, Value};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config as Runs, RngAlgorithm, TestCaseError, TestRunner};
+use proptest::{prop_assert, prop_assert_eq};
+
+use crate::fixture::{Namespace, Nodefwd, nodefwd};
+
+use super::options::{Input, VARIABLES, input};
+
+/// How many inputs are tried.
+const INPUTS: u32 = 100_000;
+
+/// How many of those that are accepted, and of the others, are given to the program itself.
+const SAMPLES: usize = 200;
+
+/// How many threads try them.
+const THREADS: usize = 2;
+
+type Checked = Result<(), TestCaseError>;
+
+#[test]
+fn any_input_is_refused_in_words_or_makes_a_sound_ruleset() {
+    let accepted = AtomicU32::new(0);
+    let check = |input: Input| match Config::new(&input.options()) {
+        Ok(config) => {
+            accepted.fetch_add(1, Ordering::Relaxed);
+            expect_sound(&config)?;
+            let again = Config::new(&input.options());
+            let text = |config: &Config| Ruleset::new(config).to_string();
+            prop_assert_eq!(again.as_ref().map(text), Ok(text(&config)));
+            Ok(())
+        }
+        Err(error) => expect_words(&input, &error),
+    };
+    let run = || {
+        let result = runner().run(&input(), check);
+        result.map_err(|failure| failure.to_string())
+    };
+    thread::scope(|scope| {
+        let threads = [(); THREADS].map(|()| scope.spawn(run));
+        for thread in threads {
+            thread
+                .join()
+                .expect("no panic")
+                .unwrap_or_else(|failure| panic!("{failure}"));
+        }
+    });
+    let accepted = accepted.into_inner();
+    let fraction = INPUTS / 10..INPUTS * 9 / 10;
+    assert!(fraction.contains(&accepted), "{accepted} were accepted");
+}
+
+fn runner() -> TestRunner {
+    TestRunner::new(Runs {
+        cases: INPUTS / THREADS as u32,
+        failure_persistence: None,
+        rng_algorithm: RngAlgorithm::XorShift,
+        ..Runs::default()
+    })
+}
+
+/// The program itself does the same, and nft and the kernel take what it makes of it.
+#[test]
+fn what_is_accepted_is_taken_by_the_kernel() {
+    let node = Namespace::forwarding("node");
+    let mut runner = runner();
+    let (mut accepted, mut refused) = (0, 0);
+    while accepted < SAMPLES || refused < SAMPLES {
+        let input = input().new_tree(&mut runner).expect("an input").current();
+        match Config::new(&input.options()) {
+            Ok(config) if accepted < SAMPLES => {
+                accepted += 1;
+                expect_taken(&node, &input, &Ruleset::new(&config).to_string());
+            }
+            Err(_) if refused < SAMPLES => {
+                refused += 1;
+                let outcome = call(&input).finish(&node).expect_exit(2);
+                let lines = outcome.stderr.lines();
+                assert_eq!(lines.filter(|line| line.starts_with("error: ")).count(), 1);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(node.ruleset(), "");
+}
+
+fn call(input: &Input) -> Nodefwd {
+    let variables = VARIABLES.iter().zip(&input.texts);
+    let given = variables.filter_map(|(name, text)| Some((name, text.as_ref()?)));
+    given.fold(nodefwd([""; 0]), |call, (name, text)| call.env(name, text))
+}
+
+fn expect_taken(node: &Namespace, input: &Input, text: &str) {
+    let printed = call(input).args(&["render"]).finish(node).expect_success();
+    assert_eq!(printed, text, "{input:?}");
+    node.feed(&printed, "nft", &["--check", "--file", "-"]);
+    let forwarder = call(input).start(node);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(node.ruleset(), "", "{input:?}");
+}
+
+/// One line without anything that a terminal would obey, short enough to be read, that says which
+/// option is wrong.
+fn expect_words(input: &Input, error: &ConfigError) -> Checked {
+    let message = error.to_string();
+    prop_assert!(!message.contains(char::is_control), "{message:?}");
+    prop_assert!(message.len() < 1000, "{} bytes", message.len());
+    let named: Vec<usize> = (0..VARIABLES.len())
+        .filter(|place| message.contains(VARIABLES[*place]))
+        .collect();
+    prop_assert!(!named.is_empty(), "no option is named: {message}");
+    let blamed = match error {
+        ConfigError::Empty { .. } | ConfigError::NotUtf8 { .. } | ConfigError::Invalid { .. } => {
+            named[0]
+        }
+        _ => return Ok(()),
+    };
+    // Ports at the destination are right or wrong only beside those that are forwarded.
+    let [source, destination] = ["SRC_PORT", "DEST_PORT"]
+        .map(|name| VARIABLES.iter().position(|variable| *variable == name));
+    let guilty = input.spoiled.contains(&blamed)
+        || Some(blamed) == destination && input.spoiled.iter().any(|place| Some(*place) == source);
+    prop_assert!(guilty, "the wrong option is named: {message}");
+    Ok(())
+}
+
+fn expect_sound(config: &Config) -> Checked {
+    expect_disjoint(&config.forwards)?;
+    let ruleset = Ruleset::new(config);
+    let chains: HashSet<&str> = ruleset.chains.iter().map(|chain| &chain.name[..]).collect();
+    prop_assert_eq!(chains.len(), ruleset.chains.len(), "two chains of a name");
+    let sets: HashSet<&str> = ruleset.sets.iter().map(|set| &set.name[..]).collect();
+    prop_assert_eq!(sets.len(), ruleset.sets.len(), "two sets of a name");
+    for set in &ruleset.sets {
+        expect_distinct(set)?;
+        for element in &set.elements {
+            if let Some(Value::Goto(chain)) = &element.value {
+                prop_assert!(chains.contains(&chain[..]), "no chain {chain}");
+            }
+        }
+    }
+    let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
+    for statement in rules.flatten() {
+        if let Some(name) = set_of(statement) {
+            prop_assert!(sets.contains(name), "no set {name}");
+        }
+    }
+    Ok(())
+}
+
+/// Each goes somewhere, and no packet is taken by two.
+fn expect_disjoint(forwards: &[Forward]) -> Checked {
+    prop_assert!(!forwards.is_empty());
+    let mut taken = BTreeSet::new();
+    for forward in forwards {
+        let Forward {
+            family,
+            protocol,
+            ports,
+            ref destinations,
+        } = *forward;
+        prop_assert!(!destinations.is_empty(), "{forward} goes nowhere");
+        for to in destinations {
+            prop_assert_eq!(Family::of(to.address), family);
+            prop_assert!(to.ports.is_single() || to.ports.count() == ports.count());
+        }
+        prop_assert!(taken.insert((family, protocol, ports)), "{forward} twice");
+    }
+    for (one, other) in taken.iter().zip(taken.iter().skip(1)) {
+        let same = (one.0, one.1) == (other.0, other.1);
+        prop_assert!(!same || one.2.last() < other.2.first(), "{one:?} {other:?}");
+    }
+    Ok(())
+}
+
+/// At least one element, and none that has a part of another.
+fn expect_distinct(set: &Set) -> Checked {
+    prop_assert!(!set.elements.is_empty(), "{} is empty", set.name);
+    let mut keys: Vec<Vec<[u128; 2]>> = set
+        .elements
+        .iter()
+        .map(|element| element.key.iter().map(ends).collect())
+        .collect();
+    keys.sort();
+    let widths: HashSet<usize> = keys.iter().map(Vec::len).collect();
+    prop_assert_eq!(widths.into_iter().collect::<Vec<_>>(), [set.key.len()]);
+    for pair in keys.windows(2) {
+        // The last field is the one that ranges.
+        let [one, other] = [&pair[0], &pair[1]].map(|key| key.split_last());
+        let (Some((one, before)), Some((other, before_other))) = (one, other) else {
+            continue;
+        };
+        let apart = before != before_other || one[1] < other[0];
+        prop_assert!(apart, "{}: {:?}", set.name, pair);
+    }
+    Ok(())
+}
+
+/// The first and the last value.
+fn ends(field: &Field) -> [u128; 2] {
+    let number = |address| match address {
+        std::net::IpAddr::V4(address) => u32::from(address).into(),
+        std::net::IpAddr::V6(address) => u128::from(address),
+    };
+    match *field {
+        Field::Network(network) => [network.network(), network.broadcast()].map(number),
+        Field::Address(address) => [number(address); 2],
+        Field::Protocol(protocol) => [protocol.number().into(); 2],
+        Field::Ports(ports) => [ports.first().into(), ports.last().into()],
+        Field::Number(number) => [number.into(); 2],
+    }
+}
+
+/// The set or map that a statement looks into.
+fn set_of(statement: &Statement) -> Option<&str> {
+    match statement {
+        Statement::DestinationIn(_, set)
+        | Statement::SourceNotIn(_, set)
+        | Statement::SourceAndServiceIn(_, set)
+        | Statement::Dispatch(set)
+        | Statement::TargetIn(_, set) => Some(set),
+        Statement::Choose(choice) => Some(&choice.map),
+        Statement::Dnat(Dnat::ByPort(_, map)) => Some(map),
+        _ => None,
+    }
+}
