@@ -8,8 +8,8 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Family, LIMIT, Namespace, Nodefwd, nodefwd};
-use crate::forward::Busy;
+use crate::fixture::{Family, LIMIT, Namespace, Net, Nodefwd, Protocol, nodefwd};
+use crate::forward::{Busy, forward_to};
 
 const FORWARDING: &str = "forwarding tcp/80=10.2.0.11:80 in table inet nodefwd-tcp-80";
 const STOPPED: &str =
@@ -117,12 +117,14 @@ fn while_it_drains_the_manager_waits_and_hears_why() {
 
 #[test]
 fn without_a_manager_nobody_hears_anything() {
-    let node = Namespace::forwarding("node");
-    let manager = Manager::at_name(&node);
+    let net = Net::new(1);
+    let node = &net.node;
+    let manager = Manager::at_name(node);
+    let forward = || forward_to(Protocol::Tcp, &net.backends);
     let absent = forward().env("NOTIFY_SOCKET", "/nonexistent/notify");
     let nameless = forward().env("NOTIFY_SOCKET", "");
     for call in [forward(), absent, nameless] {
-        let outcome = call.start(&node).stop(Signal::SIGTERM).expect_exit(0);
+        let outcome = call.start(node).stop(Signal::SIGTERM).expect_exit(0);
         assert_eq!(outcome.stderr.lines().count(), 2, "{}", outcome.stderr);
     }
     manager.expect_no_more();
