@@ -105,6 +105,8 @@ fn requests(ruleset: &Ruleset) -> Vec<Request> {
     let list = libc::NLM_F_DUMP as u16;
     let mut requests = vec![
         table::dump_request(libc::NFT_MSG_GETTABLE),
+        table::dump_request(libc::NFT_MSG_GETCHAIN),
+        table::dump_request(libc::NFT_MSG_GETSET),
         table::dump_request(libc::NFT_MSG_GETRULE).text(1, TABLE),
         Request::new(
             (libc::NFNL_SUBSYS_NFTABLES << 8 | libc::NFT_MSG_GETGEN) as u16,

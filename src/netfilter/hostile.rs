@@ -6,7 +6,7 @@ use super::genuine;
 use super::message::{Attributes, Message, messages};
 use super::sandbox::in_own_namespace;
 use super::watch::TableEvents;
-use super::{Connection, counters, rule, sibling, table};
+use super::{Connection, Firewall, counters, rule, sibling, table};
 use crate::config::Family;
 use crate::netfilter::genuine::TABLE;
 use nftnl::nftnl_sys::libc;
@@ -166,7 +166,7 @@ impl Readers {
             let mut messages = messages.filter(|message| says_zero(message, kind));
             messages.any(|message| sequence.is_none_or(|sequence| message.sequence == sequence))
         };
-        let complete = match reader.index(14) {
+        let complete = match reader.index(15) {
             0 => table::tables(socket).is_ok(),
             1 => table::elements(socket, TABLE, "services4").is_ok(),
             2 => sibling::instances(socket).is_ok(),
@@ -174,6 +174,7 @@ impl Readers {
             4 => conntrack::running(socket, |_| true).is_ok(),
             5 => conntrack::translated_flows(socket).is_ok(),
             6 => conntrack::end_flows(socket, &|_| true).is_ok(),
+            13 => Firewall::read(&self.connection, 1000).is_ok(),
             // These go on to ask for more, which they do not get.
             7 => sibling::claims(socket, TABLE).is_ok(),
             8 => counters::forwards(socket, TABLE).is_ok(),

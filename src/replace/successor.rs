@@ -86,22 +86,23 @@ fn give_way(
             return Ok(Answered::Kept);
         }
     };
-    match outcome(client)? {
+    let gone = match outcome(client)? {
         Outcome::Done => return Ok(Answered::Replaced(process)),
         Outcome::Gone => {
             warn!("not replaced, going on: the new process has ended before it was ready");
-            connection.discard_answers()?;
-            if connection.handle(rules.table())? == before {
-                return Ok(Answered::Kept);
-            }
+            true
         }
         Outcome::Late => {
             warn!("not replaced, going on: the new process was not ready within {PATIENCE:?}");
+            false
         }
+    };
+    connection.discard_answers()?;
+    // One that may still come back finds the ruleset changed then, tries anew, and reads before that
+    // that it must not.
+    if !gone || connection.handle(rules.table())? != before {
+        rules.restore()?;
     }
-    // Also where it is not known whether the new one has replaced them: if it tries to do so later, it
-    // finds the ruleset changed, and reads first that it must not.
-    rules.restore()?;
     Ok(Answered::Kept)
 }
 
