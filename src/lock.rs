@@ -3,7 +3,7 @@
 //! The lock is an abstract socket (unix(7)): it belongs to the network namespace, as the rules do,
 //! and it goes with its process, however that ends. So a table whose lock is free is a dead
 //! instance's. Over the same socket a new instance asks the live one to give way
-//! ([`crate::replace`]).
+//! (replace.rs).
 
 use crate::config::Name;
 use nix::errno::Errno;
