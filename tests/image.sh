@@ -96,7 +96,7 @@ podman create --name files "$image" >/dev/null
 contents=$(podman export files | tar -t | grep -v '/$' | sort)
 expected='usr/bin/entry
 usr/bin/nodefwd
-usr/share/licenses/nodefwd/LICENSE
+usr/share/licenses/nodefwd/LICENSE.gz
 usr/share/licenses/nodefwd/third-party.gz'
 [[ $contents == "$expected" ]] || die "the image should hold only these files:"$'\n'"$expected"$'\n'"but it holds:"$'\n'"$contents"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
