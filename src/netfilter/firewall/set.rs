@@ -286,6 +286,12 @@ mod tests {
         );
         assert_eq!(single.candidates(&vec![Some(0), None]).values.len(), 1);
         assert_eq!(single.candidates(&vec![Some(1), None]).is_there, Truth::No);
+        // Of a range, only the first key is known.
+        let range = set(
+            true,
+            &[(Kind::Key, &[9, 0], None), (Kind::End, &[11, 0], None)],
+        );
+        assert_eq!(range.candidates(&vec![Some(10), None]).values.len(), 1);
     }
 
     proptest! {

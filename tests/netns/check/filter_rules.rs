@@ -83,7 +83,7 @@ fn rules_of_nftables() {
     compare(&NFTABLES, nftables);
 }
 
-const NFTABLES: [(Says, &str); 77] = [
+const NFTABLES: [(Says, &str); 79] = [
     (Passes, "accept"),
     (Dropped, "drop"),
     // Ports and protocols: behind the translation.
@@ -114,6 +114,14 @@ const NFTABLES: [(Says, &str); 77] = [
     (
         Passes,
         "drop ct state established accept; tcp dport != { 80, 90 } accept",
+    ),
+    (
+        Dropped,
+        "drop ct state established accept; tcp dport != 8000-8100 accept",
+    ),
+    (
+        Passes,
+        "drop ct state established accept; tcp dport != 9000-9999 accept",
     ),
     // Answers go to a port of a client's.
     (Dropped, "accept tcp dport > 8080 drop"),
@@ -280,7 +288,7 @@ fn rules_of_iptables() {
     });
 }
 
-const IPTABLES: [(Says, &str); 26] = [
+const IPTABLES: [(Says, &str); 28] = [
     (Passes, "-P FORWARD ACCEPT"),
     (Dropped, "-A FORWARD -p tcp --dport 8080 -j DROP"),
     (Passes, "-A FORWARD -p tcp --dport 80 -j DROP"),
@@ -341,6 +349,11 @@ const IPTABLES: [(Says, &str); 26] = [
         "-A FORWARD -d 10.2.1.2 -m comment --comment why -j DROP",
     ),
     (MayBeDropped, "-A FORWARD -m mark --mark 1 -j DROP"),
+    (MayBeDropped, "-A FORWARD -m connmark --mark 1 -j DROP"),
+    (
+        Passes,
+        "-P FORWARD DROP; -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT; -A FORWARD -m conntrack --ctdir ORIGINAL -j ACCEPT",
+    ),
     (Passes, "-t mangle -A FORWARD -j MARK --set-mark 1"),
     (
         Dropped,
