@@ -1,11 +1,14 @@
 //! What else may connect to the lock, or hold it: neither must be in anybody's way.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::thread;
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use nodefwd::netfilter::pass;
 
 use super::{replacing, rules};
 use crate::fixture::{LIMIT, Namespace, Nodefwd, nodefwd};
@@ -96,6 +99,53 @@ fn another_user_gets_nothing() {
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
+/// Asks for the instance's sockets, and deletes its table with them, as a new one does that is about to
+/// make it anew. Goes no further.
+fn replace_by_half(node: &Namespace) -> UnixStream {
+    let stream = connect(node);
+    say(&stream, REQUEST);
+    let passed = pass::receive(&stream).expect("sockets");
+    let [netlink, _lock] = passed.expect("what it passes on");
+    // linux/netlink.h, linux/netfilter/nfnetlink.h: begin and end of a batch for nf_tables (10), and
+    // between them NFT_MSG_DELTABLE (2) for a table of family inet (1), named by NFTA_TABLE_NAME (1).
+    let message = |kind: u16, family: u8, attributes: &[u8]| {
+        let length = 20 + attributes.len() as u32;
+        let header = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[1, 0]].concat();
+        [&header[..], &[0; 8], &[family, 0, 0, 10], attributes].concat()
+    };
+    let name = [&16u16.to_ne_bytes()[..], &[1, 0], b"nodefwd-web\0"].concat();
+    let batch = [
+        message(0x10, 0, &[]),
+        message(10 << 8 | 2, 1, &name),
+        message(0x11, 0, &[]),
+    ];
+    let sent = File::from(netlink).write_all(&batch.concat());
+    sent.expect("the kernel takes it");
+    stream
+}
+
+#[track_caller]
+fn expect_rules(node: &Namespace, expected: &str) {
+    let deadline = Instant::now() + LIMIT;
+    while rules(node) != expected {
+        assert!(Instant::now() < deadline, "{}", rules(node));
+    }
+}
+
+#[test]
+fn what_is_done_by_half_is_undone() {
+    for owner in ["--owner=true", "--owner=false"] {
+        let node = Namespace::forwarding("node");
+        let forwarder = forward().args(&[owner]).start(&node);
+        let before = rules(&node);
+        drop(replace_by_half(&node));
+        forwarder.wait_for_line("warning: not replaced, going on: the new process has ended");
+        expect_rules(&node, &before);
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+        assert_eq!(node.ruleset(), "");
+    }
+}
+
 /// A new one that is given everything and does not go on is not waited for; it may not go on later
 /// either.
 #[test]
@@ -104,13 +154,12 @@ fn who_takes_too_long_is_too_late() {
         let node = Namespace::forwarding("node");
         let mut forwarder = forward().args(&[owner]).start(&node);
         let before = rules(&node);
-        let mut stream = connect(&node);
-        say(&stream, REQUEST);
-        let mut said = [0; 1];
-        stream.read_exact(&mut said).expect("what it passes on");
+        let mut stream = replace_by_half(&node);
+        assert_eq!(rules(&node), "");
         forwarder.wait_for_line("warning: not replaced, going on: the new process was not ready");
-        assert_eq!(rules(&node), before);
+        expect_rules(&node, &before);
         assert!(forwarder.is_running());
+        let mut said = [0; 1];
         stream.read_exact(&mut said).expect("a word");
         assert_eq!(said, *b"w");
         // It is heard no more.
@@ -150,6 +199,16 @@ fn who_does_not_give_way_is_named() {
     drop(closing);
 }
 
+/// Waits for somebody who asks; others only want to know who is there.
+fn next_request(listener: &UnixListener) -> UnixStream {
+    let mut streams = listener.incoming().flatten();
+    let asks = streams.find_map(|mut stream| {
+        let mut said = [0; REQUEST.len()];
+        (stream.read_exact(&mut said).is_ok() && said == REQUEST).then_some(stream)
+    });
+    asks.expect("a request")
+}
+
 /// A signal ends the new one also while it waits for the old one's answer.
 #[test]
 fn a_signal_ends_the_wait() {
@@ -157,15 +216,24 @@ fn a_signal_ends_the_wait() {
     let listener = node.run(|| UnixListener::bind_addr(&address()));
     let listener = listener.expect("the name is free");
     let forwarder = replacing(&forward()).spawn(&node);
-    // The second connection is the one with the request: the first only asks who is there.
-    let request = listener.incoming().flatten().find_map(|mut stream| {
-        let mut said = [0; REQUEST.len()];
-        (stream.read_exact(&mut said).is_ok() && said == REQUEST).then_some(stream)
-    });
-    assert!(request.is_some());
+    let _request = next_request(&listener);
     let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(1).stderr;
     assert!(
         stderr.contains("a signal has come before it answered"),
         "{stderr}"
     );
+}
+
+/// One that is about to end hears nobody any more; then its name is free.
+#[test]
+fn one_that_ends_just_then_is_followed() {
+    let node = Namespace::forwarding("node");
+    let listener = node.run(|| UnixListener::bind_addr(&address()));
+    let listener = listener.expect("the name is free");
+    let forwarder = replacing(&forward()).spawn(&node);
+    let request = next_request(&listener);
+    drop(listener);
+    drop(request);
+    forwarder.wait_for_line("ready");
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
