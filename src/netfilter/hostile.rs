@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread;
 
 /// How many answers are tried: each with all that takes messages apart, and with one of those who ask.
-const ANSWERS: u32 = 100_000;
+pub const ANSWERS: u32 = 100_000;
 
 /// How many threads try them.
 const THREADS: usize = 2;

@@ -152,7 +152,13 @@ impl Connection {
                 Err(Failure::Refused(refusal)) => {
                     return Err(explain(ruleset, &transaction, refusal));
                 }
-                Err(failure) => return Err(plain(failure)),
+                Err(failure) => {
+                    // Nobody knows whether it was done, and without an owner it would stay.
+                    if matches!(existing, Existing::Refuse) {
+                        let _ = self.remove(&ruleset.table);
+                    }
+                    return Err(plain(failure));
+                }
             }
         }
         Err(NetfilterError::Restless)

@@ -189,3 +189,21 @@ fn the_first_of_very_many_refusals_is_the_one_that_is_told() {
         assert_eq!((refusal.sequence, refusal.errno), (1, Errno::EPERM));
     });
 }
+
+/// README's table has the figures of the tests.
+#[test]
+fn the_readme_has_these_figures() {
+    let readme = include_str!("../../README.md").replace(',', "");
+    for (fault, tried) in [
+        ("the kernel refuses a message", MESSAGES),
+        ("the kernel lacks an expression", EXPRESSIONS),
+        ("cut short", super::hostile::ANSWERS as usize),
+    ] {
+        let start = format!("| {fault}");
+        let row = readme.lines().find(|line| line.starts_with(&start));
+        let figures = row.and_then(|row| row.split(" | ").nth(1));
+        let tried = tried.to_string();
+        let found = figures.is_some_and(|text| text.split(' ').any(|word| word == tried));
+        assert!(found, "{fault}: {tried}, not {figures:?}");
+    }
+}

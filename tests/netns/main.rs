@@ -1,7 +1,7 @@
 //! End-to-end tests: nodefwd in network namespaces, with real traffic from real sockets.
 //!
-//! They need root, nft, ip, sysctl, conntrack, iptables, setpriv and unshare: tests/run.sh brings what a
-//! machine lacks. The variable NODEFWD_BIN has them test another binary than the one that cargo
+//! They need root, nft, ip, sysctl, conntrack, iptables, strace, setpriv and unshare: tests/run.sh brings
+//! what a machine lacks. The variable NODEFWD_BIN has them test another binary than the one that cargo
 //! built for them.
 
 mod check;

@@ -11,7 +11,7 @@ use crate::fixture::{Family, Namespace, Net, Process, Protocol, nodefwd};
 use crate::forward::{BACK, Busy, FRONT, expect_answer, forward_to};
 
 /// How many connections end, or objects of nftables are made, while nobody reads of them.
-const NEWS: u16 = 5000;
+pub const NEWS: u16 = 5000;
 
 /// Makes as many flows on the host itself, and has the kernel forget them.
 fn flood_of_flows(node: &Namespace) {
@@ -95,7 +95,7 @@ fn rules_that_are_removed_unheard_of_come_back() {
 }
 
 /// How often it is started while others change the ruleset without a pause.
-const STARTS: u16 = 50;
+pub const STARTS: u16 = 50;
 
 /// Its own transaction, and what it reads of a large sibling, must fit between two changes. It may
 /// give up, but must say so, and leave nothing.

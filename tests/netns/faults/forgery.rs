@@ -14,7 +14,7 @@ use crate::fixture::{Family, Process, Protocol};
 use crate::forward::{Busy, FRONT};
 
 /// How many datagrams each socket of a process is sent: far more than its queue holds.
-const DATAGRAMS: usize = 10_000;
+pub const DATAGRAMS: usize = 10_000;
 
 /// linux/netfilter/nfnetlink.h: NFNLGRP_CONNTRACK_DESTROY, as a bit mask.
 const DESTROY: u32 = 1 << 2;

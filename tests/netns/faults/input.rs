@@ -16,7 +16,7 @@ use crate::fixture::{Namespace, Nodefwd, nodefwd};
 use super::options::{Input, VARIABLES, input};
 
 /// How many inputs are tried.
-const INPUTS: u32 = 100_000;
+pub const INPUTS: u32 = 100_000;
 
 /// How many of those that are accepted, and of the others, are given to the program itself.
 const SAMPLES: usize = 200;

@@ -1,10 +1,13 @@
 //! What can go wrong around it, tried as often as the README's table says, and that nothing is lost.
 
+mod calls;
 mod floods;
 mod forgery;
 mod input;
 mod netlink;
 mod options;
+mod refusals;
+mod restarts;
 mod right;
 mod signals;
 
@@ -22,4 +25,28 @@ fn lanes(count: usize, work: impl Fn(std::iter::StepBy<std::ops::Range<usize>>) 
             scope.spawn(move || work(numbers));
         }
     });
+}
+
+/// README's table has the figures of the tests.
+#[test]
+fn the_readme_has_these_figures() {
+    let readme = include_str!("../../../README.md").replace(',', "");
+    for (fault, tried) in [
+        ("any input", input::INPUTS as usize),
+        ("as many chains at a hook", refusals::FULL),
+        ("somebody makes and removes", refusals::COLLISIONS),
+        ("others change the ruleset", floods::STARTS.into()),
+        ("a message to or from the kernel", calls::CALLS),
+        ("another process sends", forgery::DATAGRAMS),
+        ("more news", floods::NEWS.into()),
+        ("bursts of", 2 * signals::STARTS),
+        ("starts and stops beside", restarts::RESTARTS),
+    ] {
+        let start = format!("| {fault}");
+        let row = readme.lines().find(|line| line.starts_with(&start));
+        let figures = row.and_then(|row| row.split(" | ").nth(1));
+        let tried = tried.to_string();
+        let found = figures.is_some_and(|text| text.split(' ').any(|word| word == tried));
+        assert!(found, "{fault}: {tried}, not {figures:?}");
+    }
 }

@@ -10,7 +10,7 @@ use super::lanes;
 use crate::fixture::{Namespace, Nodefwd, Process, nodefwd};
 
 /// How often it is started, and with how many signals at most: it ends before they do.
-const STARTS: usize = 200;
+pub const STARTS: usize = 200;
 const SIGNALS: usize = 500;
 
 const ENDING: [Signal; 4] = [
