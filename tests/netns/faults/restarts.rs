@@ -37,6 +37,11 @@ const STOPS: [Signal; 4] = [
 #[test]
 fn a_day_of_restarts_breaks_no_flow_and_leaves_nothing() {
     let net = Net::new(1);
+    // A flow that is left must not be forgotten for its age.
+    for kind in ["udp_timeout", "udp_timeout_stream"] {
+        let key = format!("net/netfilter/nf_conntrack_{kind}");
+        net.node.set_sysctl(&key, "3600");
+    }
     let _server = net.backends[0].serve(BACK);
     // One whose table is its own, one that hears of every change of nftables, and one that hears of
     // every flow that ends.

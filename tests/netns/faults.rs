@@ -30,7 +30,7 @@ fn lanes(count: usize, work: impl Fn(std::iter::StepBy<std::ops::Range<usize>>) 
 /// README's table has the figures of the tests.
 #[test]
 fn the_readme_has_these_figures() {
-    let readme = include_str!("../../../README.md").replace(',', "");
+    let readme = include_str!("../../README.md").replace(',', "");
     for (fault, tried) in [
         ("any input", input::INPUTS as usize),
         ("as many chains at a hook", refusals::FULL),
