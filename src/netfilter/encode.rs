@@ -192,6 +192,7 @@ impl Encoder {
 }
 
 fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
+    let set = |name: &str| reference(ruleset, name);
     match statement {
         Statement::Family(family) => out.extend(is_family(*family)),
         Statement::Protocol(protocol) => {
@@ -202,63 +203,88 @@ fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
             out.push(expression::destination_type());
             out.push(expression::equal(&u32::from(libc::RTN_LOCAL).to_ne_bytes()));
         }
-        Statement::LoopbackDestination(Family::Ipv4) => {
-            out.extend(is_family(Family::Ipv4));
-            let first_byte = expression::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 16, 1, REG_1);
-            out.extend([first_byte, expression::equal(&[127])]);
-        }
-        Statement::LoopbackDestination(Family::Ipv6) => {
-            out.extend(is_family(Family::Ipv6));
-            out.push(destination(Family::Ipv6));
-            out.push(expression::equal(&Ipv6Addr::LOCALHOST.octets()));
-        }
-        Statement::DestinationIn(family, set) => {
+        Statement::LoopbackDestination(family) => {
             out.extend(is_family(*family));
-            out.push(destination(*family));
-            out.push(expression::lookup(&reference(ruleset, set)));
+            out.extend(loopback_destination(*family));
         }
-        Statement::SourceNotIn(family, set) => {
+        Statement::DestinationIn(family, name) => {
+            out.extend(is_in(*family, [destination(*family)], &set(name)));
+        }
+        Statement::SourceNotIn(family, name) => {
             out.extend(is_family(*family));
             out.push(source(*family, REG_1));
-            out.push(expression::lookup_not(&reference(ruleset, set)));
+            out.push(expression::lookup_not(&set(name)));
         }
-        Statement::SourceIn(family, set) => {
-            out.extend(is_family(*family));
-            out.push(source(*family, REG_1));
-            out.push(expression::lookup(&reference(ruleset, set)));
+        Statement::SourceIn(family, name) => {
+            out.extend(is_in(*family, [source(*family, REG_1)], &set(name)));
         }
-        Statement::SourceAndServiceIn(family, set) => {
-            out.extend(is_family(*family));
-            out.push(source(*family, REG_1));
-            out.extend(service(address_length(*family)));
-            out.push(expression::lookup(&reference(ruleset, set)));
+        Statement::SourceAndServiceIn(family, name) => {
+            let key = with_service(*family, source(*family, REG_1));
+            out.extend(is_in(*family, key, &set(name)));
+        }
+        Statement::TargetIn(family, name) => {
+            let key = with_service(*family, destination(*family));
+            out.extend(is_in(*family, key, &set(name)));
         }
         Statement::Dispatch(map) => {
             out.extend(service(0));
-            out.push(expression::lookup_map(&reference(ruleset, map), VERDICT));
+            out.push(expression::lookup_map(&set(map), VERDICT));
         }
         Statement::Choose(choice) => {
             out.extend(choose(choice));
-            let map = reference(ruleset, &choice.map);
-            out.push(expression::lookup_map(&map, VERDICT));
+            out.push(expression::lookup_map(&set(&choice.map), VERDICT));
         }
-        Statement::Translated => {
-            out.push(expression::conntrack_status());
-            out.push(expression::mask(IPS_DST_NAT));
-            out.push(expression::not_equal(&0u32.to_ne_bytes()));
-        }
-        Statement::TargetIn(family, set) => {
-            out.extend(is_family(*family));
-            out.push(destination(*family));
-            out.extend(service(address_length(*family)));
-            out.push(expression::lookup(&reference(ruleset, set)));
-        }
+        Statement::Translated => out.extend(is_translated()),
         Statement::Counter => out.push(expression::counter()),
         Statement::Drop => out.push(expression::verdict(libc::NF_DROP)),
         Statement::Return => out.push(expression::verdict(libc::NFT_RETURN)),
         Statement::Dnat(to) => out.extend(dnat(ruleset, to)),
         Statement::Masquerade => out.push(expression::masquerade_fully_random()),
     }
+}
+
+fn loopback_destination(family: Family) -> [Expression; 2] {
+    match family {
+        Family::Ipv4 => [
+            // The first byte of the destination address.
+            expression::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 16, 1, REG_1),
+            expression::equal(&[127]),
+        ],
+        Family::Ipv6 => [
+            destination(family),
+            expression::equal(&Ipv6Addr::LOCALHOST.octets()),
+        ],
+    }
+}
+
+/// An address in the first register, and protocol and port behind it.
+fn with_service(family: Family, address: Expression) -> Vec<Expression> {
+    let mut key = vec![address];
+    key.extend(service(address_length(family)));
+    key
+}
+
+/// Whether it is of this family, and the key in the set.
+fn is_in(
+    family: Family,
+    key: impl IntoIterator<Item = Expression>,
+    set: &SetReference,
+) -> Vec<Expression> {
+    let mut expressions = Vec::from(is_family(family));
+    expressions.extend(key);
+    expressions.push(expression::lookup(set));
+    expressions
+}
+
+/// Whether the connection goes elsewhere than its client thinks.
+fn is_translated() -> [Expression; 3] {
+    // linux/netfilter/nf_conntrack_common.h
+    const IPS_DST_NAT: u32 = 1 << 5;
+    [
+        expression::conntrack_status(),
+        expression::mask(IPS_DST_NAT),
+        expression::not_equal(&0u32.to_ne_bytes()),
+    ]
 }
 
 fn dnat(ruleset: &Ruleset, to: &Dnat) -> Vec<Expression> {
@@ -283,9 +309,6 @@ fn dnat(ruleset: &Ruleset, to: &Dnat) -> Vec<Expression> {
         }
     }
 }
-
-/// linux/netfilter/nf_conntrack_common.h
-const IPS_DST_NAT: u32 = 1 << 5;
 
 fn reference(ruleset: &Ruleset, name: &str) -> SetReference {
     let place = ruleset.sets.iter().position(|set| set.name == name);

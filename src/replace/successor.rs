@@ -86,16 +86,13 @@ fn give_way(
             return Ok(Answered::Kept);
         }
     };
-    let gone = match outcome(client)? {
+    let (gone, why) = match outcome(client)? {
         Outcome::Done => return Ok(Answered::Replaced(process)),
-        Outcome::Gone => {
-            warn!("not replaced, going on: the new process has ended before it was ready");
-            true
-        }
-        Outcome::Late => {
-            warn!("not replaced, going on: the new process was not ready within {PATIENCE:?}");
-            false
-        }
+        Outcome::Gone => (true, "has ended before it was ready".to_owned()),
+        Outcome::Late => (
+            has_heard(client)?,
+            format!("was not ready within {PATIENCE:?}"),
+        ),
     };
     connection.discard_answers()?;
     // One that may still come back finds the ruleset changed then, tries anew, and reads before that
@@ -103,6 +100,7 @@ fn give_way(
     if !gone || connection.handle(rules.table())? != before {
         rules.restore()?;
     }
+    warn!("not replaced, going on: the new process {why}");
     Ok(Answered::Kept)
 }
 
@@ -115,7 +113,6 @@ enum Outcome {
 fn outcome(mut client: &UnixStream) -> io::Result<Outcome> {
     let [spoken] = readable([Some(client.as_fd())], Some(Instant::now() + PATIENCE))?;
     if !spoken {
-        let _ = client.write(&[WITHDRAWN]);
         return Ok(Outcome::Late);
     }
     let mut word = [0];
@@ -123,4 +120,18 @@ fn outcome(mut client: &UnixStream) -> io::Result<Outcome> {
         Ok(1) if word == [DONE] => Ok(Outcome::Done),
         _ => Ok(Outcome::Gone),
     }
+}
+
+/// Tells a late one that it must not go on, and whether it has hung up upon that. As long as it has
+/// not, it may get answers of the kernel's to this process, and this one its.
+fn has_heard(mut client: &UnixStream) -> io::Result<bool> {
+    let _ = client.write(&[WITHDRAWN]);
+    let deadline = Instant::now() + SILENCE;
+    // It may yet say that it is done.
+    while readable([Some(client.as_fd())], Some(deadline))? == [true] {
+        if !matches!(client.read(&mut [0]), Ok(1)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -38,21 +38,7 @@ fn a_day_of_restarts_breaks_no_flow_and_leaves_nothing() {
         net.node.set_sysctl(&key, "3600");
     }
     let _server = net.backends[0].serve(BACK);
-    // One whose table is its own, one that hears of every change of nftables, and one that hears of
-    // every flow that ends.
-    let siblings = ["--owner=true", "--owner=false", "--drain=1"];
-    let siblings: Vec<Process> = siblings
-        .iter()
-        .zip(FRONT..)
-        .map(|(option, port)| {
-            let call = forward_to(Protocol::Tcp, &net.backends).args(&[
-                option,
-                "--dest-proto=tcp,udp",
-                &format!("--src-port={port}"),
-            ]);
-            call.start(&net.node)
-        })
-        .collect();
+    let siblings = siblings(&net);
     let kinds = Protocol::BOTH
         .into_iter()
         .flat_map(|protocol| Family::BOTH.map(|family| (protocol, family)));
@@ -81,6 +67,22 @@ fn a_day_of_restarts_breaks_no_flow_and_leaves_nothing() {
         sibling.stop(Signal::SIGTERM).expect_exit(0);
     }
     assert_eq!(net.node.ruleset(), "");
+}
+
+/// One whose table is its own, one that hears of every change of nftables, and one that hears of
+/// every flow that ends.
+fn siblings(net: &Net) -> Vec<Process> {
+    let start = |(option, port): (&str, u16)| {
+        let port = format!("--src-port={port}");
+        let options = [option, "--dest-proto=tcp,udp", &port];
+        let call = forward_to(Protocol::Tcp, &net.backends).args(&options);
+        call.start(&net.node)
+    };
+    ["--owner=true", "--owner=false", "--drain=1"]
+        .into_iter()
+        .zip(FRONT..)
+        .map(start)
+        .collect()
 }
 
 /// Sends a packet, waits for its answer, and so on: one that is lost is missed. The backend sees the

@@ -99,8 +99,8 @@ fn one_that_is_killed(owner: &str) {
         if old.is_settled() {
             old.expect_undisturbed();
         } else {
-            assert!(old.process.stderr().contains("replaced by process"));
-            old.process.finish().expect_exit(0);
+            let stderr = old.process.finish().expect_exit(0).stderr;
+            assert!(stderr.contains("replaced by process"), "{stderr}");
             old = Old::start(&net, &replacing(&call));
         }
     }
@@ -133,4 +133,45 @@ fn one_that_is_killed_leaves_the_old_one_alone() {
 #[test]
 fn so_does_one_without_an_owner() {
     one_that_is_killed("--owner=false");
+}
+
+/// Where a new one is held up until the old one has waited long enough: it has just been given the
+/// sockets, or it has just made sure that the old one waits, and is about to send its rules.
+const HELD_UP: [&str; 2] = ["recvmsg", "recvfrom"];
+
+fn one_that_comes_too_late(owner: &str, call: &str) {
+    let net = Net::new(2);
+    let _server = net.backends[0].serve(BACK);
+    let mut old = Old::start(&net, &forward_both(&net.backends[0]).args(&[owner]));
+    // Daemonized, strace(1) leaves the new one as the child to which signals are sent.
+    let strace = [
+        "strace",
+        "--daemonize",
+        "--quiet=all",
+        "--output=/dev/null",
+        &format!("--trace={call}"),
+        &format!("--inject={call}:signal=SIGSTOP:when=1"),
+    ];
+    let other = replacing(&forward_both(&net.backends[1])).args(&[owner]);
+    let mut new = other.wrapped(&strace).spawn(&net.node);
+    old.process
+        .wait_for_line("warning: not replaced, going on: the new process was not ready");
+    new.signal(Signal::SIGCONT);
+    let stderr = new.finish().expect_exit(1).stderr;
+    let said = "it has waited 10s for this one and goes on";
+    assert!(stderr.contains(said), "{stderr}");
+    old.expect_undisturbed();
+    old.process.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(net.node.ruleset(), "");
+}
+
+#[test]
+fn one_that_comes_too_late_leaves_the_old_one_alone() {
+    thread::scope(|scope| {
+        for owner in ["--owner=true", "--owner=false"] {
+            for call in HELD_UP {
+                scope.spawn(move || one_that_comes_too_late(owner, call));
+            }
+        }
+    });
 }
