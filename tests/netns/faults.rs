@@ -40,6 +40,7 @@ fn the_readme_has_these_figures() {
         ("another process sends", forgery::DATAGRAMS),
         ("more news", floods::NEWS.into()),
         ("bursts of", 2 * signals::STARTS),
+        ("TERM at each call", signals::CALLS),
         ("starts and stops beside", restarts::RESTARTS),
     ] {
         let start = format!("| {fault}");

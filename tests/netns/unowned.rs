@@ -1,7 +1,7 @@
 //! Kernels before 5.12 know no tables with an owner. Then the program itself keeps its promises:
 //! one instance of a name, a dead one's rules replaced, and rules that others remove brought back.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -81,6 +81,22 @@ fn rules_that_others_remove_come_back() {
         "{outcome:?}"
     );
     assert_eq!(net.node.ruleset(), "");
+}
+
+/// Two programs that fight over the rules must not do it at full speed.
+#[test]
+fn they_come_back_once_a_second_at_most() {
+    let net = Net::new(1);
+    let forwarder = unowned(&net).start(&net.node);
+    let before = rules(&net.node);
+    let begin = Instant::now();
+    // The first one comes at once.
+    for _ in 0..4 {
+        net.node.succeed("nft", &["flush", "ruleset"]);
+        expect_rules(&net.node, &before);
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(3));
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 /// A change right behind the installation is as good as any other. The rules of a UDP forward are in

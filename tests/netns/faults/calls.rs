@@ -12,17 +12,9 @@ use crate::fixture::{Namespace, Nodefwd, nodefwd};
 /// How many calls fail, at least, one in each run.
 pub const CALLS: usize = 50;
 
-/// Traced in such a way that it is still the child, to which signals are sent.
 fn traced(owner: &str, options: &[&str]) -> Nodefwd {
-    let trace = "--trace=sendto,recvmsg,write";
-    let strace = [
-        "strace",
-        "--daemonize",
-        "--quiet=all",
-        "--decode-fds=all",
-        trace,
-    ];
-    nodefwd(["udp/80=10.2.0.1,10.2.0.2", owner]).wrapped(&[&strace, options].concat())
+    let trace = ["--decode-fds=all", "--trace=sendto,recvmsg,write"];
+    nodefwd(["udp/80=10.2.0.1,10.2.0.2", owner]).traced(&[&trace, options].concat())
 }
 
 /// The calls of a run that can be told by their number: the name of each, and how many of this name

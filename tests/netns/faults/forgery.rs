@@ -10,7 +10,7 @@ use nix::sys::socket::{
 };
 
 use super::netlink::sockets;
-use crate::fixture::{Family, Process, Protocol};
+use crate::fixture::{Connection, Family, Namespace, Process, Protocol};
 use crate::forward::{Busy, FRONT};
 
 /// How many datagrams each socket of a process is sent: far more than its queue holds.
@@ -87,6 +87,30 @@ fn answers_that_others_send_are_neither_read_nor_in_the_way() {
     }
 }
 
+/// The number by which the kernel tells of a connection from this port.
+fn flow_number(node: &Namespace, flow: &Connection) -> u32 {
+    let port = flow.source().port().to_string();
+    let list = ["-L", "-o", "id", "-p", "tcp", "--orig-port-src", &port];
+    let list = node.succeed("conntrack", &list);
+    let number = list
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("id="));
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("a number")
+}
+
+/// News that a connection has ended (linux/netfilter/nfnetlink_conntrack.h: IPCTNL_MSG_CT_DELETE, and
+/// CTA_ID in it).
+fn end_of_flow(number: u32) -> Vec<u8> {
+    let id = [
+        &8u16.to_ne_bytes()[..],
+        &12u16.to_ne_bytes(),
+        &number.to_be_bytes(),
+    ];
+    message(1 << 8 | 2, 0, &[&[2, 0, 0, 0], &id.concat()[..]].concat())
+}
+
 #[test]
 fn news_that_others_make_up_is_not_believed() {
     let Busy {
@@ -101,32 +125,23 @@ fn news_that_others_make_up_is_not_believed() {
         .connect(Protocol::Tcp, front)
         .expect("a connection");
     let answer = other.ask().expect("an answer");
-    let port = other.source().port().to_string();
-    let list = ["-L", "-o", "id", "-p", "tcp", "--orig-port-src", &port];
-    let list = net.node.succeed("conntrack", &list);
-    let id = list
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("id="));
-    let id: u32 = id.and_then(|id| id.parse().ok()).expect("a number");
+    // In one datagram: who believed it would be drained at once.
+    let news = [&flow, &other].map(|flow| end_of_flow(flow_number(&net.node, flow)));
 
     forwarder.signal(Signal::SIGTERM);
     forwarder.wait_for_line("draining: 2 connections");
     // How many are left is told once a second.
     thread::sleep(Duration::from_secs(1));
     net.node.run(|| {
-        // linux/netfilter/nfnetlink_conntrack.h: IPCTNL_MSG_CT_DELETE, and CTA_ID in it.
-        let attribute = [
-            &8u16.to_ne_bytes()[..],
-            &12u16.to_ne_bytes(),
-            &id.to_be_bytes(),
-        ];
-        let payload = [&[2, 0, 0, 0], &attribute.concat()[..]].concat();
-        let stranger = stranger();
-        // To the group, and not to the kernel too, which would do it.
-        let own = nix::sys::socket::getsockname::<NetlinkAddr>(stranger.as_raw_fd());
-        let to = NetlinkAddr::new(own.expect("an address").pid(), DESTROY);
-        let news = message(1 << 8 | 2, 0, &payload);
-        sendto(stranger.as_raw_fd(), &news, &to, MsgFlags::empty()).expect("to be sent");
+        // To the group; the kernel gets it too, and takes no notice of what is no request.
+        let to = NetlinkAddr::new(0, DESTROY);
+        let sent = sendto(
+            stranger().as_raw_fd(),
+            &news.concat(),
+            &to,
+            MsgFlags::empty(),
+        );
+        sent.expect("to be sent");
     });
     assert_eq!(flow.ask().expect("an answer").server, "backend-1");
     drop(flow);

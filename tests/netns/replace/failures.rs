@@ -143,17 +143,12 @@ fn one_that_comes_too_late(owner: &str, call: &str) {
     let net = Net::new(2);
     let _server = net.backends[0].serve(BACK);
     let mut old = Old::start(&net, &forward_both(&net.backends[0]).args(&[owner]));
-    // Daemonized, strace(1) leaves the new one as the child to which signals are sent.
-    let strace = [
-        "strace",
-        "--daemonize",
-        "--quiet=all",
-        "--output=/dev/null",
-        &format!("--trace={call}"),
-        &format!("--inject={call}:signal=SIGSTOP:when=1"),
-    ];
+    let stop = format!("--inject={call}:signal=SIGSTOP:when=1");
+    let trace = format!("--trace={call}");
     let other = replacing(&forward_both(&net.backends[1])).args(&[owner]);
-    let mut new = other.wrapped(&strace).spawn(&net.node);
+    let mut new = other
+        .traced(&["--output=/dev/null", &trace, &stop])
+        .spawn(&net.node);
     old.process
         .wait_for_line("warning: not replaced, going on: the new process was not ready");
     new.signal(Signal::SIGCONT);

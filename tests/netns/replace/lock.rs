@@ -119,8 +119,12 @@ fn replace_by_half(node: &Namespace) -> UnixStream {
         message(10 << 8 | 2, 1, &name),
         message(0x11, 0, &[]),
     ];
-    let sent = File::from(netlink).write_all(&batch.concat());
-    sent.expect("the kernel takes it");
+    // A question that there is not (255). Nobody reads that it is refused.
+    let question = message(10 << 8 | 255, 1, &[]);
+    let mut netlink = File::from(netlink);
+    for sent in [&batch.concat(), &question] {
+        netlink.write_all(sent).expect("the kernel takes it");
+    }
     stream
 }
 
