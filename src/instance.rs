@@ -7,7 +7,7 @@ use crate::events::{Event, Events};
 use crate::flow::{self, Flow, Judge};
 use crate::lock::{Holder, Lock, LockError};
 use crate::logging::with_causes;
-use crate::netfilter::{Connection, Existing, FlowEvents, NetfilterError};
+use crate::netfilter::{Addresses, Connection, Existing, FlowEvents, NetfilterError};
 use crate::notify;
 use crate::privileges;
 use crate::replace::{Predecessor, Problem, ReplaceError};
@@ -16,9 +16,7 @@ use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use crate::sysctl::{self, ForwardingError};
 use log::{info, warn};
-use std::collections::HashSet;
 use std::io;
-use std::net::IpAddr;
 use std::time::Instant;
 use thiserror::Error;
 
@@ -168,10 +166,13 @@ fn drain(
     connection: &Connection,
     config: &Config,
 ) -> Option<Holder> {
-    let local = local_addresses();
-    let judge = Judge::new(config, &local);
-    let ours = |flow: &Flow| judge.is_forwarded(flow);
-    match drain::wait(connection, events, flow_events, config.drain, ours) {
+    let mut wait = || {
+        let addresses = Addresses::read()?;
+        let judge = Judge::new(config, &addresses);
+        let ours = |flow: &Flow| judge.is_forwarded(flow);
+        drain::wait(connection, events, flow_events, config.drain, ours)
+    };
+    match wait() {
         Ok(successor) => successor,
         Err(error) => {
             warn!("not draining: {}", with_causes(&error));
@@ -224,9 +225,12 @@ fn end_flows(
     config: &Config,
     condemned: &dyn Fn(&Judge<'_>, &Flow) -> bool,
 ) -> usize {
-    let local = local_addresses();
-    let judge = Judge::new(config, &local);
-    match connection.end_flows(&|flow| condemned(&judge, flow)) {
+    let end = || {
+        let addresses = Addresses::read()?;
+        let judge = Judge::new(config, &addresses);
+        connection.end_flows(&|flow| condemned(&judge, flow))
+    };
+    match end() {
         Ok(ended) => ended,
         Err(error) => {
             warn!(
@@ -236,17 +240,6 @@ fn end_flows(
             0
         }
     }
-}
-
-pub(crate) fn local_addresses() -> HashSet<IpAddr> {
-    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    interfaces
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let ipv4 = address.as_sockaddr_in().map(|address| address.ip().into());
-            ipv4.or(address.as_sockaddr_in6().map(|address| address.ip().into()))
-        })
-        .collect()
 }
 
 /// Leaves out the families that this host does not forward. Fails if none remains, or at the first

@@ -178,6 +178,17 @@ impl Ruleset {
 /// Statements that are carried out from left to right as long as each matches.
 pub type Rule = Vec<Statement>;
 
+/// What an address leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressType {
+    /// This host.
+    Local,
+    /// All hosts of a network.
+    Broadcast,
+    /// The hosts of a group.
+    Multicast,
+}
+
 /// A part of a rule. Each stands for a construct of nft(8), which is shown behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
@@ -185,8 +196,8 @@ pub enum Statement {
     Family(Family),
     /// `meta l4proto tcp`
     Protocol(Protocol),
-    /// `fib daddr type local`
-    LocalDestination,
+    /// `fib daddr type local`, `broadcast`, `multicast`
+    DestinationType(AddressType),
     /// `ip daddr 127.0.0.0/8`, `ip6 daddr ::1`
     LoopbackDestination(Family),
     /// `ip daddr @NAME`

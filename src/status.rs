@@ -274,6 +274,7 @@ mod tests {
             destination: "10.1.0.1".parse().unwrap(),
             port,
             target: Some((to.parse().unwrap(), target)),
+            masqueraded: true,
         }
     }
 

@@ -4,8 +4,7 @@ use super::encounter::{Encounter, Encounters, over_ports};
 use super::ways::Ways;
 use super::{Finding, Level, families, list, service};
 use crate::config::{Config, Family, Forward, Listen};
-use crate::instance::local_addresses;
-use crate::netfilter::{BaseChain, Fate, FilterHook, Firewall, NetfilterError, Packet};
+use crate::netfilter::{Addresses, BaseChain, Fate, FilterHook, Firewall, NetfilterError, Packet};
 use crate::ruleset::TABLE_PREFIX;
 use std::fs;
 use std::net::IpAddr;
@@ -30,7 +29,7 @@ pub fn findings(
     let rivals = || chains.iter().filter(|chain| is_rival(chain, config));
     let mut encounters = Encounters::default();
     for family in families(config) {
-        let addresses = addresses(config, family);
+        let addresses = addresses(config, family)?;
         let forwards = config.forwards.iter();
         for forward in forwards.filter(|forward| forward.family == family) {
             for chain in rivals().filter(|chain| chain.table.family.sees(family)) {
@@ -95,14 +94,14 @@ fn fate(
 }
 
 /// The addresses of a family that connections are taken at; none if all are.
-fn addresses(config: &Config, family: Family) -> Vec<IpAddr> {
+fn addresses(config: &Config, family: Family) -> Result<Vec<IpAddr>, NetfilterError> {
     let all: Vec<IpAddr> = match &config.listen {
         Listen::Any => Vec::new(),
-        Listen::Local => local_addresses().into_iter().collect(),
+        Listen::Local => Addresses::read()?.own().collect(),
         Listen::Addresses(addresses) => addresses.clone(),
     };
     let taken = |address: &IpAddr| Family::of(*address) == family && !address.is_loopback();
-    all.into_iter().filter(taken).take(ADDRESSES).collect()
+    Ok(all.into_iter().filter(taken).take(ADDRESSES).collect())
 }
 
 fn describe(encounter: &Encounter<'_>) -> (Level, String) {

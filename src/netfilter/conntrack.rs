@@ -32,6 +32,7 @@ const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 /// linux/netfilter/nf_conntrack_common.h
 const IPS_SEEN_REPLY: u32 = 1 << 1;
+const IPS_SRC_NAT: u32 = 1 << 4;
 const IPS_DST_NAT: u32 = 1 << 5;
 
 /// linux/netfilter/nfnetlink_compat.h: NF_NETLINK_CONNTRACK_UPDATE, NF_NETLINK_CONNTRACK_DESTROY
@@ -184,7 +185,7 @@ pub fn flow(message: &Message<'_>) -> Option<Flow> {
     let reply = attributes.nested(REPLY);
     let number = *original.nested(TRANSPORT).get(NUMBER)?.first()?;
     let source = address(original, Side::Source)?;
-    let translated = attributes.u32(STATUS)? & IPS_DST_NAT != 0;
+    let status = attributes.u32(STATUS)?;
     // The answers come from where the packets really went.
     let target = (address(reply, Side::Source)?, port(reply, SOURCE_PORT)?);
     Some(Flow {
@@ -195,7 +196,8 @@ pub fn flow(message: &Message<'_>) -> Option<Flow> {
         source,
         destination: address(original, Side::Destination)?,
         port: port(original, DESTINATION_PORT)?,
-        target: translated.then_some(target),
+        target: (status & IPS_DST_NAT != 0).then_some(target),
+        masqueraded: status & IPS_SRC_NAT != 0,
     })
 }
 

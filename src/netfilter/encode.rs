@@ -10,7 +10,7 @@ use super::load::{address_length, choose, destination, is_family, nfproto, servi
 use super::set::{ELEMENTS_PER_MESSAGE, ElementsMessage, NftSet, SetDescription, SetMessage};
 use super::table::TableMessage;
 use crate::config::Family;
-use crate::ruleset::{self, Dnat, FieldType, Hook, Ruleset, Statement};
+use crate::ruleset::{self, AddressType, Dnat, FieldType, Hook, Ruleset, Statement};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 use std::ffi::CString;
@@ -199,10 +199,7 @@ fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
             out.push(expression::meta(libc::NFT_META_L4PROTO, REG_1));
             out.push(expression::equal(&[protocol.number()]));
         }
-        Statement::LocalDestination => {
-            out.push(expression::destination_type());
-            out.push(expression::equal(&u32::from(libc::RTN_LOCAL).to_ne_bytes()));
-        }
+        Statement::DestinationType(kind) => out.extend(is_type(*kind)),
         Statement::LoopbackDestination(family) => {
             out.extend(is_family(*family));
             out.extend(loopback_destination(*family));
@@ -241,6 +238,18 @@ fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
         Statement::Dnat(to) => out.extend(dnat(ruleset, to)),
         Statement::Masquerade => out.push(expression::masquerade_fully_random()),
     }
+}
+
+fn is_type(kind: AddressType) -> [Expression; 2] {
+    let number = match kind {
+        AddressType::Local => libc::RTN_LOCAL,
+        AddressType::Broadcast => libc::RTN_BROADCAST,
+        AddressType::Multicast => libc::RTN_MULTICAST,
+    };
+    [
+        expression::destination_type(),
+        expression::equal(&u32::from(number).to_ne_bytes()),
+    ]
 }
 
 fn loopback_destination(family: Family) -> [Expression; 2] {

@@ -4,6 +4,7 @@
 //! turns the ruleset into messages (`load`, `expression`, `elements`, `set`, `table`), `batch` puts them together,
 //! `socket` sends them and reads the answers, and `message` takes those apart.
 
+mod addresses;
 mod batch;
 mod conntrack;
 mod counters;
@@ -32,6 +33,7 @@ mod table;
 mod trial;
 mod watch;
 
+pub use addresses::Addresses;
 pub use conntrack::FlowEvents;
 pub use error::NetfilterError;
 pub use firewall::{

@@ -87,6 +87,8 @@ impl Socket {
         let socket = Socket {
             socket: mnl::Socket::new(mnl::Bus::Route)?,
         };
+        // A list then holds only what was asked for (Linux 4.20; before, all of it).
+        socket.enable(libc::NETLINK_GET_STRICT_CHK);
         socket.keep_others_out()?;
         Ok(socket)
     }

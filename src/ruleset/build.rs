@@ -3,8 +3,8 @@
 use super::sets;
 use super::shared::SharedMaps;
 use super::{
-    Chain, Choice, Dnat, HAIRPINS, Hook, LISTEN, PREROUTING, Rule, Ruleset, SERVICES, SOURCES,
-    Statement, TARGETS, set_name,
+    AddressType, Chain, Choice, Dnat, HAIRPINS, Hook, LISTEN, PREROUTING, Rule, Ruleset, SERVICES,
+    SOURCES, Statement, TARGETS, set_name,
 };
 use crate::config::{Allowed, Config, Destination, Family, Forward, Listen};
 
@@ -32,12 +32,15 @@ impl Ruleset {
     }
 
     fn add_hook_rules(&mut self, config: &Config, family: Family) {
+        let groups = groups(config, family);
         let mut dispatch = self.hairpins(config, family);
         dispatch.extend(self.dispatch(config, family));
         let masquerade = self.masquerade(family);
         for chain in &mut self.chains {
             match chain.hook {
-                Some(Hook::Prerouting) => chain.rules.extend(dispatch.iter().cloned()),
+                Some(Hook::Prerouting) => {
+                    chain.rules.extend(groups.iter().chain(&dispatch).cloned());
+                }
                 Some(Hook::Output) => {
                     let loopback = vec![Statement::LoopbackDestination(family), Statement::Return];
                     chain.rules.push(loopback);
@@ -73,7 +76,10 @@ impl Ruleset {
     /// The rules that lead a packet to the chain of its forward.
     fn dispatch(&self, config: &Config, family: Family) -> Vec<Rule> {
         let scope = match &config.listen {
-            Listen::Local => vec![Statement::Family(family), Statement::LocalDestination],
+            Listen::Local => vec![
+                Statement::Family(family),
+                Statement::DestinationType(AddressType::Local),
+            ],
             Listen::Any => vec![Statement::Family(family)],
             Listen::Addresses(_) => {
                 vec![Statement::DestinationIn(family, set_name(LISTEN, family))]
@@ -147,6 +153,25 @@ impl Ruleset {
     }
 }
 
+/// The rules for what is for a group of hosts, where connections are taken in passing: this host may be
+/// among them.
+fn groups(config: &Config, family: Family) -> Vec<Rule> {
+    let types: &[AddressType] = match (&config.listen, family) {
+        (Listen::Local | Listen::Addresses(_), _) => &[],
+        (Listen::Any, Family::Ipv4) => &[AddressType::Broadcast, AddressType::Multicast],
+        // IPv6 knows no broadcast (RFC 4291, section 2).
+        (Listen::Any, Family::Ipv6) => &[AddressType::Multicast],
+    };
+    let rule = |kind: &AddressType| {
+        vec![
+            Statement::Family(family),
+            Statement::DestinationType(*kind),
+            Statement::Return,
+        ]
+    };
+    types.iter().map(rule).collect()
+}
+
 /// The rules for sources that may not connect.
 fn denials(config: &Config, family: Family) -> Vec<Rule> {
     let denial = [Statement::Counter, Statement::Drop];
@@ -210,11 +235,13 @@ fn base_chains(config: &Config) -> Vec<Chain> {
         .collect()
 }
 
-/// Of the connections that this host makes, only those to its own addresses are taken, even where
-/// those of others are taken in passing.
+/// Of the connections that this host makes, only those to its own addresses are taken, wherever those
+/// of others are taken.
 fn to_own_address(mut rule: Rule) -> Rule {
-    if matches!(rule[..], [Statement::Family(_), Statement::Dispatch(_)]) {
-        rule.insert(1, Statement::LocalDestination);
+    let local = Statement::DestinationType(AddressType::Local);
+    let dispatches = matches!(rule.last(), Some(Statement::Dispatch(_)));
+    if dispatches && !rule.contains(&local) {
+        rule.insert(1, local);
     }
     rule
 }

@@ -1,8 +1,8 @@
 //! Ruleset → text for nft(8).
 
 use super::{
-    Chain, Choice, Dnat, Element, Field, FieldType, Hook, Ruleset, SOURCE_HASH_SEED, Set,
-    Statement, Value, ValueType,
+    AddressType, Chain, Choice, Dnat, Element, Field, FieldType, Hook, Ruleset, SOURCE_HASH_SEED,
+    Set, Statement, Value, ValueType,
 };
 use crate::config::{Balance, Family};
 use std::fmt::{self, Display, Formatter};
@@ -127,7 +127,11 @@ impl Display for Statement {
             Statement::Family(Family::Ipv4) => f.write_str("meta nfproto ipv4"),
             Statement::Family(Family::Ipv6) => f.write_str("meta nfproto ipv6"),
             Statement::Protocol(protocol) => write!(f, "meta l4proto {protocol}"),
-            Statement::LocalDestination => f.write_str("fib daddr type local"),
+            Statement::DestinationType(kind) => f.write_str(match kind {
+                AddressType::Local => "fib daddr type local",
+                AddressType::Broadcast => "fib daddr type broadcast",
+                AddressType::Multicast => "fib daddr type multicast",
+            }),
             Statement::LoopbackDestination(Family::Ipv4) => f.write_str("ip daddr 127.0.0.0/8"),
             Statement::LoopbackDestination(Family::Ipv6) => f.write_str("ip6 daddr ::1"),
             Statement::DestinationIn(family, set) => write!(f, "{} daddr @{set}", ip(*family)),

@@ -31,3 +31,4 @@ mod source_ranges;
 mod stale_flows;
 mod status;
 mod unowned;
+mod whose_flows;
