@@ -164,8 +164,8 @@ fn input(config: &Config) -> Vec<Finding> {
     };
     let what = format!("{}, sent to {to}", instance::summary(&config.forwards));
     let mut findings = vec![Finding::new(Level::Ok, "input", what)];
-    let closed = config.closed_families();
-    findings.extend(closed.map(|text| Finding::new(Level::Warning, "input", text)));
+    let warnings = config.warnings();
+    findings.extend(warnings.map(|text| Finding::new(Level::Warning, "input", text)));
     findings
 }
 

@@ -3,6 +3,7 @@
 mod address;
 mod choice;
 mod classic;
+mod error;
 mod forward;
 mod option;
 mod port;
@@ -14,6 +15,7 @@ pub use choice::{
     Balance, BalanceError, Listen, ListenError, Name, NameError, Seconds, SecondsError, Switch,
     SwitchError,
 };
+pub use error::{ConfigError, Problem};
 pub use forward::{Destination, Forward, ForwardError, LengthError};
 pub use option::OptionName;
 pub use port::{PortError, PortRange};
@@ -26,7 +28,6 @@ use forward::Request;
 use log::warn;
 use option::{Setting, shown};
 use std::{ffi::OsString, str::FromStr, time::Duration};
-use thiserror::Error;
 
 /// Everything that decides what the kernel is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,118 +58,9 @@ pub struct Config {
     pub drain: Duration,
 }
 
-/// Why the input is refused. Every message names the option, the part that is wrong and what is
-/// allowed instead.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum ConfigError {
-    /// A required option is missing.
-    #[error("{option} is not set: give {remedy}")]
-    Missing {
-        /// which one
-        option: OptionName,
-        /// what to give
-        remedy: &'static str,
-    },
-    /// An option is there but holds nothing.
-    #[error("{option} is empty: give at least one value, or leave it unset")]
-    Empty {
-        /// which one
-        option: OptionName,
-    },
-    /// An option's bytes are no text.
-    #[error("{option}: '{value}' is not valid UTF-8: use plain ASCII")]
-    NotUtf8 {
-        /// which one
-        option: OptionName,
-        /// its value, the invalid bytes replaced
-        value: String,
-    },
-    /// A part of an option's value is wrong.
-    #[error("{option}: '{part}' {problem}")]
-    Invalid {
-        /// which one
-        option: OptionName,
-        /// the wrong part
-        part: String,
-        /// what is wrong with it
-        problem: Problem,
-    },
-    /// Lists of ports that do not pair up.
-    #[error(
-        "{} has {destinations} entries, but {} has {sources}: give one port, or one entry for each",
-        OptionName::DEST_PORT,
-        OptionName::SRC_PORT
-    )]
-    Pairing {
-        /// entries in SRC_PORT
-        sources: usize,
-        /// entries in DEST_PORT
-        destinations: usize,
-    },
-    /// Ranges that go to other ranges, with more ports than the kernel takes in reasonable time.
-    #[error(
-        "ranges of ports go to other ports in {0} cases, counted for each destination: at most {MAX_SHIFTED} may, so list fewer in {ports} or {forwards}, or leave some to another instance",
-        ports = OptionName::DEST_PORT,
-        forwards = OptionName::FORWARDS
-    )]
-    TooManyShifted(usize),
-    /// Two forwards claim the same packets.
-    #[error(
-        "'{first}' and '{second}' both claim {family} connections: a port can go to one forward only, so change one of them in {} or {}, or list all destinations in one",
-        OptionName::SRC_PORT,
-        OptionName::FORWARDS
-    )]
-    Conflict {
-        /// one of them
-        first: String,
-        /// the other
-        second: String,
-        /// what they share
-        family: Family,
-    },
-}
-
 /// How many ports of ranges may go to other ports, counted for each destination. Each is an element
 /// of a map: this many take a second and 40 MB.
 const MAX_SHIFTED: usize = 1 << 18;
-
-/// What is wrong with a part of a value. Each message continues "'PART' …".
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum Problem {
-    /// an address
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// a port
-    #[error(transparent)]
-    Port(#[from] PortError),
-    /// a protocol
-    #[error(transparent)]
-    Protocol(#[from] ProtocolError),
-    /// a range of sources
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// a forward
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
-    /// a range that does not fit the other
-    #[error(transparent)]
-    Length(#[from] LengthError),
-    /// `NODEFWD_BALANCE`
-    #[error(transparent)]
-    Balance(#[from] BalanceError),
-    /// `NODEFWD_LISTEN`
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// a boolean
-    #[error(transparent)]
-    Switch(#[from] SwitchError),
-    /// `NODEFWD_DRAIN`
-    #[error(transparent)]
-    Seconds(#[from] SecondsError),
-    /// `NODEFWD_NAME`
-    #[error(transparent)]
-    Name(#[from] NameError),
-}
 
 impl Config {
     /// Reads all options. Logs a warning for what is accepted but surely not meant: an address
@@ -181,6 +73,7 @@ impl Config {
         };
         let forwards = forwards(requests)?;
         let listen = listen(setting(OptionName::LISTEN, &options.listen)?)?;
+        expect_reachable(&forwards, &listen)?;
         let sources = source_ranges(setting(OptionName::SRC_RANGES, &options.src_ranges)?)?;
         Ok(Config {
             name,
@@ -216,13 +109,18 @@ impl Config {
         Ok(service.map(|(protocol, ports)| Name::of_service(protocol, ports)))
     }
 
-    /// Warns of each family that is forwarded, but that nobody may use.
-    pub fn warn_of_closed_families(&self) {
-        self.closed_families().for_each(|closed| warn!("{closed}"));
+    /// Logs the [`warnings`](Self::warnings).
+    pub fn log_warnings(&self) {
+        self.warnings().for_each(|warning| warn!("{warning}"));
+    }
+
+    /// Says what some connections will fail of.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.closed_families()
     }
 
     /// Says which families are forwarded, but nobody may use them.
-    pub fn closed_families(&self) -> impl Iterator<Item = String> {
+    fn closed_families(&self) -> impl Iterator<Item = String> {
         let forwarded = |family: &Family| self.forwards_family(*family);
         Family::ALL
             .into_iter()
@@ -348,6 +246,20 @@ fn listen(setting: Option<Setting<'_>>) -> Result<Listen, ConfigError> {
             addresses.dedup();
             Ok(Listen::Addresses(addresses))
         }
+    }
+}
+
+/// Makes sure that packets can come to a forward. Where some are without a listening address, that is
+/// only worth a warning.
+fn expect_reachable(forwards: &[Forward], listen: &Listen) -> Result<(), ConfigError> {
+    match forwards.first() {
+        Some(first) if !forwards.iter().any(|forward| listen.takes(forward.family)) => {
+            Err(ConfigError::Unreachable {
+                family: first.family,
+                forward: shown(&first.to_string()),
+            })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -52,13 +52,16 @@ pub enum InstanceError {
 /// Forwards until TERM, INT, HUP or QUIT comes, or until another process takes over. When it returns,
 /// nothing of its own is left in the kernel.
 ///
-/// Fails at once if no family of the destinations is forwarded by this host (with `strict`: any is
-/// not), if another instance has the name or a port, or if the kernel refuses the rules.
+/// Fails at once if this host forwards no family of which packets are taken (with `strict`: not every
+/// one that has destinations), if another instance has the name or a port, or if the kernel refuses the
+/// rules.
 pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let started = Instant::now();
     let signals = Signals::register()?;
-    keep_forwarded_families(&mut config)?;
-    config.warn_of_closed_families();
+    let kept = keep_forwarded_families(&mut config);
+    // Also if it does not start: they say why the other family would not do.
+    config.log_warnings();
+    kept?;
 
     let flow_events = match config.drain.is_zero() {
         true => None,
@@ -242,18 +245,16 @@ fn end_flows(
     }
 }
 
-/// Leaves out the families that this host does not forward. Fails if none remains, or at the first
-/// one with `strict`.
+/// Leaves out the families that this host does not forward. Fails if none remains of which packets are
+/// taken, or at the first one with `strict`.
 fn keep_forwarded_families(config: &mut Config) -> Result<(), ForwardingError> {
     for family in Family::ALL {
         if !config.forwards_family(family) {
             continue;
         }
         if let Err(error) = sysctl::forwarding(family) {
-            let others = config
-                .forwards
-                .iter()
-                .any(|forward| forward.family != family);
+            let mut others = Family::ALL.into_iter().filter(|other| *other != family);
+            let others = others.any(|other| config.takes(other));
             if config.strict || !others {
                 return Err(error);
             }

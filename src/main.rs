@@ -66,7 +66,7 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
         Command::Run(options) => instance::run(Config::new(&options)?)?,
         Command::Render(options) => {
             let config = Config::new(&options)?;
-            config.warn_of_closed_families();
+            config.log_warnings();
             write!(io::stdout().lock(), "{}", Ruleset::new(&config))?;
         }
         Command::Check(options) => check::run(Config::new(&options)?)?,

@@ -35,7 +35,8 @@ pub fn forwarding(mut config: Config, findings: &mut Vec<Finding>) -> Config {
         let text = format!("on for {}", list(on.iter()));
         findings.push(Finding::new(Level::Ok, SUBJECT, text));
     }
-    let level = match config.strict || on.is_empty() {
+    let starts = on.iter().any(|family| config.takes(*family));
+    let level = match config.strict || !starts {
         true => Level::Failure,
         false => Level::Warning,
     };
@@ -45,7 +46,7 @@ pub fn forwarding(mut config: Config, findings: &mut Vec<Finding>) -> Config {
     {
         findings.push(Finding::new(level, SUBJECT, with_causes(&error)));
     }
-    if !on.is_empty() {
+    if starts {
         config
             .forwards
             .retain(|forward| on.contains(&forward.family));

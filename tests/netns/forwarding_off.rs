@@ -134,6 +134,42 @@ fn both_families_off_is_an_error_that_names_both() {
     }
 }
 
+/// The other family has destinations, but no address to listen on.
+#[test]
+fn the_only_family_that_is_listened_on_off_is_an_error() {
+    let net = Net::new(1);
+    for family in Family::BOTH {
+        let listen = net.client.gateway(family).to_string();
+        let call = forward(&net, &Family::BOTH).env("NODEFWD_LISTEN", listen);
+        turn_off(&net.node, family);
+        let stderr = expect_refusal(&net, &call).stderr;
+        assert_eq!(lines_about(family, &stderr), 1, "{stderr}");
+        // Why the other one would not do.
+        assert!(stderr.contains("NODEFWD_LISTEN"), "{stderr}");
+        turn_off(&net.node, other(family));
+        let stderr = expect_refusal(&net, &call).stderr;
+        assert!(lines_about(family, &stderr) >= 1, "{stderr}");
+        for family in Family::BOTH {
+            net.node.set_sysctl(switch(family).key, "1");
+        }
+    }
+}
+
+#[test]
+fn a_family_that_is_not_listened_on_may_be_off() {
+    let net = Net::new(1);
+    let _server = net.backends[0].serve(80);
+    for off in Family::BOTH {
+        turn_off(&net.node, off);
+        let listen = net.client.gateway(other(off)).to_string();
+        let call = forward(&net, &Family::BOTH).env("NODEFWD_LISTEN", listen);
+        let forwarder = call.start(&net.node);
+        expect_served(&net, other(off));
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+        net.node.set_sysctl(switch(off).key, "1");
+    }
+}
+
 #[test]
 fn a_family_without_destinations_may_be_off() {
     let net = Net::new(1);

@@ -202,3 +202,34 @@ fn a_destination_named_twice_counts_once_with_a_warning() {
         );
     }
 }
+
+/// Nothing could be forwarded, whatever the host is like.
+#[test]
+fn addresses_to_listen_on_that_are_of_no_forwards_family_are_refused() {
+    let v6 = "tcp/80=[fd00:2::11]:80";
+    let v4 = "udp/53=10.2.0.11:53";
+    let refused = [("10.1.0.1", v6, "IPv6"), ("fd00:1::1", v4, "IPv4")];
+    expect_none(
+        refused
+            .iter()
+            .flat_map(|(listen, forward, family)| {
+                let reason = format!("has no {family} entry, so nothing would be forwarded");
+                ["run", "check", "render"].map(|command| {
+                    let call = nodefwd([command, "--listen", listen, forward]).without_net_admin();
+                    let parts = ["NODEFWD_LISTEN (--listen)", forward, &reason];
+                    complaint(&call.finish_here(), &parts)
+                })
+            })
+            .flatten(),
+    );
+}
+
+/// One of them is left: a warning tells of the other.
+#[test]
+fn addresses_to_listen_on_of_one_family_among_two_are_a_warning() {
+    let call = nodefwd(["render", "--listen=10.1.0.1", "tcp/80=10.2.0.11,fd00:2::11"]);
+    let stderr = call.finish_here().expect_exit(0).stderr;
+    let warning =
+        "warning: NODEFWD_LISTEN (--listen) has no IPv6 entry: nobody can connect over IPv6";
+    assert_eq!(stderr.trim_end(), warning);
+}

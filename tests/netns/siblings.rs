@@ -235,7 +235,7 @@ fn what_nobody_else_has_is_free() {
         "tcp/91=10.2.1.2",
         "--listen=10.1.1.1 tcp/92=10.2.1.2",
         "--listen=10.1.1.2 --name=second tcp/92=10.2.1.2",
-        "--listen=10.1.1.1 --name=sixth tcp/92=fd00::2",
+        "--listen=fd00:1::1 --name=sixth tcp/92=fd00::2",
     ]
     .map(|arguments| nodefwd(arguments.split(' ')).start(&node));
 }

@@ -80,6 +80,27 @@ fn a_family_that_is_not_forwarded_is_judged_as_a_start_would_judge_it() {
     assert_eq!(failed[..2], [ipv4.1, ipv6.1], "{report:#?}");
 }
 
+/// The other family has destinations, but no address to listen on.
+#[test]
+fn the_only_family_that_is_listened_on_off_is_a_failure() {
+    let node = node();
+    let call = "tcp/80=10.2.0.11,fd00:2::11 --listen=10.1.0.1";
+    let report = Report::of(&node, call);
+    assert_eq!(report.of_level("failure").len(), 0, "{report:#?}");
+    node.set_sysctl("net/ipv4/ip_forward", "0");
+    let report = Report::of(&node, call);
+    let failed: Vec<&str> = report
+        .of_level("failure")
+        .iter()
+        .map(|line| line.command())
+        .collect();
+    assert_eq!(
+        failed[..1],
+        ["sysctl -w net.ipv4.ip_forward=1"],
+        "{report:#?}"
+    );
+}
+
 /// It is the kernel that judges the rules: where it cannot make them, that is said.
 #[test]
 fn rules_that_the_kernel_refuses_are_a_failure() {

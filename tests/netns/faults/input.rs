@@ -134,6 +134,8 @@ fn expect_words(input: &Input, error: &ConfigError) -> Checked {
 
 fn expect_sound(config: &Config) -> Checked {
     expect_disjoint(&config.forwards)?;
+    let taken = Family::ALL.iter().any(|family| config.takes(*family));
+    prop_assert!(taken, "nothing is forwarded");
     let ruleset = Ruleset::new(config);
     let chains: HashSet<&str> = ruleset.chains.iter().map(|chain| &chain.name[..]).collect();
     prop_assert_eq!(chains.len(), ruleset.chains.len(), "two chains of a name");
