@@ -200,8 +200,8 @@ impl ArgExt for Arg {
 pub struct Options {
     /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is IP, IP:PORT or [IP6]:PORT
     ///
-    /// Without a port, a destination gets the connection on the port it came to. A range goes to
-    /// one port, to the same ports, or to a range of equal length.
+    /// Several are separated by white space. Without a port, a destination gets the connection on the
+    /// port it came to. A range goes to one port, to the same ports, or to a range of equal length.
     // clap shows this as it stands.
     #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(value_name = "FORWARD", variable = "NODEFWD_FORWARDS")]

@@ -64,7 +64,7 @@ const MAX_SHIFTED: usize = 1 << 18;
 
 impl Config {
     /// Reads all options. Logs a warning for what is accepted but surely not meant: an address
-    /// listed twice, host bits in a range. Refuses the first option that is wrong.
+    /// or a protocol listed twice, host bits in a range. Refuses the first option that is wrong.
     pub fn new(options: &Options) -> Result<Self, ConfigError> {
         let requests = requests(options)?;
         let name = match setting(OptionName::NAME, &options.name)? {

@@ -5,7 +5,7 @@ use super::forward::{Destination, Request, fits};
 use super::{ConfigError, OptionName, PortRange, Protocol, Setting, setting};
 use crate::cli::Options;
 use log::warn;
-use std::{collections::HashSet, ffi::OsString, net::IpAddr};
+use std::{collections::HashSet, ffi::OsString, fmt::Display, hash::Hash, net::IpAddr};
 
 /// What `DEST_IPS`, `DEST_PROTO`, `SRC_PORT` and `DEST_PORT` ask for; nothing if none is set.
 pub fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
@@ -18,13 +18,21 @@ pub fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
     if given.iter().all(|value| value.is_none()) {
         return Ok(Vec::new());
     }
-    let addresses = addresses(options)?;
+    let addresses = required(
+        OptionName::DEST_IPS,
+        &options.dest_ips,
+        "the addresses to forward to",
+    )?;
+    let addresses = once(OptionName::DEST_IPS, addresses.list(unicast)?);
     let protocols = required(
         OptionName::DEST_PROTO,
         &options.dest_proto,
         "tcp, udp or sctp",
-    )?
-    .list(str::parse::<Protocol>)?;
+    )?;
+    let protocols = once(
+        OptionName::DEST_PROTO,
+        protocols.list(str::parse::<Protocol>)?,
+    );
     let pairs = pairs(options)?;
 
     let mut requests = Vec::new();
@@ -64,26 +72,17 @@ fn required<'a>(
     setting(option, value)?.ok_or(ConfigError::Missing { option, remedy })
 }
 
-/// The addresses of DEST_IPS, each once.
-fn addresses(options: &Options) -> Result<Vec<IpAddr>, ConfigError> {
-    let setting = required(
-        OptionName::DEST_IPS,
-        &options.dest_ips,
-        "the addresses to forward to",
-    )?;
+/// The entries of a list, each once. Warns of those that are there more often.
+fn once<T: Copy + Eq + Hash + Display>(option: OptionName, mut entries: Vec<T>) -> Vec<T> {
     let mut seen = HashSet::new();
-    let mut addresses = setting.list(unicast)?;
-    addresses.retain(|address| {
-        let new = seen.insert(*address);
+    entries.retain(|entry| {
+        let new = seen.insert(*entry);
         if !new {
-            warn!(
-                "{}: {address} is listed more than once: it counts once",
-                OptionName::DEST_IPS
-            );
+            warn!("{option}: {entry} is listed more than once: it counts once");
         }
         new
     });
-    Ok(addresses)
+    entries
 }
 
 /// Each entry of SRC_PORT with the ports at the destination.

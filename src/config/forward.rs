@@ -1,6 +1,7 @@
 //! What is forwarded where.
 
 use super::address::{AddressError, unicast};
+use super::choice::Switch;
 use super::option::shown;
 use super::port::{PortError, PortRange};
 use super::protocol::{Family, Protocol, ProtocolError};
@@ -119,12 +120,20 @@ pub enum ForwardError {
     /// No `=`, or no `/` before it.
     #[error("is no forward: use PROTO/PORT=DEST, such as tcp/80=10.0.0.5:8080")]
     Shape,
+    /// A yes or no by itself: what was meant for an option has become an argument.
+    #[error("is no forward: an option's value goes behind '=', as in --strict=true")]
+    Switch,
     /// Before the slash.
     #[error("has '{0}', which {1}")]
     Protocol(String, ProtocolError),
     /// A port or range, of the forward or of a destination.
     #[error("has '{0}', which {1}")]
     Port(String, PortError),
+    /// A whole forward in the place of a destination.
+    #[error(
+        "has '{0}', which is no destination: forwards are separated by white space, destinations by commas"
+    )]
+    Joined(String),
     /// The address of a destination.
     #[error("has '{0}', which {1}")]
     Address(String, AddressError),
@@ -161,7 +170,11 @@ impl FromStr for Request {
 
     /// Takes `PROTO/PORT[-PORT]=DEST[,DEST…]` where DEST is `IP`, `IP:PORT` or `[IP6]:PORT`.
     fn from_str(word: &str) -> Result<Self, ForwardError> {
-        let (service, destinations) = word.split_once('=').ok_or(ForwardError::Shape)?;
+        let shape = || match word.parse() {
+            Ok(Switch(_)) => ForwardError::Switch,
+            Err(_) => ForwardError::Shape,
+        };
+        let (service, destinations) = word.split_once('=').ok_or_else(shape)?;
         let (protocol, ports) = service.split_once('/').ok_or(ForwardError::Shape)?;
         let protocol = protocol
             .parse()
@@ -180,6 +193,9 @@ impl FromStr for Request {
 }
 
 fn destination(word: &str, forwarded: PortRange) -> Result<Destination, ForwardError> {
+    if word.contains('=') {
+        return Err(ForwardError::Joined(shown(word)));
+    }
     let (address, ports) = split_port(word);
     let address = unicast(address).map_err(|error| ForwardError::Address(shown(address), error))?;
     let ports = match ports {
@@ -239,6 +255,11 @@ mod tests {
         let table = [
             ("tcp/80", "is no forward"),
             ("80=10.0.0.5", "is no forward"),
+            ("1", "is no forward: an option's value goes behind '='"),
+            (
+                "tcp/80=10.0.0.5,tcp/81=10.0.0.6",
+                "has 'tcp/81=10.0.0.6', which is no destination: forwards are separated by white space",
+            ),
             ("icmp/80=10.0.0.5", "has 'icmp', which is no protocol"),
             ("tcp/x=10.0.0.5", "has 'x', which is no port"),
             ("tcp/80=10.0.0.5:0", "has '0', which is out of range"),

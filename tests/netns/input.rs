@@ -203,6 +203,22 @@ fn a_destination_named_twice_counts_once_with_a_warning() {
     }
 }
 
+/// In any case.
+#[test]
+fn a_protocol_named_twice_counts_once_with_a_warning() {
+    let render = |protocols: &str| {
+        let call = good_but(&[("DEST_PROTO", OsStr::new(protocols))]);
+        call.args(&["render"]).finish_here().expect_exit(0)
+    };
+    let once = render("TCP,udp");
+    let twice = render("TCP,udp,tcp");
+    assert_eq!(once.stderr, "");
+    assert_eq!(once.stdout, twice.stdout);
+    let warning = "warning: DEST_PROTO (--dest-proto): tcp is listed more than once";
+    assert!(twice.stderr.starts_with(warning), "{}", twice.stderr);
+    assert_eq!(twice.stderr.lines().count(), 1, "{}", twice.stderr);
+}
+
 /// Nothing could be forwarded, whatever the host is like.
 #[test]
 fn addresses_to_listen_on_that_are_of_no_forwards_family_are_refused() {
@@ -232,4 +248,34 @@ fn addresses_to_listen_on_of_one_family_among_two_are_a_warning() {
     let warning =
         "warning: NODEFWD_LISTEN (--listen) has no IPv6 entry: nobody can connect over IPv6";
     assert_eq!(stderr.trim_end(), warning);
+}
+
+#[test]
+fn forwards_with_commas_between_them_are_refused_with_what_belongs_there() {
+    let forwards = "tcp/80=10.2.0.11,tcp/81=10.2.0.12";
+    let parts = [
+        "NODEFWD_FORWARDS",
+        "'tcp/81=10.2.0.12'",
+        "forwards are separated by white space",
+    ];
+    for call in [
+        nodefwd([forwards]),
+        nodefwd([""; 0]).env("NODEFWD_FORWARDS", forwards),
+    ] {
+        let outcome = call.without_net_admin().finish_here();
+        expect_none(complaint(&outcome, &parts).into_iter());
+    }
+}
+
+/// `--strict true` is the flag, which needs no value, and a forward.
+#[test]
+fn the_value_of_a_switch_without_an_equals_sign_is_refused_with_how_to_write_it() {
+    expect_none(["true", "False", "yes", "no"].iter().filter_map(|value| {
+        let call = nodefwd(["--strict", value]).without_net_admin();
+        let written = format!("'{value}' is no forward");
+        complaint(
+            &call.finish_here(),
+            &[&written, "behind '='", "--strict=true"],
+        )
+    }));
 }
