@@ -116,7 +116,7 @@ impl Config {
 
     /// Says what some connections will fail of.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        self.closed_families()
+        self.closed_families().chain(self.unanswered_hairpin())
     }
 
     /// Says which families are forwarded, but nobody may use them.
@@ -135,6 +135,19 @@ impl Config {
                     format!("{option} has no {family} entry: nobody can connect over {family}")
                 })
             })
+    }
+
+    /// Says that a destination's own connections may fail: without masquerading what answers them sees
+    /// itself or a neighbour as the client, and so the answer never comes to this host, which alone could
+    /// give it back the address that was asked.
+    fn unanswered_hairpin(&self) -> Option<String> {
+        (self.hairpin && !self.masquerade).then(|| {
+            format!(
+                "{} is true, but {} is false: a destination that is sent to itself, or to another in its own subnet, gets no answer from the address that it asked, and times out",
+                OptionName::HAIRPIN,
+                OptionName::MASQUERADE
+            )
+        })
     }
 
     /// Whether packets of this family are taken: something is forwarded, and not only at addresses

@@ -188,6 +188,25 @@ fn with_hairpin_a_destination_reaches_itself() {
     }
 }
 
+/// It takes itself for the client.
+#[test]
+fn with_hairpin_and_without_masquerading_a_start_warns_that_it_does_not() {
+    let net = Net::new(1);
+    let backend = &net.backends[0];
+    let _server = backend.serve(BACK);
+    let call = forward_to(Protocol::Tcp, &net.backends);
+    let forwarder = call
+        .args(&["--hairpin=true", "--masquerade=false"])
+        .start(&net.node);
+    let stderr = forwarder.stderr();
+    let about = |line: &&str| line.starts_with("warning: NODEFWD_HAIRPIN");
+    assert_eq!(stderr.lines().filter(about).count(), 1, "{stderr}");
+    for family in Family::BOTH {
+        let front = SocketAddr::new(backend.gateway(family), FRONT);
+        backend.expect_silence(Protocol::Tcp, front);
+    }
+}
+
 #[test]
 fn traffic_that_passes_through_is_left_alone() {
     let net = Net::new(2);

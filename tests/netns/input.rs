@@ -279,3 +279,21 @@ fn the_value_of_a_switch_without_an_equals_sign_is_refused_with_how_to_write_it(
         )
     }));
 }
+
+/// Each of the two by itself is well.
+#[test]
+fn hairpin_without_masquerading_is_a_warning() {
+    let render = |arguments: &[&str]| {
+        let call = nodefwd(["render", "tcp/80=10.2.0.11"]).args(arguments);
+        call.finish_here().expect_exit(0).stderr
+    };
+    assert_eq!(
+        render(&["--hairpin"]) + &render(&["--masquerade=false"]),
+        ""
+    );
+    let stderr = render(&["--hairpin", "--masquerade=false"]);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    for part in ["warning: ", "NODEFWD_HAIRPIN", "NODEFWD_MASQUERADE"] {
+        assert!(stderr.contains(part), "'{part}' is not in: {stderr}");
+    }
+}

@@ -101,6 +101,14 @@ fn the_only_family_that_is_listened_on_off_is_a_failure() {
     );
 }
 
+#[test]
+fn hairpin_without_masquerading_is_a_warning() {
+    let report = Report::of(&node(), "tcp/80=10.2.0.11 --hairpin --masquerade=false");
+    let warnings = report.of_level("warning");
+    assert_eq!(warnings.len(), 1, "{report:#?}");
+    assert!(warnings[0].text.contains("NODEFWD_HAIRPIN"), "{report:#?}");
+}
+
 /// It is the kernel that judges the rules: where it cannot make them, that is said.
 #[test]
 fn rules_that_the_kernel_refuses_are_a_failure() {
