@@ -11,6 +11,7 @@ mod text;
 use crate::cli::{StatusFormat, StatusOptions};
 use crate::config::{Destination, Family, Name, PortRange, Protocol};
 use crate::flow::{self, Flow};
+use crate::lock::Holder;
 use crate::netfilter::{Connection, NetfilterError, TableInfo};
 use crate::ruleset::TABLE_PREFIX;
 use log::warn;
@@ -93,6 +94,9 @@ pub enum StatusError {
     /// No instance is there.
     #[error("not ready: the kernel has no table inet {TABLE_PREFIX}* that takes connections")]
     NoneReady,
+    /// Its process is dead, and could not take its rules along.
+    #[error("not ready: table inet {0} is what a dead instance has left: start it again, and it is replaced")]
+    Dead(String),
     /// There is no instance of this name.
     #[error("there is no instance '{0}' here: nodefwd status lists those that there are")]
     Unknown(Name),
@@ -127,18 +131,22 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// How often reading is begun anew because the ruleset has changed meanwhile.
 const ATTEMPTS: usize = 10;
 
-/// Fails unless the instance, or any if no name is given, takes connections.
+/// Fails unless the instance, or any if no name is given, lives and takes connections.
 fn ready(connection: &Connection, name: Option<&Name>) -> Result<(), StatusError> {
     let tables = tables(connection, name)?;
+    // Where the kernel removes nothing with its process, the lock tells who lives.
+    let is_dead =
+        |table: &TableInfo| table.owner.is_none() && Holder::of(&table.name) == Holder::Nobody;
     for table in &tables {
-        if connection.takes_connections(&table.name)? {
+        if !is_dead(table) && connection.takes_connections(&table.name)? {
             return Ok(());
         }
     }
-    Err(match name {
-        None => StatusError::NoneReady,
-        Some(name) if tables.is_empty() => StatusError::Missing(name.table()),
-        Some(name) => StatusError::Closed(name.table()),
+    Err(match (name, &tables[..]) {
+        (None, _) => StatusError::NoneReady,
+        (Some(name), []) => StatusError::Missing(name.table()),
+        (Some(name), [table, ..]) if is_dead(table) => StatusError::Dead(name.table()),
+        (Some(name), _) => StatusError::Closed(name.table()),
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Family, LIMIT, Namespace, Net, Nodefwd, Process, Protocol};
+use crate::fixture::{Family, LIMIT, Namespace, Net, Nodefwd, Process, Protocol, nodefwd};
 use crate::forward::{BACK, FRONT, expect_answer, forward_to};
 
 const TABLE: &str = "table inet nodefwd-tcp-80";
@@ -34,8 +34,16 @@ fn a_dead_instances_rules_are_replaced() {
     let forwarder = unowned(&net).start(&net.node);
     let ruleset = net.node.ruleset();
     assert!(!ruleset.contains("flags owner"), "{ruleset}");
+    let ready = nodefwd(["status", "--ready", "tcp-80"]);
+    ready.finish(&net.node).expect_exit(0);
     kill(forwarder);
     assert!(net.node.ruleset().contains(TABLE));
+    // They still forward, but nobody minds them.
+    let stderr = ready.finish(&net.node).expect_exit(1).stderr;
+    assert!(
+        stderr.contains("is what a dead instance has left"),
+        "{stderr}"
+    );
 
     let forwarder = unowned(&net).start(&net.node);
     assert_eq!(net.node.ruleset(), ruleset);
