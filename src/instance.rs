@@ -65,7 +65,7 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
 
     let flow_events = match config.drain.is_zero() {
         true => None,
-        false => Some(FlowEvents::open()?),
+        false => Some(FlowEvents::open().map_err(InstanceError::Open)?),
     };
     let (lock, connection, predecessor) = take_name(&config, &signals)?;
     let rules = install(&connection, &config, predecessor)?;

@@ -6,6 +6,7 @@ use crate::netfilter::{Changed, Connection, Existing, NetfilterError, Ownership,
 use crate::ruleset::Ruleset;
 use crate::signals::Signals;
 use log::{info, warn};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub struct Rules<'a> {
     ownership: Ownership,
     /// News of changes that others make, where the kernel does not keep them from it.
     changes: Option<TableEvents>,
+    /// The ruleset's, behind the last change of this instance's.
+    generation: Cell<Option<u32>>,
     restored: Option<Instant>,
 }
 
@@ -50,6 +53,7 @@ impl<'a> Rules<'a> {
             ruleset,
             ownership,
             changes: None,
+            generation: Cell::new(None),
             restored: None,
         };
         if ownership == Ownership::Kernel {
@@ -81,8 +85,13 @@ impl<'a> Rules<'a> {
     }
 
     fn put(&self, existing: Existing<'_>) -> Result<(), NetfilterError> {
-        self.connection
-            .install(&self.ruleset, self.ownership, existing)
+        let connection = self.connection;
+        let generations = connection.install(&self.ruleset, self.ownership, existing)?;
+        self.generation.set(generations.last);
+        if let Some(changes) = &self.changes {
+            changes.disregard_before(generations.installed);
+        }
+        Ok(())
     }
 
     /// What the rules belong to.
@@ -112,6 +121,8 @@ impl<'a> Rules<'a> {
             Changed::Yes => {
                 warn!("somebody else has changed table inet {table}: installing it again");
             }
+            // So much was news of what this instance has installed itself.
+            Changed::Unknown if self.is_last_to_change()? => return Ok(()),
             Changed::Unknown => warn!(
                 "the kernel had more news of nftables than it could keep: installing table inet {table} again, in case it was changed"
             ),
@@ -123,6 +134,11 @@ impl<'a> Rules<'a> {
         self.restored = Some(Instant::now());
         info!("installed table inet {} again", self.table());
         Ok(())
+    }
+
+    fn is_last_to_change(&self) -> Result<bool, NetfilterError> {
+        let generation = self.connection.generation()?;
+        Ok(generation.is_some() && generation == self.generation.get())
     }
 
     /// Installs the rules anew, whatever has become of them.

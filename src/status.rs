@@ -95,7 +95,9 @@ pub enum StatusError {
     #[error("not ready: the kernel has no table inet {TABLE_PREFIX}* that takes connections")]
     NoneReady,
     /// Its process is dead, and could not take its rules along.
-    #[error("not ready: table inet {0} is what a dead instance has left: start it again, and it is replaced")]
+    #[error(
+        "not ready: table inet {0} is what a dead instance has left: start it again, and it is replaced"
+    )]
     Dead(String),
     /// There is no instance of this name.
     #[error("there is no instance '{0}' here: nodefwd status lists those that there are")]

@@ -1,5 +1,7 @@
 //! The kernel's table of connections: read, and told to forget some.
 
+use super::NetfilterError;
+use super::error::unheard;
 use super::message::{Attributes, Message, Request};
 use super::socket::{Failure, Lost, Socket};
 use crate::config::{Family, Protocol};
@@ -61,8 +63,9 @@ pub struct FlowEvents(Socket);
 
 impl FlowEvents {
     /// Begins to listen.
-    pub fn open() -> io::Result<Self> {
-        Socket::subscribe(GROUP_UPDATE | GROUP_DESTROY).map(FlowEvents)
+    pub fn open() -> Result<Self, NetfilterError> {
+        let socket = Socket::subscribe(GROUP_UPDATE | GROUP_DESTROY).map_err(unheard)?;
+        Ok(FlowEvents(socket))
     }
 
     /// Hands over the number of each flow that has ended since. Says whether others may have ended of

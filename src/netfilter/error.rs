@@ -144,6 +144,15 @@ pub(super) fn plain(failure: Failure) -> NetfilterError {
     }
 }
 
+/// Why the kernel does not tell of changes.
+pub(super) fn unheard(error: io::Error) -> NetfilterError {
+    match error.raw_os_error().map(Errno::from_raw) {
+        // netlink_bind in net/netlink/af_netlink.c
+        Some(Errno::EPERM) => NetfilterError::NotPermitted,
+        _ => NetfilterError::Socket(error),
+    }
+}
+
 /// Why the kernel did not do this to a table.
 pub(super) fn refused(failure: Failure, what: &str, table: &str) -> NetfilterError {
     match failure {

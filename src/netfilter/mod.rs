@@ -92,6 +92,16 @@ pub enum Existing<'a> {
 /// How often an installation is tried anew because others changed the ruleset meanwhile.
 const ATTEMPTS: usize = 100;
 
+/// The ruleset's generations that an installation has made; nothing where the kernel has no such number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Generations {
+    /// That in which the rules are there.
+    pub installed: Option<u32>,
+    /// That in which nothing is left to do. As long as it is the ruleset's, nobody else has changed
+    /// anything since.
+    pub last: Option<u32>,
+}
+
 impl Connection {
     /// Connects. Needs no privileges.
     pub fn open() -> Result<Self, NetfilterError> {
@@ -128,7 +138,7 @@ impl Connection {
         ruleset: &Ruleset,
         ownership: Ownership,
         existing: Existing<'_>,
-    ) -> Result<(), NetfilterError> {
+    ) -> Result<Generations, NetfilterError> {
         let claims = ruleset.claims();
         let port = self.socket.port();
         for _ in 0..ATTEMPTS {
@@ -148,8 +158,14 @@ impl Connection {
                 _ => {}
             }
             match self.transact(&transaction) {
-                Ok(()) if replaced => return self.end_overlap(ruleset),
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    let installed = generation.map(table::next_generation);
+                    let last = match replaced && self.end_overlap(ruleset)? {
+                        true => installed.map(table::next_generation),
+                        false => installed,
+                    };
+                    return Ok(Generations { installed, last });
+                }
                 Err(Failure::Refused(refusal)) if refusal.errno == Errno::ERESTART => continue,
                 Err(Failure::Refused(refusal)) => {
                     return Err(explain(ruleset, &transaction, refusal));
@@ -166,11 +182,13 @@ impl Connection {
         Err(NetfilterError::Restless)
     }
 
-    fn end_overlap(&self, ruleset: &Ruleset) -> Result<(), NetfilterError> {
+    /// Says whether there was anything to end.
+    fn end_overlap(&self, ruleset: &Ruleset) -> Result<bool, NetfilterError> {
         match self.transact(&encode::end_overlap(ruleset)) {
+            Ok(()) => Ok(true),
             // Where nobody protects them, others may have removed them all.
-            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(()),
-            done => done.map_err(|failure| refused(failure, "finish", &ruleset.table)),
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(false),
+            Err(failure) => Err(refused(failure, "finish", &ruleset.table)),
         }
     }
 

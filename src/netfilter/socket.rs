@@ -19,6 +19,11 @@ const RECEIVE_BYTES: usize = 1 << 15;
 /// may come faster than they can be read.
 const NEWS_AT_ONCE: usize = 256;
 
+/// How many more are taken once some were lost. A queue that was full takes nothing before it is empty,
+/// and says so only once (netlink_overrun in net/netlink/af_netlink.c): what is looked at anew before
+/// that may change unheard of.
+const NEWS_BEHIND_A_LOSS: usize = 1 << 20;
+
 /// How often a list is asked for anew because others changed what it holds meanwhile.
 const ATTEMPTS: usize = 100;
 
@@ -255,7 +260,9 @@ impl Socket {
     fn receive(&self, most: usize, each: &mut dyn FnMut(Message<'_>)) -> io::Result<Lost> {
         let mut buffer = vec![0u8; RECEIVE_BYTES];
         let mut lost = Lost(false);
-        for _ in 0..most {
+        let mut left = most;
+        while left > 0 {
+            left -= 1;
             let mut parts = [IoSliceMut::new(&mut buffer)];
             let flags = MsgFlags::MSG_DONTWAIT;
             match recvmsg::<NetlinkAddr>(self.socket.as_raw_fd(), &mut parts, None, flags) {
@@ -267,7 +274,10 @@ impl Socket {
                     messages(&buffer[..length]).for_each(&mut *each);
                 }
                 Err(Errno::EAGAIN) => break,
-                Err(Errno::ENOBUFS) => lost = Lost(true),
+                Err(Errno::ENOBUFS) => {
+                    lost = Lost(true);
+                    left = left.max(NEWS_BEHIND_A_LOSS);
+                }
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -347,6 +357,30 @@ mod tests {
                 // Once in a while it may be read between two changes.
                 assert!(asked <= ATTEMPTS && matches!(list, Ok(()) | Err(Failure::Restless)));
             });
+        });
+    }
+
+    #[test]
+    fn a_queue_that_was_full_is_emptied() {
+        let forwards = (1..=2000).map(|port| format!("udp/{port}=10.2.0.1"));
+        let options = Options {
+            forwards: forwards.map(Into::into).collect(),
+            ..Options::default()
+        };
+        let ruleset = Ruleset::new(&Config::new(&options).unwrap());
+        in_own_namespace(|| {
+            // linux/netfilter/nfnetlink.h: NFNLGRP_NFTABLES, as a bit mask.
+            let socket = Socket::subscribe(1 << 6).unwrap();
+            setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20)).unwrap();
+            let connection = Connection::open().unwrap();
+            for _ in 0..10 {
+                connection
+                    .install(&ruleset, Ownership::Kernel, Existing::Refuse)
+                    .unwrap();
+                connection.remove(&ruleset.table).unwrap();
+            }
+            assert_eq!(socket.news(|_| ()).unwrap(), Lost(true));
+            assert_eq!(socket.news(|_| panic!("more")).unwrap(), Lost(false));
         });
     }
 }

@@ -126,6 +126,12 @@ pub fn generation(socket: &Socket) -> Result<Option<u32>, Failure> {
     Ok(generation)
 }
 
+/// The generation that follows one when something is changed (nf_tables_commit in
+/// net/netfilter/nf_tables_api.c).
+pub fn next_generation(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
+}
+
 /// An element of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {

@@ -74,18 +74,17 @@ fn give_way(
 ) -> Result<Answered, RulesError> {
     info!("being replaced by {process}");
     let connection = rules.connection();
-    let begin = || -> Result<_, RulesError> {
-        let handle = connection.handle(rules.table())?;
-        pass::send(client, [connection.as_fd(), lock.as_fd()])?;
-        Ok(handle)
-    };
-    let before = match begin() {
+    let before = match connection.handle(rules.table()) {
         Ok(handle) => handle,
         Err(error) => {
             warn!("not replaced, going on: {}", with_causes(&error));
             return Ok(Answered::Kept);
         }
     };
+    if let Err(error) = pass::send(client, [connection.as_fd(), lock.as_fd()]) {
+        warn!("not replaced, going on: cannot pass the sockets on to the new process: {error}");
+        return Ok(Answered::Kept);
+    }
     let (gone, why) = match outcome(client)? {
         Outcome::Done => return Ok(Answered::Replaced(process)),
         Outcome::Gone => (true, "has ended before it was ready".to_owned()),

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::netlink::{wait_until, while_stopped};
+use super::netlink::{sockets, wait_until, while_stopped};
 use crate::fixture::{Family, Namespace, Net, Process, Protocol, nodefwd};
 use crate::forward::{BACK, Busy, FRONT, expect_answer, forward_to};
 
@@ -92,6 +92,35 @@ fn rules_that_are_removed_unheard_of_come_back() {
     let said = "warning: the kernel had more news of nftables than it could keep: installing table inet nodefwd-tcp-80 again, in case it was changed";
     assert!(outcome.stderr.contains(said), "{outcome:?}");
     assert!(!outcome.stderr.contains("somebody else"), "{outcome:?}");
+}
+
+/// What it has installed itself is more news than the kernel keeps for it.
+#[test]
+fn its_own_rules_are_no_news_to_it() {
+    let node = Namespace::forwarding("node");
+    let forwards = (1..=1000).map(|port| format!("tcp/{port}=10.2.0.11:8080"));
+    let call = nodefwd(forwards).args(&["--owner=false", "--name=web"]);
+    let forwarder = call.start(&node);
+    let listening = || {
+        let mut sockets = sockets(&forwarder).into_iter();
+        sockets.find(|socket| socket.groups != 0)
+    };
+    let has_read_all = || wait_until(|| listening().is_some_and(|socket| socket.queued == 0));
+    has_read_all();
+    assert!(listening().is_some_and(|socket| socket.lost > 0));
+    let before = node.ruleset();
+    node.succeed("nft", &["flush", "ruleset"]);
+    wait_until(|| node.ruleset() == before);
+    has_read_all();
+    let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    let count = |word| stderr.matches(word).count();
+    assert_eq!(
+        count("installed table inet nodefwd-web again"),
+        1,
+        "{stderr}"
+    );
+    assert_eq!(count("had more news"), 0, "{stderr}");
+    assert_eq!(node.ruleset(), "");
 }
 
 /// How often it is started while others change the ruleset without a pause.

@@ -70,6 +70,19 @@ fn who_says_nothing_or_nonsense_is_shown_out() {
     assert_eq!(node.ruleset(), "");
 }
 
+#[test]
+fn who_has_gone_before_it_is_answered_is_let_go() {
+    let node = Namespace::forwarding("node");
+    let mut forwarder = forward().start(&node);
+    let before = rules(&node);
+    forwarder.signal(Signal::SIGSTOP);
+    say(&connect(&node), REQUEST);
+    forwarder.signal(Signal::SIGCONT);
+    forwarder.wait_for_line("warning: not replaced, going on: cannot pass the sockets on");
+    assert_eq!(rules(&node), before);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
 /// The instance is another user's, and the test is root.
 #[test]
 fn another_user_gets_nothing() {
