@@ -75,7 +75,7 @@ def installs(found):
     lines = {}
     for count, row in found.items():
         for name, value in row.items():
-            if not name.endswith("clock"):
+            if not name.startswith("true") and not name.endswith("clock"):
                 lines.setdefault(name, {})[int(count)] = value["median"]
     return lines
 
