@@ -86,11 +86,8 @@ impl<'a> Rules<'a> {
 
     fn put(&self, existing: Existing<'_>) -> Result<(), NetfilterError> {
         let connection = self.connection;
-        let generations = connection.install(&self.ruleset, self.ownership, existing)?;
-        self.generation.set(generations.last);
-        if let Some(changes) = &self.changes {
-            changes.disregard_before(generations.installed);
-        }
+        let generation = connection.install(&self.ruleset, self.ownership, existing)?;
+        self.generation.set(generation);
         Ok(())
     }
 
@@ -118,11 +115,11 @@ impl<'a> Rules<'a> {
         let table = self.table();
         match changes.changed()? {
             Changed::No => return Ok(()),
+            // That is older than the rules.
+            _ if self.is_last_to_change()? => return Ok(()),
             Changed::Yes => {
                 warn!("somebody else has changed table inet {table}: installing it again");
             }
-            // So much was news of what this instance has installed itself.
-            Changed::Unknown if self.is_last_to_change()? => return Ok(()),
             Changed::Unknown => warn!(
                 "the kernel had more news of nftables than it could keep: installing table inet {table} again, in case it was changed"
             ),

@@ -95,8 +95,6 @@ pub struct Message<'a> {
     pub flags: u16,
     /// The sequence number of the request that it answers.
     pub sequence: u32,
-    /// The netlink port of the socket whose request caused it; 0 for the kernel itself.
-    pub port: u32,
     /// What follows the header.
     pub payload: &'a [u8],
 }
@@ -110,7 +108,6 @@ pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
             kind: u16_at(bytes, 4)?,
             flags: u16_at(bytes, 6)?,
             sequence: u32_at(bytes, 8)?,
-            port: u32_at(bytes, 12)?,
             payload,
         };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();

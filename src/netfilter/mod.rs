@@ -92,16 +92,6 @@ pub enum Existing<'a> {
 /// How often an installation is tried anew because others changed the ruleset meanwhile.
 const ATTEMPTS: usize = 100;
 
-/// The ruleset's generations that an installation has made; nothing where the kernel has no such number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Generations {
-    /// That in which the rules are there.
-    pub installed: Option<u32>,
-    /// That in which nothing is left to do. As long as it is the ruleset's, nobody else has changed
-    /// anything since.
-    pub last: Option<u32>,
-}
-
 impl Connection {
     /// Connects. Needs no privileges.
     pub fn open() -> Result<Self, NetfilterError> {
@@ -133,12 +123,15 @@ impl Connection {
     /// With [`Existing::Refuse`] it refuses too if somebody has a table of its name: with
     /// [`Ownership::Kernel`] any table, with [`Ownership::Nobody`] one that has an owner; another is
     /// a dead instance's, and replaced.
+    ///
+    /// Gives the ruleset's generation for as long as nobody else changes anything: reckoned, not read
+    /// afterwards, so that no change can slip in between. Nothing where the kernel has no such number.
     pub fn install(
         &self,
         ruleset: &Ruleset,
         ownership: Ownership,
         existing: Existing<'_>,
-    ) -> Result<Generations, NetfilterError> {
+    ) -> Result<Option<u32>, NetfilterError> {
         let claims = ruleset.claims();
         let port = self.socket.port();
         for _ in 0..ATTEMPTS {
@@ -160,11 +153,10 @@ impl Connection {
             match self.transact(&transaction) {
                 Ok(()) => {
                     let installed = generation.map(table::next_generation);
-                    let last = match replaced && self.end_overlap(ruleset)? {
+                    return Ok(match replaced && self.end_overlap(ruleset)? {
                         true => installed.map(table::next_generation),
                         false => installed,
-                    };
-                    return Ok(Generations { installed, last });
+                    });
                 }
                 Err(Failure::Refused(refusal)) if refusal.errno == Errno::ERESTART => continue,
                 Err(Failure::Refused(refusal)) => {
