@@ -154,8 +154,8 @@ fn install<'a>(
         }
         rules => {
             let rules = rules?;
-            let process = predecessor.relieve()?;
-            info!("replaced the instance that ran as {process}");
+            predecessor.relieve()?;
+            info!("replaced the instance that ran");
             Ok(rules)
         }
     }

@@ -127,13 +127,13 @@ impl Predecessor {
 
     /// Tells it that the rules are in, and waits until it has taken notice. Fails if it goes on
     /// nevertheless; then the rules are its own again.
-    pub fn relieve(self) -> Result<Holder, ReplaceError> {
+    pub fn relieve(self) -> Result<(), ReplaceError> {
         // It may have died. What it would say has come before that.
         let _ = (&self.stream).write_all(&[DONE]);
         let _ = readable([Some(self.stream.as_fd())], Some(Instant::now() + PATIENCE));
         match (&self.stream).read(&mut [0]) {
             Ok(1) => Err(self.error(Problem::Withdrawn)),
-            _ => Ok(self.holder),
+            _ => Ok(()),
         }
     }
 

@@ -91,6 +91,14 @@ fn several_at_once_replace_one_another() {
     let mut forwarders: Vec<Process> = (0..8).map(|_| replacing(&call).spawn(&node)).collect();
     for forwarder in &forwarders {
         assert!(forwarder.has_said("ready"), "{}", forwarder.stderr());
+        // When it asked, the kernel did not know yet which of them would give way to it.
+        let stderr = forwarder.stderr();
+        let mut lines = stderr.lines();
+        let line = lines.find(|line| line.contains("replaced the instance"));
+        assert!(
+            !line.is_some_and(|line| line.contains("process")),
+            "{stderr}"
+        );
     }
     let deadline = Instant::now() + LIMIT;
     while forwarders.len() > 1 {
