@@ -4,6 +4,7 @@
 use super::NetfilterError;
 use super::error::plain;
 use super::message::{Attributes, Message, Request};
+use super::route::ROUTE_HEADER;
 use super::sibling::address;
 use super::socket::{Failure, Socket};
 use ipnet::IpNet;
@@ -12,8 +13,7 @@ use nix::libc;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Length in bytes of `struct rtmsg` (linux/rtnetlink.h).
-const ROUTE_HEADER: usize = 12;
+/// Where `struct rtmsg` has its table (linux/rtnetlink.h).
 const TABLE: usize = 4;
 
 /// All of them, at one moment.

@@ -9,7 +9,7 @@ use nix::libc;
 use std::net::IpAddr;
 
 /// Length in bytes of `struct rtmsg` (linux/rtnetlink.h).
-const ROUTE_HEADER: usize = 12;
+pub const ROUTE_HEADER: usize = 12;
 
 /// The routing tables and rules of this network namespace.
 pub struct Routes(Socket);

@@ -5,7 +5,9 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Answer, Connection, Count, Family, Namespace, Net, Protocol, Stop, nodefwd};
+use crate::fixture::{
+    Answer, Connection, Count, Family, Namespace, Net, Protocol, Stop, kinds, nodefwd,
+};
 use crate::forward::{BACK, FRONT};
 
 /// How often each is done.
@@ -124,12 +126,9 @@ fn nothing_that_others_do_to_rules_interrupts_it() {
         net.node.succeed("nft", &list)
     };
     let before = table();
-    let kinds = Protocol::BOTH
-        .into_iter()
-        .flat_map(|protocol| Family::BOTH.map(|family| (protocol, family)));
     let counts: [Count; 4] = Default::default();
     thread::scope(|scope| {
-        for ((protocol, family), count) in kinds.zip(&counts) {
+        for ((protocol, family), count) in kinds().zip(&counts) {
             let net = &net;
             scope.spawn(move || ask_again_and_again(net, protocol, family, count));
         }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::signals::ENDING;
 use super::{LANES, lanes};
-use crate::fixture::{Count, Family, LIMIT, Namespace, Net, Process, Protocol, Stop};
+use crate::fixture::{Count, Family, LIMIT, Namespace, Net, Process, Protocol, Stop, kinds};
 use crate::forward::{BACK, FRONT, forward_to};
 
 /// Starts and stops.
@@ -22,13 +23,6 @@ const KILLED: usize = 10;
 /// How much memory an instance may have gained, in KiB: the heap's own bookkeeping.
 const GROWTH: u64 = 64;
 
-const STOPS: [Signal; 4] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-];
-
 #[test]
 fn a_day_of_restarts_breaks_no_flow_and_leaves_nothing() {
     let net = Net::new(1);
@@ -39,12 +33,9 @@ fn a_day_of_restarts_breaks_no_flow_and_leaves_nothing() {
     }
     let _server = net.backends[0].serve(BACK);
     let siblings = siblings(&net);
-    let kinds = Protocol::BOTH
-        .into_iter()
-        .flat_map(|protocol| Family::BOTH.map(|family| (protocol, family)));
     let counts: [Count; 4] = Default::default();
     thread::scope(|scope| {
-        for ((protocol, family), count) in kinds.zip(&counts) {
+        for ((protocol, family), count) in kinds().zip(&counts) {
             let net = &net;
             scope.spawn(move || exchange(net, protocol, family, count));
         }
@@ -118,7 +109,7 @@ fn restart(net: &Net, count: usize) {
                 let answer = net.client.request(protocol, net.front(Family::V4, port));
                 assert_eq!(answer.expect("an answer").server, "backend-1");
             }
-            forwarder.stop(STOPS[round % STOPS.len()]).expect_exit(0);
+            forwarder.stop(ENDING[round % ENDING.len()]).expect_exit(0);
         }
     });
 }

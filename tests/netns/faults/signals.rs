@@ -17,7 +17,7 @@ use crate::fixture::{Namespace, Nodefwd, Process, nodefwd};
 pub const STARTS: usize = 200;
 const SIGNALS: usize = 500;
 
-const ENDING: [Signal; 4] = [
+pub const ENDING: [Signal; 4] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
