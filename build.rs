@@ -10,8 +10,8 @@ fn main() {
     println!("cargo::rustc-link-arg=-l:libmnl.a");
     if env::var("PROFILE").as_deref() == Ok("release") {
         let directory = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-        println!("cargo::rustc-link-arg-bins=-Wl,-T,{directory}/no-unwind.ld");
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{directory}/.cargo/no-unwind.ld");
     }
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=no-unwind.ld");
+    println!("cargo::rerun-if-changed=.cargo/no-unwind.ld");
 }

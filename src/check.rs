@@ -1,42 +1,51 @@
-//! Would it work here, and if not, why not? Looks at everything that a forwarded connection meets
-//! on this host, and changes nothing.
+//! `nodefwd check`: would forwarding work here, and if not, why not? Looks at everything that a
+//! forwarded connection meets on this host, and changes nothing.
 
-mod encounter;
-mod entrance;
+mod blocker;
 mod filter;
+mod fix;
+mod ingress;
 mod kernel;
 mod nat;
-mod remedy;
+mod paths;
 mod sockets;
-mod ways;
 
-use crate::config::{Config, Family, Forward, Listen};
-use crate::instance;
-use crate::netfilter::{Connection, Firewall, NetfilterError};
+use crate::config::{Config, Listen, first_few, summary};
+use crate::firewall::Firewall;
+use crate::logging::with_causes;
+use crate::nftables::{Nftables, NftablesError};
+use crate::rtnetlink::RtnetlinkError;
 use anstream::{AutoStream, ColorChoice};
 use env_logger::fmt::style::{AnsiColor, Style};
 use log::{debug, warn};
+use paths::Paths;
+use std::error::Error as Cause;
 use std::io::{self, Write};
 use thiserror::Error;
-use ways::Ways;
 
 /// Why a check did not end well.
 #[derive(Debug, Error)]
 pub enum CheckError {
-    /// Some checks failed.
     #[error("{0} of the checks failed")]
     Failures(usize),
-    /// The list was not taken.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
+}
+
+/// Why the kernel did not answer a question.
+#[derive(Debug, Error)]
+enum QueryError {
+    #[error(transparent)]
+    Nftables(#[from] NftablesError),
+    #[error(transparent)]
+    Routes(#[from] RtnetlinkError),
 }
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
-    /// Well.
     Ok,
-    /// Something may be wrong, but cannot be told from here.
+    /// Something may be wrong, but that cannot be told from here.
     Doubt,
     /// Something is wrong, but connections are forwarded.
     Warning,
@@ -44,7 +53,7 @@ enum Level {
     Failure,
 }
 
-/// What a check found: for people, on one line, with the command that mends it.
+/// What a check found, on one line, with the command that mends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
     level: Level,
@@ -66,31 +75,30 @@ impl Finding {
 /// (net.ipv4.ip_local_port_range).
 const CLIENT_PORT: u16 = 54321;
 
-/// How many rules are looked at, each as often as a packet meets it; and by an instance that has just
-/// begun.
-const BUDGET: usize = 10_000_000;
-const BUDGET_AT_START: usize = 10_000;
+/// How many rules are evaluated, each counted as often as a packet meets it.
+const MAX_RULES: usize = 10_000_000;
 
-/// How many forwards an instance that has just begun looks at.
-const FORWARDS_AT_START: usize = 256;
+/// How many rules, and how many forwards, an instance that has just started looks at.
+const MAX_RULES_AT_START: usize = 10_000;
+const MAX_FORWARDS_AT_START: usize = 256;
 
 /// Checks everything and prints what it finds. Fails if a check does.
-pub fn run(config: Config) -> Result<(), CheckError> {
+pub fn run(mut config: Config) -> Result<(), CheckError> {
     let mut findings = input(&config);
     findings.push(kernel::capability());
     let permitted = findings
         .iter()
         .all(|finding| finding.level != Level::Failure);
-    let config = kernel::forwarding(config, &mut findings);
-    let connection = match permitted.then(Connection::open) {
+    kernel::forwarding(&mut config, &mut findings);
+    let accepted = match permitted.then(Nftables::open) {
         None => None,
         Some(opened) => kernel::rules(opened, &config, &mut findings),
     };
-    if let Some((connection, ownership)) = &connection {
-        findings.push(kernel::rivals(connection, *ownership, &config));
+    if let Some((nftables, ruleset)) = &accepted {
+        findings.push(kernel::conflicts(nftables, ruleset, &config));
     }
-    let connection = connection.as_ref().map(|(connection, _)| connection);
-    findings.extend(surroundings(connection, &config, BUDGET));
+    let nftables = accepted.as_ref().map(|(nftables, _)| nftables);
+    findings.extend(surroundings(nftables, &config, MAX_RULES));
     print(&findings)?;
     let failed = |finding: &&Finding| finding.level == Level::Failure;
     match findings.iter().filter(failed).count() {
@@ -99,15 +107,15 @@ pub fn run(config: Config) -> Result<(), CheckError> {
     }
 }
 
-/// Logs what is surely wrong around an instance that has its rules in the kernel.
-pub fn warn(connection: &Connection, config: &Config) {
+/// Logs what is surely wrong around an instance whose rules are installed.
+pub fn warn(nftables: &Nftables, config: &Config) {
     let mut config = config.clone();
-    config.forwards.truncate(FORWARDS_AT_START);
+    config.forwards.truncate(MAX_FORWARDS_AT_START);
     for Finding {
         level,
         subject,
         text,
-    } in surroundings(Some(connection), &config, BUDGET_AT_START)
+    } in surroundings(Some(nftables), &config, MAX_RULES_AT_START)
     {
         match level {
             Level::Ok | Level::Doubt => debug!("{subject}: {text}"),
@@ -116,18 +124,17 @@ pub fn warn(connection: &Connection, config: &Config) {
     }
 }
 
-/// What takes but a few questions to the kernel. The tables of others can be looked at over a connection
-/// only.
-fn surroundings(connection: Option<&Connection>, config: &Config, budget: usize) -> Vec<Finding> {
+/// Routes, other programs' tables and sockets. Without a socket to nftables, tables are left out.
+fn surroundings(nftables: Option<&Nftables>, config: &Config, max_rules: usize) -> Vec<Finding> {
     let mut findings = Vec::new();
     let sockets = sockets::bound(config);
-    match Ways::find(config) {
-        Ok(ways) => {
-            findings.extend(ways.findings(config, &sockets));
-            if let Some(connection) = connection {
-                let others = others(connection, config, &ways, budget);
-                findings
-                    .extend(others.unwrap_or_else(|error| vec![unanswered("firewall", &error)]));
+    match Paths::find(config) {
+        Ok(paths) => {
+            findings.extend(paths.findings(config, &sockets));
+            if let Some(nftables) = nftables {
+                let tables = other_tables(nftables, config, &paths, max_rules);
+                let unanswered = |error| vec![unanswered("firewall", &error)];
+                findings.extend(tables.unwrap_or_else(unanswered));
             }
         }
         Err(error) => findings.push(unanswered("routes", &error)),
@@ -138,55 +145,34 @@ fn surroundings(connection: Option<&Connection>, config: &Config, budget: usize)
     findings
 }
 
-/// What the tables of others do.
-fn others(
-    connection: &Connection,
+/// What other programs' tables do.
+fn other_tables(
+    nftables: &Nftables,
     config: &Config,
-    ways: &Ways,
-    budget: usize,
-) -> Result<Vec<Finding>, NetfilterError> {
-    let mut firewall = Firewall::read(connection, budget)?;
-    let mut findings = nat::findings(&mut firewall, config, ways)?;
-    findings.extend(filter::findings(&mut firewall, config, ways)?);
+    paths: &Paths,
+    max_rules: usize,
+) -> Result<Vec<Finding>, QueryError> {
+    let mut firewall = Firewall::read(nftables, max_rules)?;
+    let mut findings = nat::findings(&mut firewall, config, paths)?;
+    findings.extend(filter::findings(&mut firewall, config, paths)?);
     Ok(findings)
 }
 
-fn unanswered(subject: &'static str, error: &NetfilterError) -> Finding {
-    let text = crate::logging::with_causes(error);
-    Finding::new(Level::Doubt, subject, text)
+fn unanswered(subject: &'static str, error: &dyn Cause) -> Finding {
+    Finding::new(Level::Doubt, subject, with_causes(error))
 }
 
 fn input(config: &Config) -> Vec<Finding> {
     let to = match &config.listen {
         Listen::Local => "an address of this host".into(),
         Listen::Any => "any address".into(),
-        Listen::Addresses(addresses) => list(addresses.iter()),
+        Listen::Addresses(addresses) => first_few(addresses.iter()),
     };
-    let what = format!("{}, sent to {to}", instance::summary(&config.forwards));
+    let what = format!("{}, sent to {to}", summary(&config.forwards));
     let mut findings = vec![Finding::new(Level::Ok, "input", what)];
     let warnings = config.warnings();
     findings.extend(warnings.map(|text| Finding::new(Level::Warning, "input", text)));
     findings
-}
-
-/// The first of them, and how many more there are.
-fn list(all: impl ExactSizeIterator<Item = impl ToString>) -> String {
-    let more = instance::more(all.len());
-    let mut shown = Vec::new();
-    shown.extend(all.take(instance::SHOWN).map(|one| one.to_string()));
-    shown.join(", ") + &more
-}
-
-/// `tcp/80 over IPv4`
-fn service(forward: &Forward) -> String {
-    format!("{} over {}", forward.service(), forward.family)
-}
-
-/// The families of which packets are taken.
-fn families(config: &Config) -> impl Iterator<Item = Family> {
-    Family::ALL
-        .into_iter()
-        .filter(|family| config.takes(*family))
 }
 
 fn print(findings: &[Finding]) -> io::Result<()> {

@@ -1,10 +1,11 @@
-//! The command line: every flag with its variable.
+//! The command line: commands, logging, and the notes of each `--help`.
 
 #[cfg(feature = "completions")]
 use crate::completions::Shell;
-use crate::config::Name;
-use clap::{Arg, ArgAction, Args, Parser, Subcommand, ValueEnum};
-use std::ffi::OsString;
+use crate::config::Options;
+use crate::status::StatusOptions;
+use clap::{ArgAction, Args, Parser, Subcommand};
+use log::LevelFilter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,10 +31,13 @@ Exit status:
   2  the input is wrong, and nothing was touched";
 
 const CHECK_NOTES: &str = "\
-Prints a line for each thing that a forwarded connection depends on: ok; warning, if something may be
-wrong, or is wrong for others; failure, if connections are not forwarded, or not all.
-Warnings and failures say what to do, and name the command. The kernel looks through the rules and
-throws them away before anybody sees them.
+Prints one line for each thing that a forwarded connection depends on:
+  ok       it is as it should be
+  warning  something may be wrong, or is wrong for other programs
+  failure  connections are not forwarded, or not all of them
+Warnings and failures name the command that mends it.
+
+The kernel checks the rules and throws them away before any process sees them.
 
 Example:
       nodefwd check tcp/80=10.0.0.5:8080
@@ -43,28 +47,32 @@ Exit status:
   1  failures
   2  the input is wrong, and nothing was looked at";
 
-/// The shape of the JSON is kept by a test of status/json.rs.
+// A test in status/json.rs keeps the shape of the JSON.
 const STATUS_NOTES: &str = "\
-Text and the other formats show, for each destination, how many connections it was given (taken)
-and how many of them the kernel still tracks (flows), and for each forward how many first packets
-were dropped because their source may not connect (denied: a client's retries count too).
+Shows for each destination
+  connections  how many connections it was given
+  active       how many conntrack entries they have now
+and for each forward
+  dropped      how many first packets were dropped because their source may not connect; a client's
+               retries count too
 
 JSON, to which fields may be added; the comments are not part of it:
-  {\"instances\": [{
+  {\"schema\": 1,                              // another number if fields are renamed or removed
+   \"instances\": [{
     \"name\": \"web\", \"table\": \"nodefwd-web\",
-    \"open\": true,                             // takes new connections; false while draining
+    \"accepting\": true,                        // new connections; false while draining
     \"listen\": [\"192.168.1.1\"],                // empty: all addresses
-    \"owner\": {                                // null if nobody owns the table
-      \"port\": 4242,                           // of its netlink socket
+    \"owner\": {                                // null if the table has no owner
+      \"portid\": 4242,                         // netlink port of its socket
       \"pid\": 4242, \"process\": \"nodefwd\",      // null if it cannot be seen from here
       \"since\": 1700000000},                   // seconds since 1970; null as well
     \"forwards\": [{
       \"protocol\": \"tcp\", \"family\": \"ipv4\", \"ports\": {\"first\": 80, \"last\": 80},
-      \"denied\": 0,
+      \"dropped\": 0,
       \"destinations\": [{
         \"to\": {\"address\": \"10.0.0.5\", \"ports\": {\"first\": 8080, \"last\": 8080}},
-        \"taken\": 12,
-        \"flows\": 3}]}]}]}                     // null if the kernel does not say
+        \"connections\": 12,
+        \"active\": 3}]}]}]}                    // null if the kernel does not say
 
 Examples:
   Everything that is forwarded here, once a second:
@@ -77,9 +85,9 @@ Examples:
       nodefwd status --ready
 
 Exit status:
-  0  done; with --ready: the rules are in the kernel and take connections
-  1  it is not allowed (reading nftables needs CAP_NET_ADMIN too), there is no such instance, or
-     with --ready: the rules are not in the kernel, or take no new connections
+  0  done; with --ready: the rules are in the kernel and accept connections
+  1  it is not permitted (reading nftables takes CAP_NET_ADMIN too), there is no such instance, or
+     with --ready: the rules are not in the kernel, or accept no new connections
   2  the input is wrong";
 
 /// Forwards ports of a Linux network namespace to other hosts, in the kernel, with nftables.
@@ -88,7 +96,7 @@ Exit status:
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Cli {
-    /// What to do; `run` if nothing is said.
+    /// `run` if it is missing.
     #[command(subcommand)]
     pub command: Option<Command>,
 
@@ -112,7 +120,7 @@ pub enum Command {
     /// Say whether `run` would work here, and why not, and change nothing
     #[command(after_long_help = CHECK_NOTES)]
     Check(Options),
-    /// Show what is forwarded in this network namespace, whoever runs it
+    /// Show what is forwarded in this network namespace, by whatever process
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),
     #[cfg(feature = "completions")]
@@ -121,43 +129,6 @@ pub enum Command {
         /// Which shell it is for
         shell: Shell,
     },
-}
-
-/// What to show of the instances in this network namespace.
-#[derive(Debug, Default, Args)]
-pub struct StatusOptions {
-    /// The instance to look at [default: all]
-    #[arg(value_name = "NAME")]
-    pub name: Option<Name>,
-
-    /// Show nothing; exit with 0 if the kernel has the instance's rules and takes connections,
-    /// and with 1 if not
-    ///
-    /// Without NAME, it is the instance that the environment configures: NODEFWD_NAME, or the first
-    /// forward of SRC_PORT and DEST_PROTO or of NODEFWD_FORWARDS. If nothing is configured, any
-    /// instance will do.
-    #[arg(long, conflicts_with_all = ["format", "watch"])]
-    pub ready: bool,
-
-    /// How to write it
-    #[arg(long, value_enum, default_value_t)]
-    pub format: StatusFormat,
-
-    /// Write it anew every second until a signal comes
-    #[arg(long)]
-    pub watch: bool,
-}
-
-/// How the status is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum StatusFormat {
-    /// An aligned table for people
-    #[default]
-    Text,
-    /// For programs
-    Json,
-    /// The text exposition format of Prometheus
-    Prometheus,
 }
 
 /// How much is logged to standard error.
@@ -173,124 +144,15 @@ pub struct Verbosity {
     pub quiet: u8,
 }
 
-/// What options have in common.
-trait ArgExt {
-    /// The variable that sets it too; the help does not say what is in it.
-    fn variable(self, name: &'static str) -> Self;
-
-    /// The variable of a yes or no; the bare flag is a yes.
-    fn boolean(self, variable: &'static str) -> Self;
-}
-
-impl ArgExt for Arg {
-    fn variable(self, name: &'static str) -> Self {
-        self.env(name).hide_env_values(true)
+impl Verbosity {
+    /// The least important level that is logged.
+    pub fn level(&self) -> LevelFilter {
+        match i16::from(self.verbose) - i16::from(self.quiet) {
+            ..=-2 => LevelFilter::Error,
+            -1 => LevelFilter::Warn,
+            0 => LevelFilter::Info,
+            1 => LevelFilter::Debug,
+            _ => LevelFilter::Trace,
+        }
     }
-
-    fn boolean(self, variable: &'static str) -> Self {
-        let arg = self.variable(variable).value_name("BOOL");
-        let arg = arg.num_args(0..=1).require_equals(true);
-        arg.default_missing_value("true")
-    }
-}
-
-/// What to forward and how. Values are taken as they are: [`crate::config`] reads them.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "What to forward")]
-pub struct Options {
-    /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is IP, IP:PORT or [IP6]:PORT
-    ///
-    /// Several are separated by white space. Without a port, a destination gets the connection on the
-    /// port it came to. A range goes to one port, to the same ports, or to a range of equal length.
-    // clap shows this as it stands.
-    #[allow(rustdoc::broken_intra_doc_links)]
-    #[arg(value_name = "FORWARD", variable = "NODEFWD_FORWARDS")]
-    pub forwards: Vec<OsString>,
-
-    /// Addresses to forward to, IPv4 and IPv6, separated by commas or spaces
-    #[arg(long, value_name = "IP,...", variable = "DEST_IPS")]
-    pub dest_ips: Option<OsString>,
-
-    /// Protocols: tcp, udp, sctp
-    #[arg(long, value_name = "PROTO,...", variable = "DEST_PROTO")]
-    pub dest_proto: Option<OsString>,
-
-    /// Ports to forward: a list of ports and ranges
-    #[arg(long, value_name = "PORT,...", variable = "SRC_PORT")]
-    pub src_port: Option<OsString>,
-
-    /// Ports at the destination: one for all, or one for each entry of SRC_PORT [default: the same]
-    #[arg(long, value_name = "PORT,...", variable = "DEST_PORT")]
-    pub dest_port: Option<OsString>,
-
-    /// Sources that may connect, as CIDRs or addresses [default: everyone]
-    #[arg(long, value_name = "CIDR,...", variable = "SRC_RANGES")]
-    pub src_ranges: Option<OsString>,
-
-    /// How a connection is given one of several destinations: random, round-robin, or source,
-    /// which keeps a client with one destination [default: random]
-    #[arg(
-        help_heading = "How to forward",
-        long,
-        value_name = "HOW",
-        variable = "NODEFWD_BALANCE"
-    )]
-    pub balance: Option<OsString>,
-
-    /// Which packets to take: local, those sent to any address of this network namespace; any,
-    /// those passing through too; or those sent to a list of addresses [default: local]
-    #[arg(
-        help_heading = "How to forward",
-        long,
-        value_name = "WHERE",
-        variable = "NODEFWD_LISTEN"
-    )]
-    pub listen: Option<OsString>,
-
-    /// Forward connections made on this host itself to its own addresses too, except to loopback
-    /// addresses [default: false]
-    #[arg(help_heading = "How to forward", long, boolean = "NODEFWD_OUTPUT")]
-    pub output: Option<OsString>,
-
-    /// Let the destination see this host's address instead of the client's; false needs a route
-    /// from the destination back through this host [default: true]
-    #[arg(help_heading = "How to forward", long, boolean = "NODEFWD_MASQUERADE")]
-    pub masquerade: Option<OsString>,
-
-    /// Forward a connection that a destination itself makes to the forwarded port [default: false]
-    #[arg(help_heading = "How to forward", long, boolean = "NODEFWD_HAIRPIN")]
-    pub hairpin: Option<OsString>,
-
-    /// The instance's name; its table is nodefwd-NAME [default: from the first forward: tcp-80]
-    #[arg(
-        help_heading = "The instance",
-        long,
-        value_name = "NAME",
-        variable = "NODEFWD_NAME"
-    )]
-    pub name: Option<OsString>,
-
-    /// Fail when a family among the destinations cannot be forwarded, instead of going on with the
-    /// other one [default: false]
-    #[arg(help_heading = "The instance", long, boolean = "NODEFWD_STRICT")]
-    pub strict: Option<OsString>,
-
-    /// Take the place of a running instance of the same name, which then ends: no connection is
-    /// refused or broken meanwhile. Without one, start as ever [default: false]
-    #[arg(help_heading = "The instance", long, value_name = "BOOL", env = "NODEFWD_REPLACE", hide_env_values = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub replace: Option<OsString>,
-
-    /// After TERM take no new connections, but let running ones go on for at most this time; a
-    /// second signal ends the wait [default: 0]
-    #[arg(
-        help_heading = "The instance",
-        long,
-        value_name = "SECONDS",
-        variable = "NODEFWD_DRAIN"
-    )]
-    pub drain: Option<OsString>,
-
-    /// Let the kernel keep others from changing the table; false does as on a kernel before 5.12
-    #[arg(hide = true, long, boolean = "NODEFWD_OWNER")]
-    pub owner: Option<OsString>,
 }

@@ -1,7 +1,7 @@
-//! Scripts with which shells complete the command line.
+//! `nodefwd completions`: scripts with which shells complete the command line.
 //!
-//! They are made from [`crate::cli`] ahead of time, by tests/generated.rs: what makes them is larger
-//! than they are.
+//! tests/generated.rs makes them from the definitions in `cli`, ahead of time: the code that makes them
+//! is larger than they are.
 
 use clap::ValueEnum;
 
@@ -20,9 +20,9 @@ impl Shell {
     /// The script, which the shell has to read.
     pub fn script(self) -> &'static str {
         match self {
-            Shell::Bash => include_str!("completions/nodefwd.bash"),
-            Shell::Fish => include_str!("completions/nodefwd.fish"),
-            Shell::Zsh => include_str!("completions/_nodefwd"),
+            Shell::Bash => include_str!("../deploy/completions/nodefwd.bash"),
+            Shell::Fish => include_str!("../deploy/completions/nodefwd.fish"),
+            Shell::Zsh => include_str!("../deploy/completions/_nodefwd"),
         }
     }
 }

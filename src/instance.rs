@@ -1,21 +1,37 @@
 //! One running forwarder: check, install, wait, remove.
+//!
+//! [`run`] drives it. `install` and `rules` put the table into the kernel and keep it there, `events`
+//! waits, `flows` tells which conntrack entries are the instance's, `drain` lets them end, `replace` hands
+//! the table over to another process; `notify` speaks to the service manager.
 
+mod drain;
+mod events;
+mod flows;
+mod install;
+mod notify;
+mod poll;
+mod replace;
+mod rules;
+mod signals;
+
+use crate::capability;
 use crate::check;
-use crate::config::{Config, Family, Forward};
-use crate::drain;
-use crate::events::{Event, Events};
-use crate::flow::{self, Flow, Judge};
+use crate::config::{Config, summary};
+use crate::conntrack::{Conntrack, ConntrackError, Flow, FlowEvents};
 use crate::lock::{Holder, Lock, LockError};
 use crate::logging::with_causes;
-use crate::netfilter::{Addresses, Connection, Existing, FlowEvents, NetfilterError};
-use crate::notify;
-use crate::privileges;
-use crate::replace::{Predecessor, Problem, ReplaceError};
-use crate::rules::{Rules, RulesError};
+use crate::nftables::{Nftables, NftablesError};
+use crate::rtnetlink::{Addresses, RtnetlinkError};
 use crate::ruleset::Ruleset;
-use crate::signals::Signals;
-use crate::sysctl::{self, ForwardingError};
+use crate::siblings::{self, Claims};
+use crate::sysctl::{Forwarding, ForwardingError};
+use events::{Event, Events};
+use flows::FlowMatcher;
+use install::{IfExists, InstallError};
 use log::{info, warn};
+use replace::{Predecessor, Problem, ReplaceError};
+use rules::{Rules, RulesError};
+use signals::Signals;
 use std::io;
 use std::time::Instant;
 use thiserror::Error;
@@ -23,38 +39,33 @@ use thiserror::Error;
 /// Why forwarding ended, or did not begin.
 #[derive(Debug, Error)]
 pub enum InstanceError {
-    /// Packets would not be forwarded.
     #[error("cannot forward")]
     Forwarding(#[from] ForwardingError),
-    /// Nothing to talk to the kernel with.
     #[error("cannot install the rules")]
-    Open(#[source] NetfilterError),
-    /// The kernel did not take the rules.
+    Open(#[from] NftablesError),
+    #[error("cannot install the rules")]
+    Conntrack(#[from] ConntrackError),
     #[error(transparent)]
     Install(#[from] RulesError),
-    /// The rules were lost and cannot be brought back.
+    /// The rules were changed by another process, and cannot be installed again.
     #[error("cannot keep the rules")]
     Keep(#[source] RulesError),
-    /// The kernel did not let go of them.
     #[error("cannot remove the rules")]
-    Remove(#[source] NetfilterError),
-    /// Another instance has the name.
+    Remove(#[source] NftablesError),
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// It cannot be replaced.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
-    /// Nothing to wait on.
     #[error("cannot set up what it waits for")]
     Wait(#[from] io::Error),
 }
 
-/// Forwards until TERM, INT, HUP or QUIT comes, or until another process takes over. When it returns,
-/// nothing of its own is left in the kernel.
+/// Forwards until TERM, INT, HUP or QUIT comes, or until another process replaces this one. When it
+/// returns, nothing of its own is left in the kernel.
 ///
-/// Fails at once if this host forwards no family of which packets are taken (with `strict`: not every
-/// one that has destinations), if another instance has the name or a port, or if the kernel refuses the
-/// rules.
+/// Fails at once if this host forwards no family of which packets are forwarded (with `strict`: not
+/// every one that has destinations), if another instance has the name or a port, or if the kernel
+/// refuses the rules.
 pub fn run(mut config: Config) -> Result<(), InstanceError> {
     let started = Instant::now();
     let signals = Signals::register()?;
@@ -63,24 +74,21 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     config.log_warnings();
     kept?;
 
-    let flow_events = match config.drain.is_zero() {
-        true => None,
-        false => Some(FlowEvents::open().map_err(InstanceError::Open)?),
+    // Before any flow begins: see drain::wait.
+    let flow_events = if config.drain.is_zero() {
+        None
+    } else {
+        Some(FlowEvents::open()?)
     };
-    let (lock, connection, predecessor) = take_name(&config, &signals)?;
-    let rules = install(&connection, &config, predecessor)?;
-    lock.sign()?;
-    forget_stale_flows(&connection, &config);
-    let table = config.name.table();
-    let summary = format!("{} in table inet {table}", summary(&config.forwards));
-    info!("ready: {summary} after {:.1?}", started.elapsed());
-    notify::ready(&summary);
-    check::warn(&connection, &config);
-    if let Err(error) = privileges::keep_net_admin() {
-        warn!(
-            "keeping privileges that are not needed: {}",
-            with_causes(&error)
-        );
+    let (lock, nftables, predecessor) = take_name(&config, &signals)?;
+    let rules = install(&nftables, &config, predecessor)?;
+    lock.refresh_credentials()?;
+    delete_stale_flows(&config);
+    announce(&config, started);
+    check::warn(&nftables, &config);
+    if let Err(error) = capability::keep_net_admin_only() {
+        let causes = with_causes(&error);
+        warn!("keeping privileges that are not needed: {causes}");
     }
 
     let mut events = Events::new(&signals, &lock, rules);
@@ -91,70 +99,67 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     notify::stopping(config.drain);
     let successor = match (&served, flow_events) {
         (Ok(Event::Replaced(process)), _) => Some(*process),
-        (_, Some(flow_events)) => drain(&mut events, &flow_events, &connection, &config),
+        (_, Some(flow_events)) => drain(&mut events, &flow_events, &config),
         (_, None) => None,
     };
     match successor {
-        Some(process) => leave_to(process, &config)?,
-        None => stop(&connection, &config)?,
+        Some(process) => hand_over(process, &config)?,
+        None => stop(&nftables, &config)?,
     }
     served.map(|_| ()).map_err(InstanceError::Keep)
 }
 
-/// How often the name is tried anew because it has changed hands meanwhile.
-const ATTEMPTS: usize = 3;
+/// Says that the rules are in the kernel.
+fn announce(config: &Config, started: Instant) {
+    let table = config.name.table();
+    let summary = format!("{} in table inet {table}", summary(&config.forwards));
+    info!("ready: {summary} after {:.1?}", started.elapsed());
+    notify::ready(&summary);
+}
 
-/// Takes the instance's name, and what its rules are to belong to: a new connection, or that of a live
-/// instance that is to be replaced.
+/// How often the name is tried again because its holder has changed meanwhile.
+const MAX_RETRIES_OF_NAME: usize = 3;
+
+/// Locks the instance's name, and opens the socket that its table is to belong to: a new one, or that
+/// of a running instance that is to be replaced.
 fn take_name(
     config: &Config,
     signals: &Signals,
-) -> Result<(Lock, Connection, Option<Predecessor>), InstanceError> {
-    for _ in 0..ATTEMPTS {
+) -> Result<(Lock, Nftables, Option<Predecessor>), InstanceError> {
+    for _ in 0..MAX_RETRIES_OF_NAME {
         match Lock::take(&config.name) {
             Err(LockError::Taken { .. }) if config.replace => {}
             lock => {
-                let connection = Connection::open().map_err(InstanceError::Open)?;
-                return Ok((lock?, connection, None));
+                let nftables = Nftables::open()?;
+                return Ok((lock?, nftables, None));
             }
         }
-        if let Some((predecessor, lock, connection)) = Predecessor::ask(&config.name, signals)? {
-            return Ok((lock, connection, Some(predecessor)));
+        if let Some((predecessor, lock, nftables)) = Predecessor::ask(&config.name, signals)? {
+            return Ok((lock, nftables, Some(predecessor)));
         }
     }
     let holder = Holder::of(&config.name.table());
     Err(ReplaceError::new(&config.name, holder, Problem::Refused).into())
 }
 
-/// Installs the rules, in place of the predecessor's if there is one, which then leaves.
+/// Installs the rules, in place of the predecessor's if there is one, which then ends.
 fn install<'a>(
-    connection: &'a Connection,
+    nftables: &'a Nftables,
     config: &Config,
     predecessor: Option<Predecessor>,
 ) -> Result<Rules<'a>, InstanceError> {
     let ruleset = Ruleset::new(config);
     let Some(predecessor) = predecessor else {
-        return Ok(Rules::install(
-            connection,
-            ruleset,
-            config.ownership,
-            Existing::Refuse,
-        )?);
+        return Ok(Rules::install(nftables, ruleset, IfExists::Fail)?);
     };
     let waits = || predecessor.waits();
-    let rules = Rules::install(
-        connection,
-        ruleset,
-        config.ownership,
-        Existing::Replace(&waits),
-    );
-    match rules {
-        Err(RulesError::Install(NetfilterError::Withdrawn)) => {
-            Err(predecessor.error(Problem::Withdrawn).into())
+    match Rules::install(nftables, ruleset, IfExists::Replace(&waits)) {
+        Err(RulesError::Install(InstallError::ReplaceCancelled)) => {
+            Err(predecessor.error(Problem::Cancelled).into())
         }
         rules => {
             let rules = rules?;
-            predecessor.relieve()?;
+            predecessor.commit()?;
             info!("replaced the instance that ran");
             Ok(rules)
         }
@@ -162,18 +167,14 @@ fn install<'a>(
 }
 
 /// Lets running connections end. Whatever fails here must not keep the rules from being removed. Gives
-/// the process that has taken over meanwhile, if one has.
-fn drain(
-    events: &mut Events<'_>,
-    flow_events: &FlowEvents,
-    connection: &Connection,
-    config: &Config,
-) -> Option<Holder> {
+/// the process that has replaced this one meanwhile, if one has.
+fn drain(events: &mut Events<'_>, flow_events: &FlowEvents, config: &Config) -> Option<Holder> {
     let mut wait = || {
         let addresses = Addresses::read()?;
-        let judge = Judge::new(config, &addresses);
-        let ours = |flow: &Flow| judge.is_forwarded(flow);
-        drain::wait(connection, events, flow_events, config.drain, ours)
+        let matcher = FlowMatcher::new(config, &addresses);
+        drain::wait(events, flow_events, config.drain, |flow| {
+            matcher.is_forwarded(flow)
+        })
     };
     match wait() {
         Ok(successor) => successor,
@@ -184,25 +185,29 @@ fn drain(
     }
 }
 
-/// Removes the rules, and ends the connections that they have forwarded.
-fn stop(connection: &Connection, config: &Config) -> Result<(), InstanceError> {
+/// Removes the rules, and deletes the conntrack entries of the connections that they have forwarded.
+fn stop(nftables: &Nftables, config: &Config) -> Result<(), InstanceError> {
     let table = config.name.table();
-    connection.remove(&table).map_err(InstanceError::Remove)?;
-    let ended = end_flows(connection, config, &|judge, flow| judge.is_forwarded(flow));
+    nftables.remove(&table).map_err(InstanceError::Remove)?;
+    let ended = delete_flows(config, &|matcher, flow| matcher.is_forwarded(flow));
     notify::status(format_args!(
         "stopped: table inet {table} is removed, {ended} running connections are ended"
     ));
     Ok(())
 }
 
-/// Leaves the rules to the process that has replaced them, and ends the connections that this one has
-/// forwarded and nobody forwards any more.
-fn leave_to(successor: Holder, config: &Config) -> Result<(), InstanceError> {
-    // The one that the rules belong to is the successor's now.
-    let connection = Connection::open().map_err(InstanceError::Open)?;
-    let claims = connection.claims().map_err(InstanceError::Open)?;
-    let ended = end_flows(&connection, config, &|judge, flow| {
-        judge.is_forwarded(flow) && !claims.iter().any(|claims| claims.take(flow))
+/// Leaves the rules to the process that has replaced them, and deletes the conntrack entries of
+/// connections that this instance has forwarded and no instance forwards any more.
+fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
+    // The socket that the rules belong to is the successor's now.
+    let nftables = Nftables::open()?;
+    let mut claims = Vec::new();
+    for table in siblings::instances(&nftables)? {
+        claims.push(Claims::read(&nftables, &table.name)?);
+    }
+    let ended = delete_flows(config, &|matcher, flow| {
+        let is_claimed = |claims: &Claims| flows::matches(claims, flow);
+        matcher.is_forwarded(flow) && !claims.iter().any(is_claimed)
     });
     let table = config.name.table();
     notify::status(format_args!(
@@ -211,80 +216,51 @@ fn leave_to(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     Ok(())
 }
 
-fn forget_stale_flows(connection: &Connection, config: &Config) {
-    if !flow::can_be_stale(config) {
+fn delete_stale_flows(config: &Config) {
+    if !flows::can_be_stale(config) {
         return;
     }
-    let ended = end_flows(connection, config, &|judge, flow| judge.is_stale(flow));
+    let ended = delete_flows(config, &|matcher, flow| matcher.is_stale(flow));
     if ended > 0 {
         info!("ended {ended} connections from before the rules were there");
     }
 }
 
-/// Ends some of the kernel's connections and says how many. Where that cannot be done, forwarding
-/// still can, so it is only worth a warning.
-fn end_flows(
-    connection: &Connection,
-    config: &Config,
-    condemned: &dyn Fn(&Judge<'_>, &Flow) -> bool,
-) -> usize {
-    let end = || {
+#[derive(Debug, Error)]
+enum FlowsError {
+    #[error(transparent)]
+    Addresses(#[from] RtnetlinkError),
+    #[error(transparent)]
+    Conntrack(#[from] ConntrackError),
+}
+
+/// Deletes conntrack entries and says how many. Forwarding does not depend on it, so a failure is only
+/// worth a warning.
+fn delete_flows(config: &Config, matches: &dyn Fn(&FlowMatcher<'_>, &Flow) -> bool) -> usize {
+    let delete = || -> Result<usize, FlowsError> {
         let addresses = Addresses::read()?;
-        let judge = Judge::new(config, &addresses);
-        connection.end_flows(&|flow| condemned(&judge, flow))
+        let matcher = FlowMatcher::new(config, &addresses);
+        Ok(Conntrack::open()?.delete(&|flow| matches(&matcher, flow))?)
     };
-    match end() {
-        Ok(ended) => ended,
-        Err(error) => {
-            warn!(
-                "connections from earlier are left as they are: {}",
-                with_causes(&error)
-            );
-            0
-        }
-    }
+    delete().unwrap_or_else(|error| {
+        let causes = with_causes(&error);
+        warn!("connections from earlier are left as they are: {causes}");
+        0
+    })
 }
 
-/// Leaves out the families that this host does not forward. Fails if none remains of which packets are
-/// taken, or at the first one with `strict`.
+/// Drops the forwards of families that this host does not forward, each with a warning. Fails if the
+/// others do not suffice for an instance.
 fn keep_forwarded_families(config: &mut Config) -> Result<(), ForwardingError> {
-    for family in Family::ALL {
-        if !config.forwards_family(family) {
-            continue;
-        }
-        if let Err(error) = sysctl::forwarding(family) {
-            let mut others = Family::ALL.into_iter().filter(|other| *other != family);
-            let others = others.any(|other| config.takes(other));
-            if config.strict || !others {
-                return Err(error);
-            }
-            warn!("{error}; going on without {family}");
-            config.forwards.retain(|forward| forward.family != family);
-        }
+    let mut forwarding = Forwarding::of(config);
+    let error = if forwarding.suffices {
+        None
+    } else {
+        forwarding.off.pop()
+    };
+    forwarding.restrict(config);
+    for error in forwarding.off {
+        warn!("{error}; going on without {}", error.family());
     }
-    Ok(())
-}
-
-/// The first forwards, each with its first destinations, and how many more there are.
-pub(crate) fn summary(forwards: &[Forward]) -> String {
-    let mut words = vec!["forwarding".to_owned()];
-    for forward in forwards.iter().take(SHOWN) {
-        let shown = Forward {
-            destinations: forward.destinations.iter().take(SHOWN).copied().collect(),
-            ..*forward
-        };
-        let more = more(forward.destinations.len());
-        words.push(format!("{shown}{more}"));
-    }
-    words.join(" ") + &more(forwards.len())
-}
-
-/// How many forwards, and destinations of each, a log line names.
-pub(crate) const SHOWN: usize = 4;
-
-pub(crate) fn more(all: usize) -> String {
-    match all.saturating_sub(SHOWN) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    }
+    error.map_or(Ok(()), Err)
 }

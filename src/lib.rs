@@ -1,44 +1,49 @@
 //! nodefwd forwards ports of a Linux network namespace to other hosts, in the kernel.
 //!
-//! Data goes one way:
+//! Data goes one way: arguments and environment → [`config::Config`] → [`ruleset::Ruleset`] → a
+//! transaction of netlink messages → kernel. Imports go one way too: a module imports only from the
+//! lines below its own (tests/layers.rs checks it).
 //!
 //! ```text
-//! arguments and environment   cli
-//!           |
-//!        Config               config     parse, don't validate
-//!           |
-//!        Ruleset              ruleset    plain data; prints itself as nft syntax
-//!           |
-//!     netlink messages        netfilter  the only unsafe code
-//!           |
-//!         kernel
+//! main           cli to exit status
+//! cli            commands and flags
+//! instance       one running forwarder: install, wait, drain, replace, remove
+//! check          would it work here, and if not, why not?
+//! status         what runs here, read back from the kernel
+//! firewall       other programs' rules, walked with a made-up packet
+//! siblings       the other instances, and what they claim
+//! lock           one instance of a name
+//! nftables       nf_tables: install, list, notice changes
+//! conntrack      conntrack entries: list, delete, wait for
+//! ruleset        Config → plain data → nft text
+//! sysctl         which families this host forwards
+//! rtnetlink      routes, interfaces, addresses
+//! config         what the user asked for: parse, don't validate
+//! netlink        messages and sockets
+//! capability     process   logging   completions   uapi
 //! ```
-//!
-//! [`instance`] drives it: is forwarding on ([`sysctl`]), install, wait for a signal, remove.
-//! [`check`] looks at what is around, without changing anything; [`status`] reads back what instances have in the kernel.
 
-#![deny(missing_docs)]
 #![deny(unsafe_code)]
 
+mod capability;
 pub mod check;
 pub mod cli;
 #[cfg(feature = "completions")]
 pub mod completions;
 pub mod config;
-mod drain;
-mod events;
-pub mod flow;
+mod conntrack;
+mod firewall;
+#[cfg(test)]
+mod fuzz;
 pub mod instance;
-pub mod lock;
+mod lock;
 pub mod logging;
-#[allow(unsafe_code)]
-pub mod netfilter;
-mod notify;
-mod poll;
-mod privileges;
-mod replace;
-mod rules;
+pub mod netlink;
+mod nftables;
+mod process;
+mod rtnetlink;
 pub mod ruleset;
-mod signals;
+mod siblings;
 pub mod status;
-pub mod sysctl;
+mod sysctl;
+mod uapi;

@@ -1,9 +1,8 @@
-//! One instance of a name in a network namespace.
+//! The lock on an instance's name in a network namespace.
 //!
 //! The lock is an abstract socket (unix(7)): it belongs to the network namespace, as the rules do,
-//! and it goes with its process, however that ends. So a table whose lock is free is a dead
-//! instance's. Over the same socket a new instance asks the live one to give way
-//! (replace.rs).
+//! and it goes with its process, however that ends. So a table whose lock is free was left by an
+//! instance that died. Over the same socket a new instance asks the running one to hand over its table.
 
 use crate::config::Name;
 use nix::errno::Errno;
@@ -18,37 +17,28 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use thiserror::Error;
 
-/// Held as long as it lives, in whatever process.
+/// A held lock. It is free when the last process that has it is gone.
 #[derive(Debug)]
 pub struct Lock(UnixListener);
 
-/// Why a name cannot be had.
+/// Why a name cannot be locked.
 #[derive(Debug, Error)]
 pub enum LockError {
-    /// A live instance has it.
     #[error(
         "instance {name}, table inet {}, runs in this network namespace already as {holder}: stop that one, replace it with NODEFWD_REPLACE=true (--replace), or give this one another name with NODEFWD_NAME (--name)",
         name.table()
     )]
-    Taken {
-        /// the name
-        name: Name,
-        /// who it is
-        holder: Holder,
-    },
-    /// No socket.
+    Taken { name: Name, holder: Holder },
     #[error("cannot make the socket that keeps the name {name}")]
     Socket {
-        /// the name
         name: Name,
-        /// why
         #[source]
         error: io::Error,
     },
 }
 
 impl Lock {
-    /// Takes the name, or says who has it.
+    /// Locks the name, or says who holds it.
     pub fn take(name: &Name) -> Result<Self, LockError> {
         let bind = || {
             let address = SocketAddr::from_abstract_name(name.table())?;
@@ -68,18 +58,18 @@ impl Lock {
         })
     }
 
-    /// Takes over a lock that another process has passed on. It is held as long as either lives.
+    /// Takes over a lock that another process has passed on. Both hold it from then on.
     pub fn adopt(passed: OwnedFd) -> Self {
         Lock(passed.into())
     }
 
-    /// Has the kernel name this process as the one that holds it: that is whoever listened last
+    /// Has the kernel name this process as the holder: that is whoever called listen(2) last
     /// (unix_listen in net/unix/af_unix.c).
-    pub fn sign(&self) -> io::Result<()> {
+    pub fn refresh_credentials(&self) -> io::Result<()> {
         Ok(listen(&self.0, Backlog::MAXALLOWABLE)?)
     }
 
-    /// Someone who has connected, if there is anybody left.
+    /// The next client that has connected; `None` if there is none.
     pub fn accept(&self) -> io::Result<Option<UnixStream>> {
         match self.0.accept() {
             Ok((client, _)) => Ok(Some(client)),
@@ -88,10 +78,10 @@ impl Lock {
         }
     }
 
-    /// Fails if a live instance has the name; takes nothing.
-    pub fn look(name: &Name) -> Result<(), LockError> {
+    /// Fails if a running instance holds the name. Does not lock it.
+    pub fn check_free(name: &Name) -> Result<(), LockError> {
         match Holder::of(&name.table()) {
-            Holder::Nobody => Ok(()),
+            Holder::None => Ok(()),
             holder => Err(LockError::Taken {
                 name: name.clone(),
                 holder,
@@ -101,28 +91,28 @@ impl Lock {
 }
 
 impl AsFd for Lock {
-    /// Can be read from when somebody has connected.
+    /// Readable when a client has connected.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-/// Who holds a lock.
+/// The process that holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// This process.
+    /// The process with this id.
     Process(u32),
-    /// A process that cannot be seen from here, from this PID namespace.
+    /// One that cannot be seen from this PID namespace.
     Unseen,
-    /// Nobody.
-    Nobody,
+    /// There is none: the lock is free.
+    None,
 }
 
 impl Holder {
-    /// Who holds the lock of the instance with this table.
+    /// The process that holds the lock of the instance with this table.
     pub fn of(table: &str) -> Self {
-        match dial(table) {
-            Err(Errno::ECONNREFUSED) => Holder::Nobody,
+        match connect_to(table) {
+            Err(Errno::ECONNREFUSED) => Holder::None,
             Ok(stream) => Peer::of(&stream).map_or(Holder::Unseen, |peer| peer.process),
             Err(_) => Holder::Unseen,
         }
@@ -134,22 +124,21 @@ impl fmt::Display for Holder {
         match self {
             Holder::Process(process) => write!(f, "process {process}"),
             Holder::Unseen => f.write_str("a process that cannot be seen from here"),
-            Holder::Nobody => f.write_str("a process that has just ended"),
+            Holder::None => f.write_str("a process that has just ended"),
         }
     }
 }
 
-/// The other end of a connection.
+/// The process at the other end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Who listens there, or has connected from there.
     pub process: Holder,
-    /// Whose process it is.
+    /// Its effective user id.
     pub user: u32,
 }
 
 impl Peer {
-    /// Who it is, as the kernel says (SO_PEERCRED in unix(7)).
+    /// Asks the kernel (SO_PEERCRED in unix(7)).
     pub fn of(stream: &UnixStream) -> io::Result<Self> {
         let credentials = getsockopt(stream, PeerCredentials)?;
         Ok(Peer {
@@ -162,8 +151,8 @@ impl Peer {
     }
 }
 
-/// Connects to whoever holds the lock, without waiting until it has time. The stream does not block.
-pub fn dial(table: &str) -> Result<UnixStream, Errno> {
+/// Connects to the holder of a lock, without waiting until it accepts. The stream does not block.
+pub fn connect_to(table: &str) -> Result<UnixStream, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     let address = UnixAddr::new_abstract(table.as_bytes())?;

@@ -1,22 +1,14 @@
 //! Log lines on standard error: `warning: …` for people and machines alike, without a time of its
 //! own, because containers and journals add theirs.
 
-use crate::cli::Verbosity;
 use env_logger::{Builder, Env};
 use log::{Level, LevelFilter};
 use std::error::Error;
 use std::io::Write;
 
-/// Sets the logger up. `RUST_LOG` overrides `-v` and `-q`; colours only on a terminal, and not with
+/// Sets the logger up. `RUST_LOG` overrides `level`; colours only on a terminal, and not with
 /// `NO_COLOR`. To be called once.
-pub fn init(verbosity: &Verbosity) {
-    let level = match i16::from(verbosity.verbose) - i16::from(verbosity.quiet) {
-        ..=-2 => LevelFilter::Error,
-        -1 => LevelFilter::Warn,
-        0 => LevelFilter::Info,
-        1 => LevelFilter::Debug,
-        _ => LevelFilter::Trace,
-    };
+pub fn init(level: LevelFilter) {
     Builder::from_env(Env::default().default_filter_or(level.as_str()))
         .format(|out, record| {
             let style = out.default_level_style(record.level());

@@ -4,8 +4,8 @@
 
 use clap::Parser;
 use nodefwd::check::{self, CheckError};
-use nodefwd::cli::{Cli, Command, Options};
-use nodefwd::config::{Config, ConfigError};
+use nodefwd::cli::{Cli, Command};
+use nodefwd::config::{Config, ConfigError, Name, Options};
 use nodefwd::instance::{self, InstanceError};
 use nodefwd::status::{self, StatusError};
 use nodefwd::{logging, ruleset::Ruleset};
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    logging::init(&cli.verbosity);
+    logging::init(cli.verbosity.level());
     match run(cli.command, cli.options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -45,8 +45,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and version go out as they are; of a mistake, clap's first line says what it is, and its
-/// others would only hide that in a log.
+/// Prints help and version as they are; of an error, only clap's first line, which says what is wrong: the
+/// others would hide that in a log.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return match error.print() {
@@ -60,7 +60,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// `options` are those given without a command, or in the environment.
+/// `options` are those without a command, or in the environment.
 fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
     match command.unwrap_or(Command::Run(options.clone())) {
         Command::Run(options) => instance::run(Config::new(&options)?)?,
@@ -72,7 +72,7 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
         Command::Check(options) => check::run(Config::new(&options)?)?,
         Command::Status(mut status) => {
             if status.ready && status.name.is_none() {
-                status.name = Config::name(&options)?;
+                status.name = Name::read(&options)?;
             }
             status::run(&status)?;
         }

@@ -1,38 +1,32 @@
-//! What the kernel is told, as plain data: one table with sets, chains and rules.
+//! What an instance installs, as plain data: one table with sets, chains and rules.
 //!
-//! [`Ruleset::new`] builds it from a [`Config`](crate::config::Config); it is written as text for
-//! nft(8) by its `Display`, and as netlink messages by [`crate::netfilter`]. The two know nothing of
-//! each other, so each is checked by the other.
+//! [`Ruleset::new`] builds it from a [`Config`](crate::config::Config); its `Display` writes it as text
+//! for nft(8), and `nftables` as netlink messages. The two encoders know nothing of each other, so each
+//! is checked by the other.
 
 mod build;
-mod claim;
 mod nft;
 mod sets;
-mod shared;
+mod shared_maps;
 
-pub use claim::{Claim, Claims, claiming_set_names};
-
-use crate::config::{Balance, Family, PortRange, Protocol};
+use crate::config::{Balance, Family, PortRange, Protocol, Service};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-/// What the name of every instance's table starts with.
-pub const TABLE_PREFIX: &str = "nodefwd-";
-
-/// The name of the chain that every instance has: it leads new connections to their forwards.
+/// The name of the chain that every instance has: new connections that come in go through it.
 pub const PREROUTING: &str = "prerouting";
 
-/// The names of sets, which [`set_name`] completes. Sets of single values are hashed; those of ranges
-/// need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
+/// The names of sets, without the 4 or 6 of their family. Sets of single values are hashed; those of
+/// ranges need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
 const SERVICES: (&str, &str) = ("services", "service-ranges");
-const TARGETS: (&str, &str) = ("targets", "target-ranges");
-const HAIRPINS: (&str, &str) = ("hairpins", "hairpin-ranges");
-const SHIFTS: &str = "shifts";
-const CHOICES: &str = "choices";
-const SOURCES: &str = "sources";
+const MASQUERADE: (&str, &str) = ("masquerade", "masquerade-ranges");
+const NO_HAIRPIN: (&str, &str) = ("no-hairpin", "no-hairpin-ranges");
+const PORT_MAP: &str = "port-map";
+const BACKENDS: &str = "backends";
+const ALLOWED: &str = "allowed";
 const LISTEN: &str = "listen";
 
-/// `services4`, `targets6`
+/// `services4`, `masquerade6`
 fn set_name(name: &str, family: Family) -> String {
     match family {
         Family::Ipv4 => format!("{name}4"),
@@ -40,27 +34,33 @@ fn set_name(name: &str, family: Family) -> String {
     }
 }
 
+/// The names of the maps whose keys are the services of a family that an instance forwards.
+pub fn service_map_names(family: Family) -> [String; 2] {
+    [SERVICES.0, SERVICES.1].map(|name| set_name(name, family))
+}
+
+/// The name of the set of the addresses that an instance listens on.
+pub fn listen_set_name(family: Family) -> String {
+    set_name(LISTEN, family)
+}
+
 /// One table of family `inet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
-    /// The table's name.
     pub table: String,
-    /// The named sets and maps.
+    /// Whether the table belongs to the process that installs it (Linux 5.12 and later).
+    pub owner: bool,
     pub sets: Vec<Set>,
-    /// The chains, those at a hook first.
+    /// The base chains first.
     pub chains: Vec<Chain>,
 }
 
 /// The type of one field of a set's key or of a map's value, by nft's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldType {
-    /// An IPv4 address.
     Ipv4Addr,
-    /// An IPv6 address.
     Ipv6Addr,
-    /// A protocol number.
     InetProto,
-    /// A port.
     InetService,
     /// A number that `numgen` or `jhash` makes. nft has no name for its type, only `typeof`.
     Number,
@@ -79,13 +79,9 @@ impl FieldType {
 /// A value, or a range of values, of one field of a set's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// A range of addresses.
     Network(IpNet),
-    /// An address.
     Address(IpAddr),
-    /// A protocol.
     Protocol(Protocol),
-    /// A port or a range of ports.
     Ports(PortRange),
     /// A number that `numgen` or `jhash` makes.
     Number(u32),
@@ -105,8 +101,7 @@ pub struct Element {
 pub enum Value {
     /// The chain that packets go to.
     Goto(String),
-    /// An address and a port.
-    Target(IpAddr, u16),
+    Backend(IpAddr, u16),
 }
 
 /// The type of a map's values.
@@ -115,26 +110,24 @@ pub enum ValueType {
     /// `verdict`
     Verdict,
     /// `ipv4_addr . inet_service`
-    Target(Family),
+    Backend(Family),
 }
 
 /// A named set or map. At least one element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
-    /// Its name.
     pub name: String,
     /// The key's fields.
     pub key: Vec<FieldType>,
     /// Whether elements are ranges.
     pub interval: bool,
-    /// What a map's values are; nothing for a set.
+    /// The type of a map's values; `None` for a set.
     pub values: Option<ValueType>,
     /// The elements; no two of them overlap.
     pub elements: Vec<Element>,
 }
 
-/// Where in a packet's way a chain stands. All are of type `nat`, so they see the first packet of
-/// a connection only.
+/// The hook of a base chain. All are of type `nat`, so they see the first packet of a connection only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     /// Packets that come in, before routing; priority dstnat.
@@ -148,48 +141,75 @@ pub enum Hook {
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// Its name.
     pub name: String,
-    /// Where packets enter it; none if only other chains lead to it.
+    /// `None` if only other chains lead to it.
     pub hook: Option<Hook>,
-    /// What it is for, for people.
+    /// What it is for, as a comment in the text.
     pub title: String,
-    /// Its rules, in order.
     pub rules: Vec<Rule>,
 }
 
 impl Chain {
     /// Whether new connections come in through it.
-    pub fn takes_connections(&self) -> bool {
+    pub fn accepts_connections(&self) -> bool {
         matches!(self.hook, Some(Hook::Prerouting | Hook::Output))
     }
 }
 
 impl Ruleset {
-    /// Leaves out what takes new connections; those that run need no rule.
+    /// Empties the chains that new connections come in through; those that run need no rule.
     pub fn close(&mut self) {
-        let entries = self.chains.iter_mut();
-        for chain in entries.filter(|chain| chain.takes_connections()) {
+        let chains = self.chains.iter_mut();
+        for chain in chains.filter(|chain| chain.accepts_connections()) {
             chain.rules.clear();
         }
+    }
+
+    /// The services that it forwards.
+    pub fn services(&self) -> Vec<Service> {
+        let mut services = Vec::new();
+        for family in Family::ALL {
+            for key in self.keys(&service_map_names(family)) {
+                if let [Field::Protocol(protocol), Field::Ports(ports)] = key[..] {
+                    services.push(Service {
+                        family,
+                        protocol,
+                        ports,
+                    });
+                }
+            }
+        }
+        services
+    }
+
+    /// The addresses that it listens on; none stands for all.
+    pub fn listen_addresses(&self) -> Vec<IpAddr> {
+        let names = Family::ALL.map(listen_set_name);
+        let address = |key: &Vec<Field>| match key[..] {
+            [Field::Address(address)] => Some(address),
+            _ => None,
+        };
+        self.keys(&names).filter_map(address).collect()
+    }
+
+    fn keys(&self, sets: &[String]) -> impl Iterator<Item = &Vec<Field>> {
+        let named = self.sets.iter().filter(|set| sets.contains(&set.name));
+        named.flat_map(|set| set.elements.iter().map(|element| &element.key))
     }
 }
 
 /// Statements that are carried out from left to right as long as each matches.
 pub type Rule = Vec<Statement>;
 
-/// What an address leads to.
+/// The type of an address, as `fib` gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressType {
-    /// This host.
     Local,
-    /// All hosts of a network.
     Broadcast,
-    /// The hosts of a group.
     Multicast,
 }
 
-/// A part of a rule. Each stands for a construct of nft(8), which is shown behind it.
+/// A part of a rule, with the statement or expression of nft(8) that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
     /// `meta nfproto ipv4`
@@ -211,11 +231,11 @@ pub enum Statement {
     /// `meta l4proto . th dport vmap @NAME`
     Dispatch(String),
     /// `numgen random mod COUNT offset FIRST vmap @NAME`
-    Choose(Choice),
+    Balance(Choice),
     /// `ct status dnat`
     Translated,
     /// `ip daddr . meta l4proto . th dport @NAME`
-    TargetIn(Family, String),
+    BackendIn(Family, String),
     /// `counter`
     Counter,
     /// `drop`
@@ -228,12 +248,10 @@ pub enum Statement {
     Masquerade,
 }
 
-/// One of several chains for a connection.
+/// The choice of a destination's chain for a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// The family of the connection.
     pub family: Family,
-    /// How it is chosen.
     pub balance: Balance,
     /// The number of the first chain in the map.
     pub first: u32,
@@ -243,7 +261,7 @@ pub struct Choice {
     pub map: String,
 }
 
-/// Where a connection goes.
+/// Where `dnat` sends a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dnat {
     /// To the port that it came to.
@@ -251,7 +269,7 @@ pub enum Dnat {
     /// To this port.
     Port(IpAddr, u16),
     /// To the address and port that this map has for the protocol and port that it came to.
-    ByPort(Family, String),
+    PortMap(Family, String),
 }
 
 /// The seed of the hash that gives a client its destination. A fixed one, so that a client keeps

@@ -1,19 +1,28 @@
-//! What runs in this network namespace, as the kernel has it. Nothing here asks the instances
-//! themselves, so it works for anyone who may read nftables.
+//! `nodefwd status`: what runs in this network namespace, as the kernel has it. It asks no instance, so
+//! it works for every process that may read nftables.
 
+mod forwards;
 mod json;
-pub(crate) mod owner;
 mod prometheus;
+mod rule;
 #[cfg(test)]
 mod sample;
 mod text;
 
-use crate::cli::{StatusFormat, StatusOptions};
-use crate::config::{Destination, Family, Name, PortRange, Protocol};
-use crate::flow::{self, Flow};
+#[cfg(test)]
+pub use forwards::{accepts_connections, forwards};
+#[cfg(test)]
+pub use rule::action;
+
+use crate::config::{Destination, Name, Service, TABLE_PREFIX};
+use crate::conntrack::{Conntrack, ConntrackError, Flow};
 use crate::lock::Holder;
-use crate::netfilter::{Connection, NetfilterError, TableInfo};
-use crate::ruleset::TABLE_PREFIX;
+use crate::logging::with_causes;
+use crate::nftables::list::{Table, TableInfo};
+use crate::nftables::{Nftables, NftablesError};
+use crate::process::{self, Owner};
+use crate::siblings;
+use clap::{Args, ValueEnum};
 use log::warn;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
@@ -21,126 +30,136 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
+/// What to show of the instances in this network namespace.
+#[derive(Debug, Default, Args)]
+#[allow(missing_docs)] // the help says what each is
+pub struct StatusOptions {
+    /// The instance to look at [default: all]
+    #[arg(value_name = "NAME")]
+    pub name: Option<Name>,
+
+    /// Show nothing; exit with 0 if the kernel has the instance's rules and accepts connections,
+    /// and with 1 if not
+    ///
+    /// Without NAME, it is the instance that the environment configures: NODEFWD_NAME, or the first
+    /// forward of SRC_PORT and DEST_PROTO or of NODEFWD_FORWARDS. If nothing is configured, any
+    /// instance will do.
+    #[arg(long, conflicts_with_all = ["format", "watch"])]
+    pub ready: bool,
+
+    /// How to write it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: StatusFormat,
+
+    /// Write it again every second until a signal comes
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// How the status is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum StatusFormat {
+    /// An aligned table for people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+    /// The text exposition format of Prometheus
+    Prometheus,
+}
+
 /// One instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Instance {
-    /// Its name.
     pub name: String,
     /// The name of its table, which is of family `inet`.
     pub table: String,
-    /// Whether it takes new connections; it does not while it drains.
-    pub open: bool,
+    /// Whether it accepts new connections; false while it drains.
+    pub accepting: bool,
     /// The addresses that it listens on; none stands for all.
     pub listen: Vec<IpAddr>,
-    /// Who owns the table; nobody on a kernel before 5.12, or without `NODEFWD_OWNER`.
+    /// `None` on a kernel before 5.12.
     pub owner: Option<Owner>,
-    /// What it forwards, in order of family, protocol and port.
+    /// In order of family, protocol and port.
     pub forwards: Vec<ForwardStatus>,
 }
 
-/// The socket that a table belongs to, and the process that has it open.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Owner {
-    /// The socket's netlink port.
-    pub port: u32,
-    /// The process, unless it is out of sight, in another container for example.
-    pub pid: Option<u32>,
-    /// The process's name.
-    pub process: Option<String>,
-    /// When it started, in seconds since 1970.
-    pub since: Option<u64>,
-}
-
-/// Ports of one protocol and family.
+/// A service, and where its connections go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ForwardStatus {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The family.
-    pub family: Family,
-    /// The ports that are forwarded.
-    pub ports: PortRange,
-    /// How many first packets were dropped because their source may not connect. Clients try
-    /// again, so one connection can count several times.
-    pub denied: u64,
-    /// Where connections go.
+    #[serde(flatten)]
+    pub service: Service,
+    /// How many first packets were dropped because their source may not connect. Clients try again, so
+    /// one connection can count several times.
+    pub dropped: u64,
     pub destinations: Vec<DestinationStatus>,
 }
 
 /// One destination of a forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DestinationStatus {
-    /// Where it is.
     pub to: Destination,
     /// How many connections it was given.
-    pub taken: u64,
-    /// How many of them the kernel tracks now, those that have just ended among them; nothing if
-    /// the kernel does not say.
-    pub flows: Option<u64>,
+    pub connections: u64,
+    /// How many conntrack entries they have now, also of connections that have just ended; `None` if the
+    /// kernel does not say.
+    pub active: Option<u64>,
 }
 
-/// Why there is no status, or why it is bad.
+/// Why there is no status, or why an instance is not ready.
 #[derive(Debug, Error)]
 pub enum StatusError {
-    /// The kernel did not say.
     #[error("cannot read the rules")]
-    Read(#[from] NetfilterError),
-    /// An instance is not there.
+    Read(#[from] NftablesError),
     #[error("not ready: the kernel has no table inet {0}")]
     Missing(String),
-    /// An instance is about to end.
-    #[error("not ready: table inet {0} takes no new connections")]
+    #[error("not ready: table inet {0} accepts no new connections")]
     Closed(String),
-    /// No instance is there.
-    #[error("not ready: the kernel has no table inet {TABLE_PREFIX}* that takes connections")]
+    #[error("not ready: the kernel has no table inet {TABLE_PREFIX}* that accepts connections")]
     NoneReady,
-    /// Its process is dead, and could not take its rules along.
     #[error(
-        "not ready: table inet {0} is what a dead instance has left: start it again, and it is replaced"
+        "not ready: table inet {0} was left by an instance that died; restart it to replace the table"
     )]
     Dead(String),
-    /// There is no instance of this name.
     #[error("there is no instance '{0}' here: nodefwd status lists those that there are")]
     Unknown(Name),
-    /// It cannot be written as JSON.
     #[error("cannot write JSON")]
     Json(#[from] serde_json::Error),
-    /// The status was not taken.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
 }
 
-/// Writes what the options ask for to standard output. With `watch`, it does not end by itself
-/// unless it fails; with `ready`, it writes nothing and fails if the instance is not ready.
+/// How long `--watch` waits between two looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often everything is read again because the ruleset has changed meanwhile.
+const MAX_RETRIES: usize = 10;
+
+/// Writes what the options ask for to standard output. With `watch`, it does not return unless it fails;
+/// with `ready`, it writes nothing and fails if the instance is not ready.
 pub fn run(options: &StatusOptions) -> Result<(), StatusError> {
-    let connection = Connection::open()?;
+    let nftables = Nftables::open()?;
     if options.ready {
-        return ready(&connection, options.name.as_ref());
+        return check_ready(&nftables, options.name.as_ref());
     }
     loop {
-        let instances = read(&connection, options.name.as_ref())?;
+        let instances = read(&nftables, options.name.as_ref())?;
         show(&instances, options)?;
         if !options.watch {
             return Ok(());
         }
-        std::thread::sleep(REFRESH);
+        std::thread::sleep(WATCH_INTERVAL);
     }
 }
 
-/// How long `--watch` waits between two looks.
-const REFRESH: Duration = Duration::from_secs(1);
-
-/// How often reading is begun anew because the ruleset has changed meanwhile.
-const ATTEMPTS: usize = 10;
-
-/// Fails unless the instance, or any if no name is given, lives and takes connections.
-fn ready(connection: &Connection, name: Option<&Name>) -> Result<(), StatusError> {
-    let tables = tables(connection, name)?;
-    // Where the kernel removes nothing with its process, the lock tells who lives.
+/// Fails unless the instance, or any if no name is given, runs and accepts connections.
+fn check_ready(nftables: &Nftables, name: Option<&Name>) -> Result<(), StatusError> {
+    let tables = tables(nftables, name)?;
+    // A table without an owner outlives its process; the lock does not.
     let is_dead =
-        |table: &TableInfo| table.owner.is_none() && Holder::of(&table.name) == Holder::Nobody;
+        |table: &TableInfo| table.owner.is_none() && Holder::of(&table.name) == Holder::None;
     for table in &tables {
-        if !is_dead(table) && connection.takes_connections(&table.name)? {
+        if !is_dead(table) && accepts(nftables, &table.name)? {
             return Ok(());
         }
     }
@@ -152,9 +171,13 @@ fn ready(connection: &Connection, name: Option<&Name>) -> Result<(), StatusError
     })
 }
 
-/// The table of this name, or all.
-fn tables(connection: &Connection, name: Option<&Name>) -> Result<Vec<TableInfo>, NetfilterError> {
-    let mut tables = connection.instances()?;
+fn accepts(nftables: &Nftables, table: &str) -> Result<bool, NftablesError> {
+    nftables.list(|socket| forwards::accepts_connections(socket, &Table::inet(table)))
+}
+
+/// The table of the instance of this name, or those of all instances.
+fn tables(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<TableInfo>, NftablesError> {
+    let mut tables = siblings::instances(nftables)?;
     if let Some(name) = name {
         let table = name.table();
         tables.retain(|found| found.name == table);
@@ -163,54 +186,52 @@ fn tables(connection: &Connection, name: Option<&Name>) -> Result<Vec<TableInfo>
 }
 
 /// Reads the instance of this name, or all.
-fn read(connection: &Connection, name: Option<&Name>) -> Result<Vec<Instance>, StatusError> {
-    let mut instances = unchanged(connection, name)?;
+fn read(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<Instance>, StatusError> {
+    let mut instances = read_unchanged(nftables, name)?;
     match (instances.is_empty(), name) {
         (true, Some(name)) => return Err(StatusError::Unknown(name.clone())),
         (true, None) => return Ok(instances),
         (false, _) => {}
     }
     instances.sort_by(|one, other| one.name.cmp(&other.name));
-    match connection.translated_flows() {
+    let translated = || -> Result<Vec<Flow>, ConntrackError> { Conntrack::open()?.translated() };
+    match translated() {
         Ok(flows) => count_flows(&mut instances, &flows),
-        Err(error) => warn!("running connections are not shown: {error}"),
+        Err(error) => warn!("running connections are not shown: {}", with_causes(&error)),
     }
     Ok(instances)
 }
 
-/// Reads all instances in one state of the ruleset, if others let it be for so long.
-fn unchanged(
-    connection: &Connection,
+/// Reads all instances at one generation of the ruleset, unless it keeps changing.
+fn read_unchanged(
+    nftables: &Nftables,
     name: Option<&Name>,
-) -> Result<Vec<Instance>, NetfilterError> {
+) -> Result<Vec<Instance>, NftablesError> {
     let mut instances = Vec::new();
-    for _ in 0..ATTEMPTS {
-        let generation = connection.generation()?;
-        instances = tables(connection, name)?
+    for _ in 0..MAX_RETRIES {
+        let generation = nftables.generation()?;
+        instances = tables(nftables, name)?
             .into_iter()
-            .map(|table| instance(connection, table))
+            .map(|table| instance(nftables, table))
             .collect::<Result<_, _>>()?;
-        if connection.generation()? == generation {
+        if nftables.generation()? == generation {
             break;
         }
     }
     Ok(instances)
 }
 
-fn instance(connection: &Connection, table: TableInfo) -> Result<Instance, NetfilterError> {
-    let TableInfo {
-        name: table, owner, ..
-    } = table;
+fn instance(nftables: &Nftables, table: TableInfo) -> Result<Instance, NftablesError> {
+    let TableInfo { name, owner, .. } = table;
+    let table = Table::inet(&name);
+    let instance = name.strip_prefix(TABLE_PREFIX).unwrap_or(&name);
     Ok(Instance {
-        name: table
-            .strip_prefix(TABLE_PREFIX)
-            .unwrap_or(&table)
-            .to_owned(),
-        open: connection.takes_connections(&table)?,
-        listen: connection.listen_addresses(&table)?,
-        forwards: connection.forwards(&table)?,
-        owner: owner.map(owner::find),
-        table,
+        name: instance.to_owned(),
+        accepting: accepts(nftables, &name)?,
+        listen: siblings::listen_addresses(nftables, &name)?,
+        forwards: nftables.list(|socket| forwards::forwards(socket, &table))?,
+        owner: owner.map(process::owner),
+        table: name,
     })
 }
 
@@ -220,13 +241,13 @@ fn count_flows(instances: &mut [Instance], flows: &[Flow]) {
         let listen = &instance.listen;
         for forward in &mut instance.forwards {
             for destination in &mut forward.destinations {
-                destination.flows = Some(0);
+                destination.active = Some(0);
             }
         }
-        let here = |flow: &&Flow| listen.is_empty() || listen.contains(&flow.destination);
-        for flow in flows.iter().filter(here) {
+        let listens = |flow: &&Flow| listen.is_empty() || listen.contains(&flow.destination);
+        for flow in flows.iter().filter(listens) {
             if let Some(destination) = destination_of(flow, &mut instance.forwards) {
-                *destination.flows.get_or_insert(0) += 1;
+                *destination.active.get_or_insert(0) += 1;
             }
         }
     }
@@ -237,17 +258,12 @@ fn destination_of<'a>(
     flow: &Flow,
     forwards: &'a mut [ForwardStatus],
 ) -> Option<&'a mut DestinationStatus> {
-    let place = forwards.partition_point(|forward| {
-        (forward.family, forward.protocol, forward.ports.last())
-            < (flow.family, flow.protocol, flow.port)
-    });
-    let forward = forwards.get_mut(place).filter(|forward| {
-        (forward.family, forward.protocol) == (flow.family, flow.protocol)
-            && forward.ports.contains(flow.port)
-    })?;
-    let ports = forward.ports;
+    let service = |forward: &ForwardStatus| forward.service;
+    let index = Service::position(forwards, service, (flow.family, flow.protocol, flow.port))?;
+    let forward = forwards.get_mut(index)?;
+    let ports = forward.service.ports;
     let mut destinations = forward.destinations.iter_mut();
-    destinations.find(|to| flow.target == Some(flow::target(&to.to, ports, flow.port)))
+    destinations.find(|to| flow.backend == Some(to.to.backend(ports, flow.port)))
 }
 
 fn show(instances: &[Instance], options: &StatusOptions) -> Result<(), StatusError> {
@@ -258,7 +274,7 @@ fn show(instances: &[Instance], options: &StatusOptions) -> Result<(), StatusErr
     };
     let mut out = io::stdout().lock();
     if options.watch && out.is_terminal() {
-        // ECMA-48: cursor to the first place (CUP), and erase what is behind it (ED).
+        // ECMA-48: cursor to the top left (CUP), and erase everything after it (ED).
         out.write_all(b"\x1b[H\x1b[J")?;
     }
     out.write_all(text.as_bytes())?;
@@ -275,21 +291,22 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Family, Protocol};
 
-    fn flow(port: u16, to: &str, target: u16) -> Flow {
+    fn flow(port: u16, to: &str, to_port: u16) -> Flow {
         Flow {
             family: Family::of(to.parse().unwrap()),
             protocol: Protocol::Tcp,
             source: "10.9.0.1".parse().unwrap(),
             destination: "10.1.0.1".parse().unwrap(),
             port,
-            target: Some((to.parse().unwrap(), target)),
+            backend: Some((to.parse().unwrap(), to_port)),
             masqueraded: true,
         }
     }
 
     #[test]
-    fn a_flow_counts_at_its_destination() {
+    fn a_flow_is_counted_at_its_destination() {
         let mut elsewhere = flow(80, "10.2.0.12", 8080);
         elsewhere.destination = "10.1.0.2".parse().unwrap();
         let mut instances = sample::instances();
@@ -307,7 +324,7 @@ mod tests {
             .iter()
             .flat_map(|instance| &instance.forwards)
             .flat_map(|forward| &forward.destinations)
-            .map(|destination| destination.flows)
+            .map(|destination| destination.active)
             .collect();
         assert_eq!(counted, [Some(0), Some(1), Some(2)]);
     }

@@ -1,48 +1,80 @@
-//! Is forwarding on?
+//! Which families this host forwards.
 
-use crate::config::Family;
+use crate::config::{Config, Family};
 use std::{fs, io};
 use thiserror::Error;
 
-/// Why packets of a family are not forwarded.
+/// Why this host does not forward a family.
 #[derive(Debug, Error)]
 pub enum ForwardingError {
-    /// The switch is off.
     #[error("{family} forwarding is off: {file} is 0; turn it on with: sysctl -w {sysctl}=1")]
     Off {
-        /// the family
         family: Family,
-        /// the switch's file
         file: &'static str,
-        /// the switch's name for sysctl(8)
         sysctl: &'static str,
     },
-    /// The switch is not there.
     #[error(
         "{family} is not available: {file} does not exist; start the kernel with {family}, or leave the {family} destinations out"
     )]
-    Missing {
-        /// the family
-        family: Family,
-        /// the switch's file
-        file: &'static str,
-    },
-    /// The switch cannot be read.
+    Missing { family: Family, file: &'static str },
     #[error("cannot tell whether {family} forwarding is on: cannot read {file}")]
     Unreadable {
-        /// the family
         family: Family,
-        /// the switch's file
         file: &'static str,
-        /// why
         #[source]
         error: io::Error,
     },
 }
 
+impl ForwardingError {
+    /// The family that is not forwarded.
+    pub fn family(&self) -> Family {
+        match self {
+            ForwardingError::Off { family, .. }
+            | ForwardingError::Missing { family, .. }
+            | ForwardingError::Unreadable { family, .. } => *family,
+        }
+    }
+}
+
+/// Which families of a config this host forwards.
+pub struct Forwarding {
+    pub on: Vec<Family>,
+    pub off: Vec<ForwardingError>,
+    /// Whether an instance starts: packets of a family that is on are forwarded, and, with `strict`, no
+    /// family is off.
+    pub suffices: bool,
+}
+
+impl Forwarding {
+    /// Looks at the families that have forwards.
+    pub fn of(config: &Config) -> Self {
+        let (mut on, mut off) = (Vec::new(), Vec::new());
+        for family in Family::ALL {
+            if config.has_forwards(family) {
+                match forwarding(family) {
+                    Ok(()) => on.push(family),
+                    Err(error) => off.push(error),
+                }
+            }
+        }
+        let remains = on.iter().any(|family| config.forwards_family(*family));
+        let suffices = remains && (off.is_empty() || !config.strict);
+        Forwarding { on, off, suffices }
+    }
+
+    /// Drops the forwards of the families that are off.
+    pub fn restrict(&self, config: &mut Config) {
+        let is_on = |family| self.on.contains(&family);
+        config
+            .forwards
+            .retain(|forward| is_on(forward.service.family));
+    }
+}
+
 /// Whether this network namespace forwards packets of `family`: reads the switch that the kernel's
 /// Documentation/networking/ip-sysctl.rst names. Any value but 0 counts as on.
-pub fn forwarding(family: Family) -> Result<(), ForwardingError> {
+fn forwarding(family: Family) -> Result<(), ForwardingError> {
     let (file, sysctl) = match family {
         Family::Ipv4 => ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
         Family::Ipv6 => (

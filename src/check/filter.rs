@@ -1,12 +1,14 @@
-//! Chains of others on the way from one interface to another that drop forwarded packets. What one
-//! of them drops is lost, whatever the others say.
+//! Chains of other tables at the forward hook that drop forwarded packets. What one of them drops is
+//! lost, whatever the others accept.
 
-use super::encounter::{Encounter, Encounters, over_ports};
-use super::ways::{Ways, taken};
-use super::{CLIENT_PORT, Finding, Level, list, remedy, service};
-use crate::config::{Config, Destination, Forward};
-use crate::flow;
-use crate::netfilter::{BaseChain, Fate, FilterHook, Firewall, Interface, NetfilterError, Packet};
+use super::blocker::{Blocker, Blockers, over_ports};
+use super::paths::Paths;
+use super::{CLIENT_PORT, Finding, Level, fix};
+use crate::config::{Config, Destination, Forward, first_few};
+use crate::firewall::{Firewall, Outcome, Packet};
+use crate::nftables::NftablesError;
+use crate::nftables::list::{BaseChain, Hook};
+use crate::rtnetlink::Interface;
 
 const SUBJECT: &str = "firewall";
 
@@ -14,37 +16,35 @@ const SUBJECT: &str = "firewall";
 pub fn findings(
     firewall: &mut Firewall<'_>,
     config: &Config,
-    ways: &Ways,
-) -> Result<Vec<Finding>, NetfilterError> {
+    paths: &Paths,
+) -> Result<Vec<Finding>, NftablesError> {
     let chains = firewall.chains();
-    let on_the_way = |chain: &&BaseChain| chain.hook == FilterHook::Forward;
-    let mut encounters = Encounters::default();
-    for forward in taken(config) {
-        let seen = |chain: &&BaseChain| chain.table.family.sees(forward.family);
-        for chain in chains.iter().filter(on_the_way).filter(seen) {
+    let at_forward = |chain: &&BaseChain| chain.hook == Hook::Forward;
+    let mut blockers = Blockers::default();
+    for forward in config.reachable_forwards() {
+        let seen = |chain: &&BaseChain| chain.table.family.sees(forward.service.family);
+        for chain in chains.iter().filter(at_forward).filter(seen) {
             for to in &forward.destinations {
                 // What ends on this host itself, or has no route, does not come here.
-                let Some(output) = ways.output(forward.protocol, to) else {
+                let Some(output) = paths.output(forward.service.protocol, to) else {
                     continue;
                 };
                 let path = Path {
                     forward,
                     to,
-                    input: ways.input(forward.family),
+                    input: paths.input(forward.service.family),
                     output,
                 };
-                let (fate, answers) = path.fate(firewall, chain)?;
-                encounters.add(chain, fate, answers, (forward, *to));
+                let (outcome, replies) = path.outcome(firewall, chain)?;
+                blockers.add(chain, outcome, replies, (forward, *to));
             }
         }
     }
     let none = "no table drops what is to be forwarded";
-    encounters.findings(SUBJECT, none, |encounter| {
-        describe(firewall, ways, encounter)
-    })
+    blockers.findings(SUBJECT, none, |blocker| describe(firewall, paths, blocker))
 }
 
-/// The way of a forward's packets through this host.
+/// The path of a forward's packets through this host.
 struct Path<'a> {
     forward: &'a Forward,
     to: &'a Destination,
@@ -53,93 +53,90 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// What becomes of the first packet, and of its answer; the worse of the two, and whether that is the
-    /// answer's.
-    fn fate(
+    /// What becomes of the first packet, and of its reply; the worse of the two, and whether that is the
+    /// reply's.
+    fn outcome(
         &self,
         firewall: &mut Firewall<'_>,
         chain: &BaseChain,
-    ) -> Result<(Fate, bool), NetfilterError> {
-        let mut of = |answer| {
-            over_ports(self.forward.ports, |port| {
-                firewall.fate(chain, &self.packet(port, answer))
+    ) -> Result<(Outcome, bool), NftablesError> {
+        let mut of = |reply| {
+            over_ports(self.forward.service.ports, |port| {
+                firewall.outcome(chain, &self.packet(port, reply))
             })
         };
         Ok(match (of(false)?, of(true)?) {
-            (there @ Fate::Ends(_), _) => (there, false),
-            (_, back @ Fate::Ends(_)) | (Fate::Passes, back) => (back, true),
+            (there @ Outcome::Ends(_), _) => (there, false),
+            (_, back @ Outcome::Ends(_)) | (Outcome::Passes, back) => (back, true),
             (there, _) => (there, false),
         })
     }
 
-    /// A packet of a connection that is made to this port.
-    fn packet(&self, port: Option<u16>, answer: bool) -> Packet {
+    /// A packet of a connection to this port.
+    fn packet(&self, port: Option<u16>, reply: bool) -> Packet {
         let Path { forward, to, .. } = self;
         let single = || to.ports.is_single().then(|| to.ports.first());
-        let target = port.map(|port| flow::target(to, forward.ports, port).1);
-        let target = target.or_else(single);
+        let backend = port.map(|port| to.backend(forward.service.ports, port).1);
+        let backend = backend.or_else(single);
         let packet = Packet {
             translated: true,
             to_this_host: Some(false),
             original_port: port,
-            ..Packet::first(forward.family, forward.protocol)
+            ..Packet::first(forward.service.family, forward.service.protocol)
         };
-        match answer {
-            false => Packet {
+        if reply {
+            Packet {
+                reply,
+                input: Some(self.output.clone()),
+                output: self.input.cloned(),
+                source: Some(to.address),
+                source_port: backend,
+                destination_port: Some(CLIENT_PORT),
+                ..packet
+            }
+        } else {
+            Packet {
                 input: self.input.cloned(),
                 output: Some(self.output.clone()),
                 destination: Some(to.address),
                 source_port: Some(CLIENT_PORT),
-                destination_port: target,
+                destination_port: backend,
                 ..packet
-            },
-            true => Packet {
-                answer,
-                input: Some(self.output.clone()),
-                output: self.input.cloned(),
-                source: Some(to.address),
-                source_port: target,
-                destination_port: Some(CLIENT_PORT),
-                ..packet
-            },
+            }
         }
     }
 }
 
 fn describe(
     firewall: &Firewall<'_>,
-    ways: &Ways,
-    encounter: &Encounter<'_>,
-) -> Result<(Level, String), NetfilterError> {
-    let Encounter {
+    paths: &Paths,
+    blocker: &Blocker<'_>,
+) -> Result<(Level, String), NftablesError> {
+    let Blocker {
         chain,
-        place,
+        location,
         sure,
-        answers,
+        replies,
         forwards,
-    } = encounter;
+    } = blocker;
     let what = |(forward, to): &(&Forward, Destination)| {
-        let service = service(forward);
-        match ways.input(forward.family) {
-            _ if *answers => format!("the answers of {to} to {service}"),
+        let service = forward.service;
+        match paths.input(forward.service.family) {
+            _ if *replies => format!("the replies of {to} to {service}"),
             None => format!("{service} to {to}"),
             Some(Interface { name, .. }) => format!("{service} from {name} to {to}"),
         }
     };
-    let what = list(forwards.iter().map(what));
-    let command = remedy::command(firewall, chain, place, forwards)?;
-    let table = &place.table;
-    let name = place.chain.escape_debug();
-    Ok(match sure {
-        true => (
-            Level::Failure,
-            format!("{place} drops {what}; let it through with: {command}"),
-        ),
-        false => (
-            Level::Doubt,
-            format!(
-                "{place} may drop {what} (see nft -a list chain {table} {name}); let it through with: {command}"
-            ),
-        ),
-    })
+    let what = first_few(forwards.iter().map(what));
+    let command = fix::command(firewall, chain, location, forwards)?;
+    let table = &location.table;
+    let name = location.chain.escape_debug();
+    if *sure {
+        let text = format!("{location} drops {what}; let it through with: {command}");
+        return Ok((Level::Failure, text));
+    }
+    let text = format!(
+        "{location} may drop {what} (see nft -a list chain {table} {name}); let it through with: {command}"
+    );
+    Ok((Level::Doubt, text))
 }

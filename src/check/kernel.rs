@@ -1,83 +1,73 @@
 //! What the kernel must have and allow.
 
-use super::{Finding, Level, list};
-use crate::config::{Config, Family};
+use super::{Finding, Level};
+use crate::capability;
+use crate::config::{Config, first_few};
 use crate::lock::{Lock, LockError};
 use crate::logging::with_causes;
-use crate::netfilter::{Connection, NetfilterError, Ownership};
+use crate::nftables::list::TableInfo;
+use crate::nftables::{Nftables, NftablesError};
 use crate::ruleset::Ruleset;
-use crate::sysctl;
-use caps::{CapSet, Capability};
+use crate::siblings;
+use crate::sysctl::Forwarding;
 use std::fs;
 
+/// Whether this process may change nftables.
 pub fn capability() -> Finding {
     const SUBJECT: &str = "privileges";
-    match caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
-        Ok(true) => Finding::new(Level::Ok, SUBJECT, "CAP_NET_ADMIN is there"),
-        _ => Finding::new(
-            Level::Failure,
-            SUBJECT,
-            NetfilterError::NotPermitted.to_string(),
-        ),
+    match capability::check_net_admin() {
+        Ok(()) => Finding::new(Level::Ok, SUBJECT, "CAP_NET_ADMIN is there"),
+        Err(error) => Finding::new(Level::Failure, SUBJECT, error.to_string()),
     }
 }
 
-/// Whether each family is forwarded, as an instance judges it. Gives the families that an instance
-/// would forward; all, if it would not start.
-pub fn forwarding(mut config: Config, findings: &mut Vec<Finding>) -> Config {
+/// Whether this host forwards each family. Drops the families that an instance would leave out; none,
+/// if it would not start.
+pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
     const SUBJECT: &str = "forwarding";
-    let wanted = |family: &Family| config.forwards_family(*family);
-    let (on, off): (Vec<Family>, Vec<_>) = Family::ALL
-        .into_iter()
-        .filter(wanted)
-        .partition(|family| sysctl::forwarding(*family).is_ok());
-    if !on.is_empty() {
-        let text = format!("on for {}", list(on.iter()));
+    let forwarding = Forwarding::of(config);
+    if !forwarding.on.is_empty() {
+        let text = format!("on for {}", first_few(forwarding.on.iter()));
         findings.push(Finding::new(Level::Ok, SUBJECT, text));
     }
-    let starts = on.iter().any(|family| config.takes(*family));
-    let level = match config.strict || !starts {
-        true => Level::Failure,
-        false => Level::Warning,
+    let level = if forwarding.suffices {
+        Level::Warning
+    } else {
+        Level::Failure
     };
-    for error in off
-        .iter()
-        .filter_map(|family| sysctl::forwarding(*family).err())
-    {
-        findings.push(Finding::new(level, SUBJECT, with_causes(&error)));
+    for error in &forwarding.off {
+        findings.push(Finding::new(level, SUBJECT, with_causes(error)));
     }
-    if starts {
-        config
-            .forwards
-            .retain(|forward| on.contains(&forward.family));
+    if forwarding.suffices {
+        forwarding.restrict(config);
     }
-    config
 }
 
-/// Whether the kernel takes the rules, all of them. If so, gives the connection for further
-/// questions, and who would keep others from changing the table.
+/// Whether the kernel takes the rules, all of them. If so, gives the socket for further questions, and
+/// the ruleset as it would be installed.
 pub fn rules(
-    opened: Result<Connection, NetfilterError>,
+    opened: Result<Nftables, NftablesError>,
     config: &Config,
     findings: &mut Vec<Finding>,
-) -> Option<(Connection, Ownership)> {
+) -> Option<(Nftables, Ruleset)> {
     const SUBJECT: &str = "rules";
-    let ruleset = Ruleset::new(config);
-    let taken =
-        opened.and_then(
-            |connection| match connection.try_install(&ruleset, config.ownership) {
-                Err(error @ NetfilterError::NoOwnership) => {
-                    let text = format!(
-                        "{error}: others can remove the rules, which are then installed again"
-                    );
-                    findings.push(Finding::new(Level::Warning, SUBJECT, text));
-                    connection.try_install(&ruleset, Ownership::Nobody)?;
-                    Ok((connection, Ownership::Nobody))
-                }
-                answer => answer.map(|()| (connection, config.ownership)),
-            },
-        );
-    let (level, text) = match &taken {
+    let mut ruleset = Ruleset::new(config);
+    let mut dry_run = |nftables: Nftables| {
+        match nftables.dry_run(&ruleset) {
+            Err(error @ NftablesError::NoOwner) => {
+                let text = format!(
+                    "{error}: other processes can remove the rules, which are then installed again"
+                );
+                findings.push(Finding::new(Level::Warning, SUBJECT, text));
+                ruleset.owner = false;
+                nftables.dry_run(&ruleset)?;
+            }
+            result => result?,
+        }
+        Ok(nftables)
+    };
+    let accepted = opened.and_then(&mut dry_run);
+    let (level, text) = match &accepted {
         Ok(_) => {
             let count: usize = ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
             (Level::Ok, format!("the kernel takes all {count}"))
@@ -85,26 +75,30 @@ pub fn rules(
         Err(error) => (Level::Failure, with_causes(error)),
     };
     findings.push(Finding::new(level, SUBJECT, text));
-    taken.ok()
+    accepted.ok().map(|nftables| (nftables, ruleset))
 }
 
 /// Whether another instance has the name, or a part of what is to be forwarded.
-pub fn rivals(connection: &Connection, ownership: Ownership, config: &Config) -> Finding {
+pub fn conflicts(nftables: &Nftables, ruleset: &Ruleset, config: &Config) -> Finding {
     const SUBJECT: &str = "instances";
-    let taken = Lock::look(&config.name);
-    let replace = config.replace && taken.is_err();
-    let free = match replace {
-        true => Ok(()),
-        false => taken.map_err(|error: LockError| with_causes(&error)),
+    let free = Lock::check_free(&config.name);
+    let replace = config.replace && free.is_err();
+    let free = if replace {
+        Ok(())
+    } else {
+        free.map_err(|error: LockError| with_causes(&error))
     };
-    let ruleset = Ruleset::new(config);
-    let unclaimed = || connection.look_for_rivals(&ruleset, ownership, replace);
-    match free.and_then(|()| unclaimed().map_err(|error| with_causes(&error))) {
-        Ok(()) if replace => {
+    let unclaimed = || {
+        let may_replace = |table: &TableInfo| replace || !ruleset.owner && table.owner.is_none();
+        let checked = siblings::check_conflicts(nftables, ruleset, may_replace);
+        checked.map_err(|error| with_causes(&error))
+    };
+    match free.and_then(|()| unclaimed()) {
+        Ok(_) if replace => {
             let text = "the one that has the name can be replaced, and no other has the ports";
             Finding::new(Level::Ok, SUBJECT, text)
         }
-        Ok(()) => Finding::new(Level::Ok, SUBJECT, "no other has the name or the ports"),
+        Ok(_) => Finding::new(Level::Ok, SUBJECT, "no other has the name or the ports"),
         Err(text) => Finding::new(Level::Failure, SUBJECT, text),
     }
 }
@@ -125,7 +119,7 @@ pub fn connections() -> Finding {
         return Finding::new(Level::Ok, SUBJECT, text);
     }
     let text = format!(
-        "{text}, and the kernel drops what comes beyond: raise the limit on the host with: sysctl -w net.netfilter.nf_conntrack_max={}",
+        "{text}, and the kernel drops further ones: raise the limit on the host with: sysctl -w net.netfilter.nf_conntrack_max={}",
         most * 2
     );
     Finding::new(Level::Warning, SUBJECT, text)

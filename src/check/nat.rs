@@ -1,21 +1,23 @@
-//! Chains of others that take connections before an instance's own can.
+//! Chains of other tables that translate connections before an instance's own can.
 
-use super::encounter::{Encounter, Encounters, over_ports};
-use super::ways::Ways;
-use super::{Finding, Level, families, list, service};
-use crate::config::{Config, Family, Forward, Listen};
-use crate::netfilter::{Addresses, BaseChain, Fate, FilterHook, Firewall, NetfilterError, Packet};
-use crate::ruleset::TABLE_PREFIX;
+use super::blocker::{Blocker, Blockers, over_ports};
+use super::paths::Paths;
+use super::{Finding, Level, QueryError};
+use crate::config::{Config, Family, Forward, Listen, TABLE_PREFIX, first_few};
+use crate::firewall::{Firewall, Outcome, Packet};
+use crate::nftables::NftablesError;
+use crate::nftables::list::{BaseChain, Hook};
+use crate::rtnetlink::Addresses;
+use nix::libc;
 use std::fs;
 use std::net::IpAddr;
 
-/// linux/netfilter_ipv4.h: `NF_IP_PRI_NAT_DST`, the priority of an instance's chains. Of several
-/// chains with the same the one that was made last comes first (nf_hook_entries_grow in
-/// net/netfilter/core.c).
-const PRIORITY: i32 = -100;
+/// The priority of an instance's chains. Of several chains with the same priority, the newest comes
+/// first (nf_hook_entries_grow in net/netfilter/core.c).
+const PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST;
 
 /// How many of this host's addresses are tried, where a rule depends on the address.
-const ADDRESSES: usize = 64;
+const MAX_ADDRESSES: usize = 64;
 
 const SUBJECT: &str = "other NAT";
 
@@ -23,121 +25,126 @@ const SUBJECT: &str = "other NAT";
 pub fn findings(
     firewall: &mut Firewall<'_>,
     config: &Config,
-    ways: &Ways,
-) -> Result<Vec<Finding>, NetfilterError> {
+    paths: &Paths,
+) -> Result<Vec<Finding>, QueryError> {
     let chains = firewall.chains();
-    let rivals = || chains.iter().filter(|chain| is_rival(chain, config));
-    let mut encounters = Encounters::default();
-    for family in families(config) {
+    let conflicting = || chains.iter().filter(|chain| is_conflicting(chain, config));
+    let mut blockers = Blockers::default();
+    for family in config.families() {
         let addresses = addresses(config, family)?;
         let forwards = config.forwards.iter();
-        for forward in forwards.filter(|forward| forward.family == family) {
-            for chain in rivals().filter(|chain| chain.table.family.sees(family)) {
-                let mut packet = Packet::first(family, forward.protocol);
-                if chain.hook == FilterHook::Prerouting {
-                    packet.input = ways.input(family).cloned();
+        for forward in forwards.filter(|forward| forward.service.family == family) {
+            for chain in conflicting().filter(|chain| chain.table.family.sees(family)) {
+                let mut packet = Packet::first(family, forward.service.protocol);
+                if chain.hook == Hook::Prerouting {
+                    packet.input = paths.input(family).cloned();
                 }
                 if config.listen != Listen::Any {
                     packet.to_this_host = Some(true);
                 }
-                let fate = fate(firewall, chain, packet, forward, &addresses)?;
-                // Whoever comes later in the same place has no say, if not by chance.
-                if chain.priority < PRIORITY || matches!(fate, Fate::Ends(_)) {
-                    encounters.add(chain, fate, false, (forward, forward.destinations[0]));
+                let outcome = outcome(firewall, chain, packet, forward, &addresses)?;
+                // Of the same priority, one that surely translates the packet may be newer.
+                if chain.priority < PRIORITY || matches!(outcome, Outcome::Ends(_)) {
+                    blockers.add(chain, outcome, false, (forward, forward.destinations[0]));
                 }
             }
         }
     }
-    let none = "no other table takes what is to be forwarded";
-    encounters.findings(SUBJECT, none, |encounter| Ok(describe(encounter)))
+    let none = "no other table translates what is to be forwarded";
+    Ok(blockers.findings(SUBJECT, none, |blocker| Ok(describe(blocker)))?)
 }
 
-fn is_rival(chain: &BaseChain, config: &Config) -> bool {
+fn is_conflicting(chain: &BaseChain, config: &Config) -> bool {
     let hook = match chain.hook {
-        FilterHook::Prerouting => true,
-        FilterHook::Output => config.output,
-        FilterHook::Forward => false,
+        Hook::Prerouting => true,
+        Hook::Output => config.output,
+        Hook::Forward => false,
     };
-    hook && chain.nat && chain.priority <= PRIORITY && !chain.table.name.starts_with(TABLE_PREFIX)
+    hook && chain.is_nat
+        && chain.priority <= PRIORITY
+        && !chain.table.name.starts_with(TABLE_PREFIX)
 }
 
-/// What becomes of a forward's connections in a chain. Where that depends on the address that they
-/// are made to, this host's addresses are tried; it is enough if one is taken.
-fn fate(
+/// What becomes of a forward's connections in a chain. Where that depends on the address that they are
+/// made to, this host's addresses are tried; one that is translated is enough.
+fn outcome(
     firewall: &mut Firewall<'_>,
     chain: &BaseChain,
     mut packet: Packet,
     forward: &Forward,
     addresses: &[IpAddr],
-) -> Result<Fate, NetfilterError> {
+) -> Result<Outcome, NftablesError> {
     let mut of_address = |address| {
         packet.destination = address;
-        over_ports(forward.ports, |port| {
+        over_ports(forward.service.ports, |port| {
             packet.destination_port = port;
             packet.original_port = port;
-            firewall.fate(chain, &packet)
+            firewall.outcome(chain, &packet)
         })
     };
     let unknown = of_address(None)?;
-    if !matches!(unknown, Fate::MayEnd(_)) || addresses.is_empty() {
+    if !matches!(unknown, Outcome::MayEnd(_)) || addresses.is_empty() {
         return Ok(unknown);
     }
-    let mut worst = Fate::Passes;
+    let mut worst = Outcome::Passes;
     for address in addresses {
         match of_address(Some(*address))? {
-            Fate::Passes => {}
-            sure @ Fate::Ends(_) => return Ok(sure),
-            fate => worst = fate,
+            Outcome::Passes => {}
+            sure @ Outcome::Ends(_) => return Ok(sure),
+            outcome => worst = outcome,
         }
     }
     Ok(worst)
 }
 
-/// The addresses of a family that connections are taken at; none if all are.
-fn addresses(config: &Config, family: Family) -> Result<Vec<IpAddr>, NetfilterError> {
+/// The addresses of a family that connections are forwarded at; none if all are.
+fn addresses(config: &Config, family: Family) -> Result<Vec<IpAddr>, QueryError> {
     let all: Vec<IpAddr> = match &config.listen {
         Listen::Any => Vec::new(),
         Listen::Local => Addresses::read()?.own().collect(),
         Listen::Addresses(addresses) => addresses.clone(),
     };
-    let taken = |address: &IpAddr| Family::of(*address) == family && !address.is_loopback();
-    Ok(all.into_iter().filter(taken).take(ADDRESSES).collect())
+    let of_family = |address: &IpAddr| Family::of(*address) == family && !address.is_loopback();
+    Ok(all
+        .into_iter()
+        .filter(of_family)
+        .take(MAX_ADDRESSES)
+        .collect())
 }
 
-fn describe(encounter: &Encounter<'_>) -> (Level, String) {
-    let Encounter {
+fn describe(blocker: &Blocker<'_>) -> (Level, String) {
+    let Blocker {
         chain,
-        place,
+        location,
         sure,
         forwards,
         ..
-    } = encounter;
-    let services = list(forwards.iter().map(|(forward, _)| service(forward)));
-    let may = if *sure { "takes" } else { "may take" };
+    } = blocker;
+    let services = first_few(forwards.iter().map(|(forward, _)| forward.service));
+    let translates = if *sure { "translates" } else { "may translate" };
     let (level, order) = if chain.priority == PRIORITY {
-        let order = "at the same priority: whose table is made last comes first";
+        let order = "at the same priority, where the newest table comes first";
         (Level::Doubt, order.to_owned())
     } else {
         let level = if *sure { Level::Failure } else { Level::Doubt };
         (level, format!("earlier, at priority {}", chain.priority))
     };
-    let table = &place.table;
-    let name = place.chain.escape_debug();
-    let remedy = match place.rule {
+    let table = &location.table;
+    let name = location.chain.escape_debug();
+    let fix = match location.rule {
         Some(rule) => format!("nft delete rule {table} {name} handle {rule}"),
         None => format!("nft 'chain {table} {name} {{ policy accept; }}'"),
     };
     let text = format!(
-        "{place} {may} {services} {order}; forward another port, or put that out of the way with: {remedy}"
+        "{location} {translates} {services} {order}; use another port, or remove that rule with: {fix}"
     );
     (level, text)
 }
 
-/// iptables-legacy keeps its rules out of nftables' sight, but the kernel lists the names of its
-/// tables.
+/// nftables does not show the rules of iptables-legacy, but the kernel lists the names of its tables.
 pub fn legacy(config: &Config) -> Option<Finding> {
     let mut commands = Vec::new();
-    for family in families(config) {
+    for family in config.families() {
         let (file, command) = match family {
             Family::Ipv4 => ("ip_tables_names", "iptables-legacy-save"),
             Family::Ipv6 => ("ip6_tables_names", "ip6tables-legacy-save"),
@@ -150,7 +157,7 @@ pub fn legacy(config: &Config) -> Option<Finding> {
     }
     let shown = commands.join(", ");
     let text = format!(
-        "there are tables of iptables-legacy, whose rules cannot be looked into from here and may take or drop what is to be forwarded: see {shown}"
+        "there are tables of iptables-legacy, whose rules nftables does not show and which may translate or drop what is to be forwarded: see {shown}"
     );
     (!commands.is_empty()).then(|| Finding::new(Level::Doubt, "iptables-legacy", text))
 }

@@ -1,13 +1,13 @@
-//! Sockets of this host that wait for connections.
+//! Sockets of this host that listen on forwarded ports.
 
 use super::{Finding, Level};
-use crate::config::{Config, Destination, Family, Forward, Listen, Protocol};
-use crate::status::owner;
+use crate::config::{Config, Destination, Family, Forward, Listen, Protocol, Service};
+use crate::process;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A socket that takes connections, or datagrams of anyone.
+/// A socket that accepts connections, or datagrams from any source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
     protocol: Protocol,
@@ -19,14 +19,14 @@ pub struct Bound {
 pub fn bound(config: &Config) -> Vec<Bound> {
     let mut sockets = Vec::new();
     // Listening sockets come first in the list of TCP's, which may be long.
-    for (protocol, name, state, others_behind) in [
+    for (protocol, name, state, others_follow) in [
         (Protocol::Tcp, "tcp", "0A", true),
         (Protocol::Udp, "udp", "07", false),
     ] {
         if !config
             .forwards
             .iter()
-            .any(|forward| forward.protocol == protocol)
+            .any(|forward| forward.service.protocol == protocol)
         {
             continue;
         }
@@ -37,7 +37,7 @@ pub fn bound(config: &Config) -> Vec<Bound> {
             for line in BufReader::new(file).lines().map_while(Result::ok).skip(1) {
                 match socket(protocol, &line, state) {
                     Some(socket) => sockets.push(socket),
-                    None if others_behind => break,
+                    None if others_follow => break,
                     None => {}
                 }
             }
@@ -46,7 +46,7 @@ pub fn bound(config: &Config) -> Vec<Bound> {
     sockets
 }
 
-/// Nothing for a socket in another state.
+/// `None` for a socket in another state.
 fn socket(protocol: Protocol, line: &str, wanted: &str) -> Option<Bound> {
     // sl local_address rem_address st tx_queue:rx_queue tr:when retrnsmt uid timeout inode
     let mut columns = line.split_ascii_whitespace().skip(1);
@@ -63,7 +63,7 @@ fn socket(protocol: Protocol, line: &str, wanted: &str) -> Option<Bound> {
 /// `0100007F:0050`: words of 4 bytes in host byte order, and the port as a number.
 fn socket_address(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
-    let octet = |place: usize| u8::from_str_radix(address.get(place * 2..place * 2 + 2)?, 16).ok();
+    let octet = |index: usize| u8::from_str_radix(address.get(index * 2..index * 2 + 2)?, 16).ok();
     let octets: Vec<u8> = (0..address.len() / 2).map(octet).collect::<Option<_>>()?;
     let mut bytes = Vec::new();
     for word in octets.chunks_exact(4) {
@@ -80,20 +80,19 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
     ))
 }
 
-/// Whether a socket takes what is sent to a destination on this host; nothing if that cannot be
-/// told.
+/// Whether a socket receives what is sent to a destination on this host; `None` if that cannot be told.
 pub fn listens(sockets: &[Bound], protocol: Protocol, to: &Destination) -> Option<bool> {
-    let takes = |socket: &Bound| {
+    let receives = |socket: &Bound| {
         let Bound { address, .. } = socket;
         let here = address.ip().to_canonical() == to.address
             || is_open_to(socket, sockets, Family::of(to.address));
         socket.protocol == protocol && to.ports.contains(address.port()) && here
     };
-    (protocol != Protocol::Sctp).then(|| sockets.iter().any(takes))
+    (protocol != Protocol::Sctp).then(|| sockets.iter().any(receives))
 }
 
-/// Whether a socket is bound to all addresses of a family. One of all IPv6 addresses takes IPv4
-/// too, unless another one stands beside it for that.
+/// Whether a socket is bound to all addresses of a family. One bound to all IPv6 addresses receives IPv4
+/// too, unless another socket is bound for that.
 fn is_open_to(socket: &Bound, sockets: &[Bound], family: Family) -> bool {
     let port = socket.address.port();
     let all = |ip: IpAddr| SocketAddr::new(ip, port);
@@ -110,7 +109,7 @@ fn is_open_to(socket: &Bound, sockets: &[Bound], family: Family) -> bool {
     }
 }
 
-/// Sockets whose connections are forwarded away.
+/// Sockets that clients do not reach any more, since their connections are forwarded.
 pub fn findings(config: &Config, sockets: &[Bound]) -> Vec<Finding> {
     const SUBJECT: &str = "sockets";
     let mut findings = Vec::new();
@@ -122,9 +121,9 @@ pub fn findings(config: &Config, sockets: &[Bound]) -> Vec<Finding> {
             } = socket;
             let letter = if *protocol == Protocol::Tcp { 't' } else { 'u' };
             let text = format!(
-                "{} listens on {protocol} {address}, but what others send there is forwarded ({}): forward another port, or stop that process (ss -ln{letter}p 'sport = :{}' shows it)",
+                "{} listens on {protocol} {address}, but what clients send there is forwarded ({}): forward another port, or stop that process (ss -ln{letter}p 'sport = :{}' shows it)",
                 holder(socket),
-                super::service(forward),
+                forward.service,
                 address.port()
             );
             findings.push(Finding::new(Level::Warning, SUBJECT, text));
@@ -137,27 +136,32 @@ pub fn findings(config: &Config, sockets: &[Bound]) -> Vec<Finding> {
     findings
 }
 
-/// Whether a forward takes what others send to a socket. They cannot send to a loopback address.
+/// Whether a forward takes away what clients send to a socket. They cannot send to a loopback address.
 fn loses(config: &Config, socket: &Bound, sockets: &[Bound], forward: &Forward) -> bool {
     let address = socket.address.ip().to_canonical();
-    let is_taken = match &config.listen {
+    let is_forwarded = match &config.listen {
         Listen::Local | Listen::Any => !address.is_loopback(),
         Listen::Addresses(addresses) => addresses.contains(&address),
     };
-    let of_family = Family::of(address) == forward.family && !address.is_unspecified();
-    forward.protocol == socket.protocol
-        && forward.ports.contains(socket.address.port())
-        && config.takes(forward.family)
-        && (of_family && is_taken || is_open_to(socket, sockets, forward.family))
+    let Service {
+        family,
+        protocol,
+        ports,
+    } = forward.service;
+    let of_family = Family::of(address) == family && !address.is_unspecified();
+    protocol == socket.protocol
+        && ports.contains(socket.address.port())
+        && config.forwards_family(family)
+        && (of_family && is_forwarded || is_open_to(socket, sockets, family))
 }
 
 /// `process 812 (nginx)`, if it can be seen from here.
 fn holder(socket: &Bound) -> String {
-    match owner::holder(0, &format!("socket:[{}]", socket.inode)) {
+    match process::holder(&socket.inode, None) {
         None => "a process that cannot be seen from here".into(),
-        Some(process) => match owner::name(process) {
-            Some(name) => format!("process {process} ({})", name.escape_debug()),
-            None => format!("process {process}"),
+        Some(pid) => match process::name(pid) {
+            Some(name) => format!("process {pid} ({})", name.escape_debug()),
+            None => format!("process {pid}"),
         },
     }
 }

@@ -1,14 +1,14 @@
-//! The classic variables: every port of every protocol goes to every address.
+//! `DEST_IPS`, `DEST_PROTO`, `SRC_PORT` and `DEST_PORT`, the classic variables: every port of every
+//! protocol goes to every address.
 
 use super::address::unicast;
-use super::forward::{Destination, Request, fits};
-use super::{ConfigError, OptionName, PortRange, Protocol, Setting, setting};
-use crate::cli::Options;
+use super::forward::{Destination, ForwardSpec, fits};
+use super::{ConfigError, OptionName, Options, PortRange, Protocol, Setting};
 use log::warn;
 use std::{collections::HashSet, ffi::OsString, fmt::Display, hash::Hash, net::IpAddr};
 
-/// What `DEST_IPS`, `DEST_PROTO`, `SRC_PORT` and `DEST_PORT` ask for; nothing if none is set.
-pub fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
+/// Reads them; gives no forward if none is set.
+pub fn forwards(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
     let given = [
         &options.dest_ips,
         &options.dest_proto,
@@ -35,27 +35,24 @@ pub fn requests(options: &Options) -> Result<Vec<Request>, ConfigError> {
     );
     let pairs = pairs(options)?;
 
-    let mut requests = Vec::new();
+    let mut specs = Vec::new();
     for protocol in protocols {
-        for &(ports, target) in &pairs {
-            let destination = |&address: &IpAddr| Destination {
-                address,
-                ports: target,
-            };
-            requests.push(Request {
+        for &(ports, to) in &pairs {
+            let destination = |&address: &IpAddr| Destination { address, ports: to };
+            specs.push(ForwardSpec {
                 protocol,
                 ports,
                 destinations: addresses.iter().map(destination).collect(),
             });
         }
     }
-    Ok(requests)
+    Ok(specs)
 }
 
-/// The protocol and the port of the first request, if both are set.
+/// The protocol and the ports of the first forward, if both are set.
 pub fn first_service(options: &Options) -> Result<Option<(Protocol, PortRange)>, ConfigError> {
-    let protocol = setting(OptionName::DEST_PROTO, &options.dest_proto)?;
-    let ports = setting(OptionName::SRC_PORT, &options.src_port)?;
+    let protocol = Setting::read(OptionName::DEST_PROTO, &options.dest_proto)?;
+    let ports = Setting::read(OptionName::SRC_PORT, &options.src_port)?;
     let Some((protocol, ports)) = protocol.zip(ports) else {
         return Ok(None);
     };
@@ -67,12 +64,12 @@ pub fn first_service(options: &Options) -> Result<Option<(Protocol, PortRange)>,
 fn required<'a>(
     option: OptionName,
     value: &'a Option<OsString>,
-    remedy: &'static str,
+    fix: &'static str,
 ) -> Result<Setting<'a>, ConfigError> {
-    setting(option, value)?.ok_or(ConfigError::Missing { option, remedy })
+    Setting::read(option, value)?.ok_or(ConfigError::Missing { option, fix })
 }
 
-/// The entries of a list, each once. Warns of those that are there more often.
+/// The entries of a list, each once. Logs a warning for one that is listed more often.
 fn once<T: Copy + Eq + Hash + Display>(option: OptionName, mut entries: Vec<T>) -> Vec<T> {
     let mut seen = HashSet::new();
     entries.retain(|entry| {
@@ -93,25 +90,25 @@ fn pairs(options: &Options) -> Result<Vec<(PortRange, PortRange)>, ConfigError> 
         "the port to forward",
     )?
     .list(str::parse::<PortRange>)?;
-    let Some(setting) = setting(OptionName::DEST_PORT, &options.dest_port)? else {
+    let Some(setting) = Setting::read(OptionName::DEST_PORT, &options.dest_port)? else {
         return Ok(sources.iter().map(|&ports| (ports, ports)).collect());
     };
-    let mut targets = setting.list(str::parse::<PortRange>)?;
-    if targets.len() == 1 && targets[0].is_single() {
-        targets.resize(sources.len(), targets[0]);
+    let mut destinations = setting.list(str::parse::<PortRange>)?;
+    if destinations.len() == 1 && destinations[0].is_single() {
+        destinations.resize(sources.len(), destinations[0]);
     }
-    if targets.len() != sources.len() {
+    if destinations.len() != sources.len() {
         return Err(ConfigError::Pairing {
             sources: sources.len(),
-            destinations: targets.len(),
+            destinations: destinations.len(),
         });
     }
     sources
         .into_iter()
-        .zip(targets)
-        .map(|(ports, target)| match fits(ports, target) {
-            Ok(target) => Ok((ports, target)),
-            Err(error) => Err(setting.invalid(&target.to_string(), error)),
+        .zip(destinations)
+        .map(|(ports, to)| match fits(ports, to) {
+            Ok(to) => Ok((ports, to)),
+            Err(error) => Err(setting.invalid(&to.to_string(), error)),
         })
         .collect()
 }

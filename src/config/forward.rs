@@ -1,10 +1,11 @@
-//! What is forwarded where.
+//! `NODEFWD_FORWARDS` and the positional arguments: what is forwarded where.
 
 use super::address::{AddressError, unicast};
-use super::choice::Switch;
-use super::option::shown;
+use super::options::{OptionName, Options, Setting, shown};
 use super::port::{PortError, PortRange};
 use super::protocol::{Family, Protocol, ProtocolError};
+use super::value::Boolean;
+use super::{ConfigError, Service};
 use serde::Serialize;
 use std::{fmt, net::IpAddr, str::FromStr};
 use thiserror::Error;
@@ -27,48 +28,49 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Ports of one protocol and family, and where their connections go.
+impl Destination {
+    /// The address and port that connections to `port` go to, one of the `forwarded` ports.
+    pub fn backend(&self, forwarded: PortRange, port: u16) -> (IpAddr, u16) {
+        let offset = if self.ports.is_single() {
+            0
+        } else {
+            port.saturating_sub(forwarded.first())
+        };
+        (self.address, self.ports.first().saturating_add(offset))
+    }
+}
+
+/// A service, and where its connections go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
-    /// The family of the listening addresses and of every destination.
-    pub family: Family,
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The ports that are forwarded.
-    pub ports: PortRange,
-    /// At least one, all of them different and of this family.
+    pub service: Service,
+    /// At least one, all of them different and of the service's family.
     pub destinations: Vec<Destination>,
 }
 
 impl Forward {
-    /// Whether both claim a packet.
-    pub fn overlaps(&self, other: &Forward) -> bool {
-        self.family == other.family
-            && self.protocol == other.protocol
-            && self.ports.overlaps(other.ports)
+    /// Whether a destination has other ports for the ports of the range.
+    pub fn maps_ports(&self, to: &Destination) -> bool {
+        !to.ports.is_single() && to.ports != self.service.ports
     }
 
-    /// Whether one of its destinations has other ports for the ports of its range.
-    pub fn shifts(&self, to: &Destination) -> bool {
-        !to.ports.is_single() && to.ports != self.ports
+    /// How many ports are mapped to other ports, counted for each destination.
+    pub fn mapped_ports(&self) -> usize {
+        let mapped = self.destinations.iter().filter(|to| self.maps_ports(to));
+        mapped.count() * usize::from(self.service.ports.count())
     }
 
-    /// How many ports go to other ports that way, counted for each destination.
-    pub fn shifted_ports(&self) -> usize {
-        let shifted = self.destinations.iter().filter(|to| self.shifts(to));
-        shifted.count() * usize::from(self.ports.count())
-    }
-
-    /// `tcp/80`
-    pub fn service(&self) -> String {
-        format!("{}/{}", self.protocol, self.ports)
+    /// Whether it sends connections to `port`, one of its ports, to this backend.
+    pub fn leads_to(&self, port: u16, backend: (IpAddr, u16)) -> bool {
+        let mut destinations = self.destinations.iter();
+        destinations.any(|to| to.backend(self.service.ports, port) == backend)
     }
 }
 
 impl fmt::Display for Forward {
     /// Writes the command line's form, `tcp/80=10.0.0.5:8080,10.0.0.6:8080`, which parses back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}=", self.service())?;
+        write!(f, "{}=", self.service.without_family())?;
         for (index, destination) in self.destinations.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             write!(f, "{comma}{destination}")?;
@@ -77,19 +79,61 @@ impl fmt::Display for Forward {
     }
 }
 
+/// How many forwards, and destinations of each, a message names.
+const SHOWN: usize = 4;
+
+/// The first forwards, each with its first destinations, and how many more there are.
+pub fn summary(forwards: &[Forward]) -> String {
+    let first = forwards.iter().take(SHOWN).map(|forward| {
+        let shown = Forward {
+            destinations: forward.destinations.iter().take(SHOWN).copied().collect(),
+            ..*forward
+        };
+        format!(" {shown}{}", more(forward.destinations.len()))
+    });
+    let first: String = first.collect();
+    format!("forwarding{first}{}", more(forwards.len()))
+}
+
+/// The first of a list, and how many more there are.
+pub fn first_few(all: impl ExactSizeIterator<Item = impl ToString>) -> String {
+    let more = more(all.len());
+    let first: Vec<String> = all.take(SHOWN).map(|one| one.to_string()).collect();
+    first.join(", ") + &more
+}
+
+fn more(all: usize) -> String {
+    match all.saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    }
+}
+
 /// One forward as the user wrote it: destinations of both families may stand in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// The protocol.
+pub struct ForwardSpec {
     pub protocol: Protocol,
-    /// The ports to forward.
     pub ports: PortRange,
     /// At least one; duplicates possible.
     pub destinations: Vec<Destination>,
 }
 
-impl Request {
-    /// One forward per family among the destinations, and the destinations that were listed before.
+/// Reads the forwards of `NODEFWD_FORWARDS` and of the positional arguments.
+pub fn listed(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
+    let mut specs = Vec::new();
+    for text in &options.forwards {
+        let setting = Setting::of(OptionName::FORWARDS, text)?;
+        for word in setting.text.split_whitespace() {
+            let spec = word.parse();
+            specs.push(spec.map_err(|error: ForwardError| setting.invalid(word, error))?);
+        }
+    }
+    Ok(specs)
+}
+
+impl ForwardSpec {
+    /// One forward for each family among the destinations, and the destinations that are listed more
+    /// than once.
     pub fn by_family(self) -> (Vec<Forward>, Vec<Destination>) {
         let mut forwards: Vec<Forward> = Vec::new();
         let mut duplicates = Vec::new();
@@ -100,12 +144,18 @@ impl Request {
                 continue;
             }
             let family = Family::of(destination.address);
-            match forwards.iter_mut().find(|forward| forward.family == family) {
+            let service = Service {
+                family,
+                protocol: self.protocol,
+                ports: self.ports,
+            };
+            match forwards
+                .iter_mut()
+                .find(|forward| forward.service == service)
+            {
                 Some(forward) => forward.destinations.push(destination),
                 None => forwards.push(Forward {
-                    family,
-                    protocol: self.protocol,
-                    ports: self.ports,
+                    service,
                     destinations: vec![destination],
                 }),
             }
@@ -120,9 +170,9 @@ pub enum ForwardError {
     /// No `=`, or no `/` before it.
     #[error("is no forward: use PROTO/PORT=DEST, such as tcp/80=10.0.0.5:8080")]
     Shape,
-    /// A yes or no by itself: what was meant for an option has become an argument.
+    /// true or false by itself: what was meant for an option has become an argument.
     #[error("is no forward: an option's value goes behind '=', as in --strict=true")]
-    Switch,
+    Boolean,
     /// Before the slash.
     #[error("has '{0}', which {1}")]
     Protocol(String, ProtocolError),
@@ -142,36 +192,34 @@ pub enum ForwardError {
     Length(String, LengthError),
 }
 
-/// Ranges that cannot be laid upon each other.
+/// A range that cannot be forwarded to another.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
     "has {destination} ports, but {source_ports} are forwarded: use one port, or a range of the same length"
 )]
 pub struct LengthError {
-    /// how many ports are forwarded
     pub source_ports: u16,
-    /// how many there are at the destination
     pub destination: u16,
 }
 
-/// Whether `ports` can be forwarded to `target`: to one port, or port by port.
-pub fn fits(ports: PortRange, target: PortRange) -> Result<PortRange, LengthError> {
-    if target.is_single() || target.count() == ports.count() {
-        return Ok(target);
+/// Gives `to` if `ports` can be forwarded there: to one port, or port by port.
+pub fn fits(ports: PortRange, to: PortRange) -> Result<PortRange, LengthError> {
+    if to.is_single() || to.count() == ports.count() {
+        return Ok(to);
     }
     Err(LengthError {
         source_ports: ports.count(),
-        destination: target.count(),
+        destination: to.count(),
     })
 }
 
-impl FromStr for Request {
+impl FromStr for ForwardSpec {
     type Err = ForwardError;
 
     /// Takes `PROTO/PORT[-PORT]=DEST[,DEST…]` where DEST is `IP`, `IP:PORT` or `[IP6]:PORT`.
     fn from_str(word: &str) -> Result<Self, ForwardError> {
         let shape = || match word.parse() {
-            Ok(Switch(_)) => ForwardError::Switch,
+            Ok(Boolean(_)) => ForwardError::Boolean,
             Err(_) => ForwardError::Shape,
         };
         let (service, destinations) = word.split_once('=').ok_or_else(shape)?;
@@ -184,7 +232,7 @@ impl FromStr for Request {
             .split(',')
             .map(|word| destination(word, ports))
             .collect::<Result<_, _>>()?;
-        Ok(Request {
+        Ok(ForwardSpec {
             protocol,
             ports,
             destinations,
@@ -232,7 +280,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parsed(word: &str) -> String {
-        let (forwards, _) = word.parse::<Request>().unwrap().by_family();
+        let (forwards, _) = word.parse::<ForwardSpec>().unwrap().by_family();
         let words: Vec<String> = forwards.iter().map(Forward::to_string).collect();
         words.join(" ")
     }
@@ -280,7 +328,7 @@ mod tests {
             ),
         ];
         for (word, reason) in table {
-            let error = word.parse::<Request>().unwrap_err().to_string();
+            let error = word.parse::<ForwardSpec>().unwrap_err().to_string();
             assert!(error.starts_with(reason), "{word}: {error}");
         }
     }
@@ -292,12 +340,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_input_panics(word in "\\PC*") {
-            let _ = word.parse::<Request>();
+            let _ = word.parse::<ForwardSpec>();
         }
 
         #[test]
         fn nothing_like_a_forward_panics(word in "(tcp|udp|x)?/?[0-9-]{0,7}=?[\\[\\]0-9a-f:.,%-]{0,24}") {
-            let _ = word.parse::<Request>();
+            let _ = word.parse::<ForwardSpec>();
         }
 
         #[test]
@@ -309,12 +357,14 @@ mod tests {
             ].prop_filter("unicast", |address| unicast(&address.to_string()).is_ok()),
         ) {
             let forward = Forward {
-                family: Family::of(address),
-                protocol: Protocol::Sctp,
-                ports,
+                service: Service {
+                    family: Family::of(address),
+                    protocol: Protocol::Sctp,
+                    ports,
+                },
                 destinations: vec![Destination { address, ports }],
             };
-            let (back, duplicates) = forward.to_string().parse::<Request>().unwrap().by_family();
+            let (back, duplicates) = forward.to_string().parse::<ForwardSpec>().unwrap().by_family();
             prop_assert_eq!(back, vec![forward]);
             prop_assert!(duplicates.is_empty());
         }

@@ -22,12 +22,7 @@ pub enum PortError {
     OutOfRange,
     /// The end before the start.
     #[error("is reversed: write the lower port first, as in {last}-{first}")]
-    Reversed {
-        /// the port before the hyphen
-        first: u16,
-        /// the port behind it
-        last: u16,
-    },
+    Reversed { first: u16, last: u16 },
 }
 
 impl PortRange {
@@ -88,7 +83,7 @@ impl PortRange {
 impl TryFrom<(u16, u16)> for PortRange {
     type Error = PortError;
 
-    /// The ports from the first to the second, as found in the kernel's answers.
+    /// The ports from the first to the second, as the kernel has them.
     fn try_from((first, last): (u16, u16)) -> Result<Self, PortError> {
         match (first, last) {
             (0, _) => Err(PortError::OutOfRange),

@@ -9,16 +9,13 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// TCP
     Tcp,
-    /// UDP
     Udp,
-    /// SCTP
     Sctp,
 }
 
 impl Protocol {
-    /// All of them.
+    /// Every one.
     pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
     /// The number in the IP header (IANA protocol numbers).
@@ -28,6 +25,13 @@ impl Protocol {
             Protocol::Udp => 17,
             Protocol::Sctp => 132,
         }
+    }
+
+    /// The protocol with this number in the IP header; `None` if it is none of these.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Protocol::ALL
+            .into_iter()
+            .find(|protocol| protocol.number() == number)
     }
 }
 
@@ -62,14 +66,12 @@ impl FromStr for Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// IPv4
     Ipv4,
-    /// IPv6
     Ipv6,
 }
 
 impl Family {
-    /// Both, in the order in which everything is listed.
+    /// Both, in the order of every list.
     pub const ALL: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
     /// The family of an address.

@@ -1,7 +1,8 @@
-//! Who may connect.
+//! `SRC_RANGES`: the sources that may connect.
 
-use super::protocol::Family;
+use super::{ConfigError, Family, OptionName, Options, Setting};
 use ipnet::IpNet;
+use log::warn;
 use std::net::IpAddr;
 use thiserror::Error;
 
@@ -24,6 +25,23 @@ pub struct Sources {
 }
 
 impl Sources {
+    /// Reads the option. An empty one is as good as none: Kubernetes' controller sets it for a Service
+    /// without loadBalancerSourceRanges. Logs a warning for host bits, which are ignored.
+    pub fn read(options: &Options) -> Result<Self, ConfigError> {
+        let ranges = match Setting::read(OptionName::SRC_RANGES, &options.src_ranges)? {
+            Some(setting) if setting.words().next().is_some() => setting.list(range)?,
+            _ => Vec::new(),
+        };
+        for range in ranges.iter().filter(|range| range.trunc() != **range) {
+            warn!(
+                "{}: {range} has host bits set: taken as {}",
+                OptionName::SRC_RANGES,
+                range.trunc()
+            );
+        }
+        Ok(Sources::new(&ranges))
+    }
+
     /// Everyone when there is no range; otherwise what the ranges cover, and a family without any
     /// range is denied whole. Overlapping, adjoining and duplicate ranges are merged.
     pub fn new(ranges: &[IpNet]) -> Self {
@@ -80,16 +98,19 @@ pub enum SourceError {
     Mapped,
 }
 
-/// Reads a CIDR, or an address as the range that holds just it. Host bits may be set; they are
-/// kept, so that the caller can say that they count for nothing.
-pub fn range(word: &str) -> Result<IpNet, SourceError> {
+/// Reads a CIDR, or an address as the range that holds just it. Keeps host bits, so that the caller can
+/// warn about them.
+fn range(word: &str) -> Result<IpNet, SourceError> {
     let (address, prefix_length) = match word.split_once('/') {
         Some((address, prefix_length)) => (address, Some(prefix_length)),
         None => (word, None),
     };
-    let address: IpAddr = address.parse().map_err(|_| match address.contains('%') {
-        true => SourceError::Scoped,
-        false => SourceError::NotARange,
+    let address: IpAddr = address.parse().map_err(|_| {
+        if address.contains('%') {
+            SourceError::Scoped
+        } else {
+            SourceError::NotARange
+        }
     })?;
     if matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some()) {
         return Err(SourceError::Mapped);

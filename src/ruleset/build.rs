@@ -1,10 +1,10 @@
 //! Config → Ruleset.
 
 use super::sets;
-use super::shared::SharedMaps;
+use super::shared_maps::SharedMaps;
 use super::{
-    AddressType, Chain, Choice, Dnat, HAIRPINS, Hook, LISTEN, PREROUTING, Rule, Ruleset, SERVICES,
-    SOURCES, Statement, TARGETS, set_name,
+    ALLOWED, AddressType, Chain, Choice, Dnat, Hook, LISTEN, MASQUERADE, NO_HAIRPIN, PREROUTING,
+    Rule, Ruleset, SERVICES, Statement, set_name,
 };
 use crate::config::{Allowed, Config, Destination, Family, Forward, Listen};
 
@@ -13,27 +13,25 @@ impl Ruleset {
     pub fn new(config: &Config) -> Self {
         let mut ruleset = Ruleset {
             table: config.name.table(),
+            owner: config.owner,
             sets: Vec::new(),
             chains: base_chains(config),
         };
-        for family in Family::ALL {
-            if config.takes(family) {
-                ruleset.sets.extend(sets::of_family(config, family));
-                ruleset.add_hook_rules(config, family);
-            }
+        for family in config.families() {
+            ruleset.sets.extend(sets::of_family(config, family));
+            ruleset.add_base_rules(config, family);
         }
-        let taken = |forward: &&Forward| config.takes(forward.family);
         let mut maps = SharedMaps::default();
-        for forward in config.forwards.iter().filter(taken) {
+        for forward in config.reachable_forwards() {
             ruleset.add_forward(config, forward, &mut maps);
         }
         ruleset.sets.extend(maps.into_sets());
         ruleset
     }
 
-    fn add_hook_rules(&mut self, config: &Config, family: Family) {
+    fn add_base_rules(&mut self, config: &Config, family: Family) {
         let groups = groups(config, family);
-        let mut dispatch = self.hairpins(config, family);
+        let mut dispatch = self.no_hairpin(config, family);
         dispatch.extend(self.dispatch(config, family));
         let masquerade = self.masquerade(family);
         for chain in &mut self.chains {
@@ -58,16 +56,16 @@ impl Ruleset {
         self.sets.iter().any(|set| set.name == name)
     }
 
-    /// The rules for what a destination itself sends to a port that leads to it. Those that may not
-    /// connect are left to be denied.
-    fn hairpins(&self, config: &Config, family: Family) -> Vec<Rule> {
-        self.per_set(HAIRPINS, family, |name| {
+    /// The rules that leave alone what a destination itself sends to a port that leads to it. Sources
+    /// that may not connect are dropped later.
+    fn no_hairpin(&self, config: &Config, family: Family) -> Vec<Rule> {
+        self.per_set(NO_HAIRPIN, family, |name| {
             let mut rule = vec![
                 Statement::SourceAndServiceIn(family, name),
                 Statement::Return,
             ];
             if let Allowed::Ranges(_) = config.sources.of(family) {
-                rule.insert(0, Statement::SourceIn(family, set_name(SOURCES, family)));
+                rule.insert(0, Statement::SourceIn(family, set_name(ALLOWED, family)));
             }
             rule
         })
@@ -93,10 +91,10 @@ impl Ruleset {
     }
 
     fn masquerade(&self, family: Family) -> Vec<Rule> {
-        self.per_set(TARGETS, family, |name| {
+        self.per_set(MASQUERADE, family, |name| {
             vec![
                 Statement::Translated,
-                Statement::TargetIn(family, name),
+                Statement::BackendIn(family, name),
                 Statement::Masquerade,
             ]
         })
@@ -116,29 +114,29 @@ impl Ruleset {
             .collect()
     }
 
-    /// The forward's chain; with several destinations one for each of them behind it.
+    /// Adds the forward's chain; with several destinations, one for each of them too.
     fn add_forward(&mut self, config: &Config, forward: &Forward, maps: &mut SharedMaps) {
         let name = chain_name(forward);
-        let title = format!("{} over {}", forward.service(), forward.family);
-        let mut rules = denials(config, forward.family);
+        let title = forward.service.to_string();
+        let mut rules = drop_rules(config, forward.service.family);
         if let [to] = &forward.destinations[..] {
             rules.push(dnat(forward, 1, to, maps));
             self.add_chain(name, title, rules);
             return;
         }
         let count = forward.destinations.len();
-        let names = (1..=count).map(|place| format!("{name}-{place}"));
-        let (map, first) = maps.add_choice(names.clone());
-        rules.push(vec![Statement::Choose(Choice {
-            family: forward.family,
+        let names = (1..=count).map(|number| format!("{name}-{number}"));
+        let (map, first) = maps.add_backends(names.clone());
+        rules.push(vec![Statement::Balance(Choice {
+            family: forward.service.family,
             balance: config.balance,
             first,
             count: count as u32,
             map,
         })]);
         self.add_chain(name.clone(), title.clone(), rules);
-        for ((place, to), name) in (1..).zip(&forward.destinations).zip(names) {
-            let rule = dnat(forward, place, to, maps);
+        for ((number, to), name) in (1..).zip(&forward.destinations).zip(names) {
+            let rule = dnat(forward, number, to, maps);
             self.add_chain(name, format!("{title} to {to}"), vec![rule]);
         }
     }
@@ -153,8 +151,8 @@ impl Ruleset {
     }
 }
 
-/// The rules for what is for a group of hosts, where connections are taken in passing: this host may be
-/// among them.
+/// The rules that leave broadcasts and multicasts alone where routed packets are forwarded: this host
+/// may be among their receivers.
 fn groups(config: &Config, family: Family) -> Vec<Rule> {
     let types: &[AddressType] = match (&config.listen, family) {
         (Listen::Local | Listen::Addresses(_), _) => &[],
@@ -172,31 +170,34 @@ fn groups(config: &Config, family: Family) -> Vec<Rule> {
     types.iter().map(rule).collect()
 }
 
-/// The rules for sources that may not connect.
-fn denials(config: &Config, family: Family) -> Vec<Rule> {
-    let denial = [Statement::Counter, Statement::Drop];
+/// The rules that drop and count packets of sources that may not connect.
+fn drop_rules(config: &Config, family: Family) -> Vec<Rule> {
+    let drop = [Statement::Counter, Statement::Drop];
     match config.sources.of(family) {
         Allowed::Everyone => vec![],
-        Allowed::Nobody => vec![denial.to_vec()],
+        Allowed::Nobody => vec![drop.to_vec()],
         Allowed::Ranges(_) => {
-            let mut rule = vec![Statement::SourceNotIn(family, set_name(SOURCES, family))];
-            rule.extend(denial);
+            let mut rule = vec![Statement::SourceNotIn(family, set_name(ALLOWED, family))];
+            rule.extend(drop);
             vec![rule]
         }
     }
 }
 
-/// The rule that sends a connection to a destination, which has this place in its forward's list.
-fn dnat(forward: &Forward, place: usize, to: &Destination, maps: &mut SharedMaps) -> Rule {
+/// The rule that sends a connection to a destination, the one with this number in its forward's list.
+fn dnat(forward: &Forward, number: usize, to: &Destination, maps: &mut SharedMaps) -> Rule {
     let dnat = if to.ports.is_single() {
         Dnat::Port(to.address, to.ports.first())
-    } else if forward.shifts(to) {
-        Dnat::ByPort(forward.family, maps.add_shift(forward, place, to))
+    } else if forward.maps_ports(to) {
+        Dnat::PortMap(
+            forward.service.family,
+            maps.add_port_map(forward, number, to),
+        )
     } else {
         Dnat::SamePort(to.address)
     };
     vec![
-        Statement::Protocol(forward.protocol),
+        Statement::Protocol(forward.service.protocol),
         Statement::Counter,
         Statement::Dnat(dnat),
     ]
@@ -235,8 +236,8 @@ fn base_chains(config: &Config) -> Vec<Chain> {
         .collect()
 }
 
-/// Of the connections that this host makes, only those to its own addresses are taken, wherever those
-/// of others are taken.
+/// Of the connections that this host makes, only those to its own addresses are forwarded, wherever
+/// clients' are.
 fn to_own_address(mut rule: Rule) -> Rule {
     let local = Statement::DestinationType(AddressType::Local);
     let dispatches = matches!(rule.last(), Some(Statement::Dispatch(_)));
@@ -248,9 +249,12 @@ fn to_own_address(mut rule: Rule) -> Rule {
 
 /// `tcp-80-ipv4`
 pub fn chain_name(forward: &Forward) -> String {
-    let family = match forward.family {
+    let family = match forward.service.family {
         Family::Ipv4 => "ipv4",
         Family::Ipv6 => "ipv6",
     };
-    format!("{}-{}-{family}", forward.protocol, forward.ports)
+    format!(
+        "{}-{}-{family}",
+        forward.service.protocol, forward.service.ports
+    )
 }

@@ -11,12 +11,14 @@ use std::net::SocketAddr;
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "table inet {} {{", self.table)?;
-        writeln!(
-            f,
-            "\t# The table goes when the process that made it ends: nft -f loads it and drops it."
-        )?;
-        writeln!(f, "\t# Without this line it stays.")?;
-        writeln!(f, "\tflags owner")?;
+        if self.owner {
+            writeln!(
+                f,
+                "\t# The table goes with the process that loads it, also with nft -f:"
+            )?;
+            writeln!(f, "\t# without this line it stays.")?;
+            writeln!(f, "\tflags owner")?;
+        }
         for set in &self.sets {
             writeln!(f, "\n{set}")?;
         }
@@ -54,7 +56,7 @@ impl Display for Element {
         Separated(" . ", &self.key).fmt(f)?;
         match &self.value {
             Some(Value::Goto(chain)) => write!(f, " : goto {chain}"),
-            Some(Value::Target(address, port)) => write!(f, " : {address} . {port}"),
+            Some(Value::Backend(address, port)) => write!(f, " : {address} . {port}"),
             None => Ok(()),
         }
     }
@@ -76,7 +78,7 @@ impl Display for ValueType {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             ValueType::Verdict => f.write_str("verdict"),
-            ValueType::Target(family) => {
+            ValueType::Backend(family) => {
                 let address = FieldType::address(*family);
                 write!(f, "{address} . {}", FieldType::InetService)
             }
@@ -141,9 +143,9 @@ impl Display for Statement {
                 write!(f, "{} saddr . meta l4proto . th dport @{set}", ip(*family))
             }
             Statement::Dispatch(map) => write!(f, "meta l4proto . th dport vmap @{map}"),
-            Statement::Choose(choice) => choice.fmt(f),
+            Statement::Balance(choice) => choice.fmt(f),
             Statement::Translated => f.write_str("ct status dnat"),
-            Statement::TargetIn(family, set) => {
+            Statement::BackendIn(family, set) => {
                 write!(f, "{} daddr . meta l4proto . th dport @{set}", ip(*family))
             }
             Statement::Counter => f.write_str("counter"),
@@ -160,10 +162,10 @@ impl Display for Dnat {
         match self {
             Dnat::SamePort(address) => write!(f, "dnat {} to {address}", ip(Family::of(*address))),
             Dnat::Port(address, port) => {
-                let target = SocketAddr::new(*address, *port);
-                write!(f, "dnat {} to {target}", ip(Family::of(*address)))
+                let backend = SocketAddr::new(*address, *port);
+                write!(f, "dnat {} to {backend}", ip(Family::of(*address)))
             }
-            Dnat::ByPort(family, map) => {
+            Dnat::PortMap(family, map) => {
                 write!(
                     f,
                     "dnat {} to meta l4proto . th dport map @{map}",

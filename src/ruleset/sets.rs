@@ -2,8 +2,8 @@
 
 use super::build::chain_name;
 use super::{
-    Element, Field, FieldType, HAIRPINS, LISTEN, SERVICES, SOURCES, Set, TARGETS, Value, ValueType,
-    set_name,
+    ALLOWED, Element, Field, FieldType, LISTEN, MASQUERADE, NO_HAIRPIN, SERVICES, Set, Value,
+    ValueType, set_name,
 };
 use crate::config::{Allowed, Config, Destination, Family, Forward, Listen, PortRange, Protocol};
 use std::collections::BTreeMap;
@@ -11,29 +11,29 @@ use std::net::IpAddr;
 
 /// The sets of a family.
 pub fn of_family(config: &Config, family: Family) -> Vec<Set> {
-    let of_family = |forward: &&Forward| forward.family == family;
+    let of_family = |forward: &&Forward| forward.service.family == family;
     let forwards: Vec<&Forward> = config.forwards.iter().filter(of_family).collect();
-    let mut sets = vec![sources(config, family), listen(config, family)];
+    let mut sets = vec![allowed(config, family), listen(config, family)];
     sets.extend(services(family, &forwards));
     if !config.hairpin && *config.sources.of(family) != Allowed::Nobody {
-        sets.extend(hairpins(family, &forwards));
+        sets.extend(no_hairpin(family, &forwards));
     }
     if config.masquerade {
-        sets.extend(targets(family, &forwards));
+        sets.extend(masquerade(family, &forwards));
     }
     // A set without elements would cost a look-up and match nothing.
     sets.retain(|set| !set.elements.is_empty());
     sets
 }
 
-fn sources(config: &Config, family: Family) -> Set {
+fn allowed(config: &Config, family: Family) -> Set {
     let ranges = match config.sources.of(family) {
         Allowed::Ranges(ranges) => ranges.as_slice(),
         Allowed::Everyone | Allowed::Nobody => &[],
     };
     let keys = ranges.iter().map(|range| vec![Field::Network(*range)]);
     let key = vec![FieldType::address(family)];
-    set(set_name(SOURCES, family), key, true, keys)
+    set(set_name(ALLOWED, family), key, true, keys)
 }
 
 fn listen(config: &Config, family: Family) -> Set {
@@ -47,11 +47,11 @@ fn listen(config: &Config, family: Family) -> Set {
     set(set_name(LISTEN, family), key, false, keys)
 }
 
-/// What leads a packet to the chain of its forward.
+/// The maps that lead a packet to the chain of its forward.
 fn services(family: Family, forwards: &[&Forward]) -> [Set; 2] {
     let (single, ranges): (Vec<&Forward>, Vec<&Forward>) = forwards
         .iter()
-        .partition(|forward| forward.ports.is_single());
+        .partition(|forward| forward.service.ports.is_single());
     [(SERVICES.0, single), (SERVICES.1, ranges)].map(|(name, forwards)| Set {
         name: set_name(name, family),
         key: vec![FieldType::InetProto, FieldType::InetService],
@@ -61,8 +61,8 @@ fn services(family: Family, forwards: &[&Forward]) -> [Set; 2] {
             .into_iter()
             .map(|forward| Element {
                 key: vec![
-                    Field::Protocol(forward.protocol),
-                    Field::Ports(forward.ports),
+                    Field::Protocol(forward.service.protocol),
+                    Field::Ports(forward.service.ports),
                 ],
                 value: Some(Value::Goto(chain_name(forward))),
             })
@@ -71,21 +71,21 @@ fn services(family: Family, forwards: &[&Forward]) -> [Set; 2] {
 }
 
 /// The destinations with the services that would send them back to themselves.
-fn hairpins(family: Family, forwards: &[&Forward]) -> [Set; 2] {
+fn no_hairpin(family: Family, forwards: &[&Forward]) -> [Set; 2] {
     let keys = forwards.iter().flat_map(|forward| {
-        let key = |to: &Destination| (to.address, forward.protocol, forward.ports);
+        let key = |to: &Destination| (to.address, forward.service.protocol, forward.service.ports);
         forward.destinations.iter().map(key)
     });
-    of_addresses_and_services(HAIRPINS, family, keys)
+    of_addresses_and_services(NO_HAIRPIN, family, keys)
 }
 
-/// What masquerading is tied to: every address, protocol and port that a forward goes to.
-fn targets(family: Family, forwards: &[&Forward]) -> [Set; 2] {
+/// Every address, protocol and port that a forward sends connections to: only these are masqueraded.
+fn masquerade(family: Family, forwards: &[&Forward]) -> [Set; 2] {
     let keys = forwards.iter().flat_map(|forward| {
-        let key = |to: &Destination| (to.address, forward.protocol, to.ports);
+        let key = |to: &Destination| (to.address, forward.service.protocol, to.ports);
         forward.destinations.iter().map(key)
     });
-    of_addresses_and_services(TARGETS, family, keys)
+    of_addresses_and_services(MASQUERADE, family, keys)
 }
 
 /// A set for single ports and one for ranges.

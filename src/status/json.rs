@@ -1,17 +1,21 @@
-//! The status in JSON, for programs. `nodefwd status --help` shows its shape; fields may be added,
-//! but none is renamed or taken away, and none changes its type.
+//! The status in JSON, for programs. `nodefwd status --help` shows its shape. Fields may be added; one that
+//! is renamed, removed or changes its type raises [`SCHEMA`].
 
 use super::Instance;
 use serde::Serialize;
 
+const SCHEMA: u32 = 1;
+
 #[derive(Serialize)]
 struct Document<'a> {
+    schema: u32,
     instances: &'a [Instance],
 }
 
 /// Writes the instances.
 pub fn render(instances: &[Instance]) -> Result<String, serde_json::Error> {
-    let mut text = serde_json::to_string_pretty(&Document { instances })?;
+    let schema = SCHEMA;
+    let mut text = serde_json::to_string_pretty(&Document { schema, instances })?;
     text.push('\n');
     Ok(text)
 }
@@ -25,29 +29,30 @@ mod tests {
     #[test]
     fn the_schema_stays_as_it_is() {
         let expected = json!({
+            "schema": 1,
             "instances": [
                 {
                     "name": "web",
                     "table": "nodefwd-web",
-                    "open": true,
+                    "accepting": true,
                     "listen": ["10.1.0.1", "fd00::1"],
-                    "owner": {"port": 4242, "pid": 4242, "process": "nodefwd", "since": 1700000000},
+                    "owner": {"portid": 4242, "pid": 4242, "process": "nodefwd", "since": 1700000000},
                     "forwards": [
                         {
                             "protocol": "tcp",
                             "family": "ipv4",
                             "ports": {"first": 80, "last": 80},
-                            "denied": 5,
+                            "dropped": 5,
                             "destinations": [
                                 {
                                     "to": {"address": "10.2.0.11", "ports": {"first": 8080, "last": 8080}},
-                                    "taken": 12,
-                                    "flows": 3,
+                                    "connections": 12,
+                                    "active": 3,
                                 },
                                 {
                                     "to": {"address": "10.2.0.12", "ports": {"first": 8080, "last": 8080}},
-                                    "taken": 0,
-                                    "flows": 0,
+                                    "connections": 0,
+                                    "active": 0,
                                 },
                             ],
                         },
@@ -55,12 +60,12 @@ mod tests {
                             "protocol": "tcp",
                             "family": "ipv6",
                             "ports": {"first": 8000, "last": 8100},
-                            "denied": 0,
+                            "dropped": 0,
                             "destinations": [
                                 {
                                     "to": {"address": "fd00:2::11", "ports": {"first": 9, "last": 109}},
-                                    "taken": 123456,
-                                    "flows": null,
+                                    "connections": 123456,
+                                    "active": null,
                                 },
                             ],
                         },
@@ -69,7 +74,7 @@ mod tests {
                 {
                     "name": "odd\u{1b}\"",
                     "table": "nodefwd-odd\u{1b}\"",
-                    "open": false,
+                    "accepting": false,
                     "listen": [],
                     "owner": null,
                     "forwards": [],

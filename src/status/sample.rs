@@ -1,7 +1,7 @@
-//! Instances that the formats' tests write.
+//! Instances for the tests of the formats.
 
 use super::{DestinationStatus, ForwardStatus, Instance, Owner};
-use crate::config::{Destination, Family, Protocol};
+use crate::config::{Destination, Family, Protocol, Service};
 
 /// When the owner started.
 pub const SINCE: u64 = 1_700_000_000;
@@ -10,30 +10,34 @@ pub fn instances() -> Vec<Instance> {
     let web = Instance {
         name: "web".into(),
         table: "nodefwd-web".into(),
-        open: true,
+        accepting: true,
         listen: vec!["10.1.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         owner: Some(Owner {
-            port: 4242,
+            portid: 4242,
             pid: Some(4242),
             process: Some("nodefwd".into()),
             since: Some(SINCE),
         }),
         forwards: vec![
             ForwardStatus {
-                protocol: Protocol::Tcp,
-                family: Family::Ipv4,
-                ports: 80.into(),
-                denied: 5,
+                service: Service {
+                    family: Family::Ipv4,
+                    protocol: Protocol::Tcp,
+                    ports: 80.into(),
+                },
+                dropped: 5,
                 destinations: vec![
                     destination("10.2.0.11", "8080", 12, Some(3)),
                     destination("10.2.0.12", "8080", 0, Some(0)),
                 ],
             },
             ForwardStatus {
-                protocol: Protocol::Tcp,
-                family: Family::Ipv6,
-                ports: "8000-8100".parse().unwrap(),
-                denied: 0,
+                service: Service {
+                    family: Family::Ipv6,
+                    protocol: Protocol::Tcp,
+                    ports: "8000-8100".parse().unwrap(),
+                },
+                dropped: 0,
                 destinations: vec![destination("fd00:2::11", "9-109", 123_456, None)],
             },
         ],
@@ -41,7 +45,7 @@ pub fn instances() -> Vec<Instance> {
     let odd = Instance {
         name: "odd\u{1b}\"".into(),
         table: "nodefwd-odd\u{1b}\"".into(),
-        open: false,
+        accepting: false,
         listen: Vec::new(),
         owner: None,
         forwards: Vec::new(),
@@ -49,13 +53,18 @@ pub fn instances() -> Vec<Instance> {
     vec![web, odd]
 }
 
-fn destination(address: &str, ports: &str, taken: u64, flows: Option<u64>) -> DestinationStatus {
+fn destination(
+    address: &str,
+    ports: &str,
+    connections: u64,
+    active: Option<u64>,
+) -> DestinationStatus {
     DestinationStatus {
         to: Destination {
             address: address.parse().unwrap(),
             ports: ports.parse().unwrap(),
         },
-        taken,
-        flows,
+        connections,
+        active,
     }
 }

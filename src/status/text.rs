@@ -1,9 +1,10 @@
 //! The status for people: a table for each instance.
 
 use super::{DestinationStatus, ForwardStatus, Instance, Owner};
+use crate::config::Service;
 use std::fmt::Write;
 
-const HEADINGS: [&str; 5] = ["FORWARD", "TO", "TAKEN", "FLOWS", "DENIED"];
+const HEADINGS: [&str; 5] = ["FORWARD", "TO", "CONNECTIONS", "ACTIVE", "DROPPED"];
 /// From here on columns hold numbers, which are aligned to the right.
 const FIRST_NUMBER: usize = 2;
 
@@ -33,9 +34,10 @@ fn one_instance(instance: &Instance, now: u64) -> String {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
             // Writing to a string cannot fail.
-            let _ = match column < FIRST_NUMBER {
-                true => write!(line, "  {cell:width$}"),
-                false => write!(line, "  {cell:>width$}"),
+            let _ = if column < FIRST_NUMBER {
+                write!(line, "  {cell:width$}")
+            } else {
+                write!(line, "  {cell:>width$}")
             };
         }
         text.push_str(line.trim_end());
@@ -45,7 +47,7 @@ fn one_instance(instance: &Instance, now: u64) -> String {
 }
 
 fn heading(instance: &Instance, now: u64) -> String {
-    // Anybody can name a table as an instance's, with bytes that a terminal takes for commands.
+    // Any process can name a table like an instance's, with bytes that a terminal takes for commands.
     let mut heading = format!(
         "{}: table inet {}",
         instance.name.escape_debug(),
@@ -55,8 +57,8 @@ fn heading(instance: &Instance, now: u64) -> String {
         let addresses: Vec<String> = instance.listen.iter().map(ToString::to_string).collect();
         heading += &format!(", at {}", addresses.join(", "));
     }
-    if !instance.open {
-        heading += ", takes no new connections";
+    if !instance.accepting {
+        heading += ", accepts no new connections";
     }
     heading + &ownership(instance.owner.as_ref(), now) + "\n"
 }
@@ -68,7 +70,7 @@ fn ownership(owner: Option<&Owner>, now: u64) -> String {
     let Some(pid) = owner.pid else {
         return format!(
             ", owned by a process that cannot be seen from here (netlink port {})",
-            owner.port
+            owner.portid
         );
     };
     let name = owner.process.as_deref().unwrap_or("?").escape_debug();
@@ -89,29 +91,37 @@ fn duration(seconds: u64) -> String {
 }
 
 fn forward_rows(forward: &ForwardStatus) -> Vec<[String; HEADINGS.len()]> {
-    let ForwardStatus {
+    let Service {
+        family,
         protocol,
         ports,
-        family,
-        denied,
-        ..
-    } = forward;
+    } = forward.service;
     let mut rows: Vec<_> = forward.destinations.iter().map(destination_row).collect();
     if rows.is_empty() {
         rows.push(Default::default());
     }
     if let Some(first) = rows.first_mut() {
         first[0] = format!("{protocol}/{ports} {family}");
-        first[4] = denied.to_string();
+        first[4] = forward.dropped.to_string();
     }
     rows
 }
 
 fn destination_row(destination: &DestinationStatus) -> [String; HEADINGS.len()] {
-    let DestinationStatus { to, taken, flows } = destination;
-    let flows = flows.map_or("-".into(), |flows| flows.to_string());
-    let [blank, denied] = Default::default();
-    [blank, to.to_string(), taken.to_string(), flows, denied]
+    let DestinationStatus {
+        to,
+        connections,
+        active,
+    } = destination;
+    let active = active.map_or("-".into(), |active| active.to_string());
+    let [forward, dropped] = Default::default();
+    [
+        forward,
+        to.to_string(),
+        connections.to_string(),
+        active,
+        dropped,
+    ]
 }
 
 #[cfg(test)]
@@ -123,19 +133,19 @@ mod tests {
     fn columns_are_aligned() {
         let expected = "\
 web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefwd) for 1h 1m
-  FORWARD             TO                   TAKEN  FLOWS  DENIED
-  tcp/80 IPv4         10.2.0.11:8080          12      3       5
-                      10.2.0.12:8080           0      0
-  tcp/8000-8100 IPv6  [fd00:2::11]:9-109  123456      -       0
+  FORWARD             TO                  CONNECTIONS  ACTIVE  DROPPED
+  tcp/80 IPv4         10.2.0.11:8080               12       3        5
+                      10.2.0.12:8080                0       0
+  tcp/8000-8100 IPv6  [fd00:2::11]:9-109       123456       -        0
 
-odd\\u{1b}\\\": table inet nodefwd-odd\\u{1b}\\\", takes no new connections, without an owner
-  FORWARD  TO  TAKEN  FLOWS  DENIED
+odd\\u{1b}\\\": table inet nodefwd-odd\\u{1b}\\\", accepts no new connections, without an owner
+  FORWARD  TO  CONNECTIONS  ACTIVE  DROPPED
 ";
         assert_eq!(render(&sample::instances(), sample::SINCE + 3661), expected);
     }
 
     #[test]
-    fn nothing_is_said_so() {
+    fn without_an_instance_it_says_so() {
         assert_eq!(
             render(&[], 0),
             "nodefwd forwards nothing in this network namespace\n"

@@ -1,0 +1,115 @@
+//! The command that lets forwarded connections through another program's firewall.
+
+use crate::config::{Destination, Family, Forward, Service};
+use crate::firewall::{Firewall, Location};
+use crate::nftables::NftablesError;
+use crate::nftables::list::{BaseChain, TableFamily};
+
+/// The command that lets a forward through `chain`, in which its packets end at `location`. Of several
+/// forwards, all of them if the firewall can express that in one rule.
+pub fn command(
+    firewall: &Firewall<'_>,
+    chain: &BaseChain,
+    location: &Location,
+    forwards: &[(&Forward, Destination)],
+) -> Result<String, NftablesError> {
+    let table = &chain.table;
+    let program = match table.family {
+        TableFamily::Ip => "iptables",
+        TableFamily::Ip6 => "ip6tables",
+        TableFamily::Inet if table.name == "firewalld" => return Ok(firewalld(forwards)),
+        TableFamily::Inet => return Ok(nft(chain, forwards)),
+    };
+    let ufw_chain = match table.family {
+        TableFamily::Ip6 => "ufw6-user-forward",
+        _ => "ufw-user-forward",
+    };
+    let docker = firewall.has_chain(table, "DOCKER-USER")?;
+    let ufw = firewall.has_chain(table, ufw_chain)?;
+    // Docker's chains come before ufw's.
+    Ok(
+        if docker && (location.chain.starts_with("DOCKER") || !ufw) {
+            format!("{program} -I DOCKER-USER {}", iptables(forwards))
+        } else if ufw {
+            ufw_route(forwards)
+        } else if table.name == "filter" && chain.name == "FORWARD" {
+            format!("{program} -I FORWARD {}", iptables(forwards))
+        } else {
+            nft(chain, forwards)
+        },
+    )
+}
+
+/// The service of all forwards, of either family, if they have the same protocol and ports. These
+/// identify a connection in both directions, whatever its destination is.
+fn common(forwards: &[(&Forward, Destination)]) -> Option<Service> {
+    let mut services = forwards.iter().map(|(forward, _)| forward.service);
+    let first = services.next()?;
+    let same = |other: Service| (other.protocol, other.ports) == (first.protocol, first.ports);
+    services.all(same).then_some(first)
+}
+
+fn iptables(forwards: &[(&Forward, Destination)]) -> String {
+    match common(forwards) {
+        None => "-m conntrack --ctstate DNAT -j ACCEPT".into(),
+        Some(Service {
+            protocol, ports, ..
+        }) => format!(
+            "-p {protocol} -m conntrack --ctstate DNAT --ctorigdstport {} -j ACCEPT",
+            ports.to_string().replace('-', ":")
+        ),
+    }
+}
+
+fn nft(chain: &BaseChain, forwards: &[(&Forward, Destination)]) -> String {
+    let condition = match common(forwards) {
+        None => String::new(),
+        Some(Service {
+            protocol, ports, ..
+        }) => {
+            format!("meta l4proto {protocol} ct original proto-dst {ports} ")
+        }
+    };
+    let (table, chain) = (&chain.table, chain.name.escape_debug());
+    format!("nft insert rule {table} {chain} {condition}ct status dnat accept")
+}
+
+/// ufw(8) lets replies through by itself. Each destination needs a command.
+fn ufw_route(forwards: &[(&Forward, Destination)]) -> String {
+    for_each(forwards, |forward, to| {
+        format!(
+            "ufw route allow proto {} to {} port {}",
+            forward.service.protocol,
+            to.address,
+            to.ports.to_string().replace('-', ":")
+        )
+    })
+}
+
+/// firewall-cmd(1) lets replies through by itself. Between zones, only a policy lets anything through.
+fn firewalld(forwards: &[(&Forward, Destination)]) -> String {
+    for_each(forwards, |forward, to| {
+        let family = match forward.service.family {
+            Family::Ipv4 => "ipv4",
+            Family::Ipv6 => "ipv6",
+        };
+        let policy = "firewall-cmd --permanent --policy=nodefwd";
+        format!(
+            "firewall-cmd --permanent --new-policy=nodefwd; {policy} --add-ingress-zone=ANY; {policy} --add-egress-zone=ANY; {policy} --add-rich-rule='rule family={family} destination address={} port port={} protocol={} accept'; firewall-cmd --reload",
+            to.address, to.ports, forward.service.protocol
+        )
+    })
+}
+
+fn for_each(
+    forwards: &[(&Forward, Destination)],
+    command: impl Fn(&Forward, &Destination) -> String,
+) -> String {
+    let first = forwards.first().map(|(forward, to)| command(forward, to));
+    let others = if forwards.len() > 1 {
+        " (and so for each)"
+    } else {
+        ""
+    };
+    first.unwrap_or_default() + others
+}

@@ -1,0 +1,89 @@
+//! The interface that clients come in on.
+
+use crate::config::{Allowed, Config, Family};
+use crate::rtnetlink::{Arrival, Interface, Route, Routes, RtnetlinkError};
+use ipnet::IpNet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Documentation addresses, to which only a default route leads (RFC 5737, RFC 3849).
+const UNKNOWN_CLIENTS: (Ipv4Addr, Ipv6Addr) = (
+    Ipv4Addr::new(192, 0, 2, 1),
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+);
+
+/// How many ranges of sources are looked up.
+const MAX_RANGES: usize = 16;
+/// How many clients of a range are tried.
+const MAX_CLIENTS: usize = 8;
+
+/// The interface that all clients of a family come in on, and one of them.
+pub struct Ingress {
+    pub client: IpAddr,
+    pub interface: Interface,
+    /// Whether packets that come in there are forwarded.
+    pub forwards: bool,
+}
+
+impl Ingress {
+    /// Asks the kernel where it would send replies. `None` if clients come in on several interfaces, or
+    /// if that cannot be told.
+    pub fn find(
+        routes: &Routes,
+        config: &Config,
+        family: Family,
+    ) -> Result<Option<Self>, RtnetlinkError> {
+        let unknown = match family {
+            Family::Ipv4 => IpAddr::from(UNKNOWN_CLIENTS.0),
+            Family::Ipv6 => IpAddr::from(UNKNOWN_CLIENTS.1),
+        };
+        let unknown = [IpNet::from(unknown)];
+        let sources = match config.sources.of(family) {
+            Allowed::Ranges(ranges) => ranges,
+            Allowed::Everyone | Allowed::Nobody => &unknown[..],
+        };
+        let mut found: Option<Ingress> = None;
+        for range in sources.iter().take(MAX_RANGES) {
+            match (Self::of_range(routes, *range)?, &found) {
+                (Some(ingress), None) => found = Some(ingress),
+                (Some(ingress), Some(found)) if ingress.interface == found.interface => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where the first client of a range comes in that is not this host itself.
+    fn of_range(routes: &Routes, range: IpNet) -> Result<Option<Self>, RtnetlinkError> {
+        for client in range.hosts().take(MAX_CLIENTS) {
+            if let Some(Route::Through(index)) = routes.find(client, None, None)? {
+                let interface = routes.interface(index)?;
+                return Ok(interface.map(|interface| Ingress {
+                    client,
+                    forwards: forwards_from(client, &interface),
+                    interface,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A client's packet, as it comes in.
+    pub fn arrival(&self) -> Arrival {
+        Arrival {
+            from: self.client,
+            interface: self.interface.index,
+        }
+    }
+}
+
+/// Whether packets that come in on an interface are forwarded. IPv6 has one switch for all interfaces.
+pub fn forwards_from(address: IpAddr, interface: &Interface) -> bool {
+    address.is_ipv6() || sysctl(&interface.name, "forwarding") != Some(0)
+}
+
+/// A sysctl of an interface for IPv4 (Documentation/networking/ip-sysctl.rst).
+pub fn sysctl(interface: &str, name: &str) -> Option<u8> {
+    let file = format!("/proc/sys/net/ipv4/conf/{interface}/{name}");
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}

@@ -1,0 +1,264 @@
+//! Every option, with its variable, its flag and its help; and how its text becomes words.
+
+use super::{ConfigError, Problem};
+use clap::{Arg, Args};
+use std::{ffi::OsString, fmt, str::FromStr};
+
+/// An option's two names: its environment variable and its flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionName {
+    variable: &'static str,
+    /// Without its dashes; `None` for the positional arguments.
+    flag: Option<&'static str>,
+}
+
+impl OptionName {
+    pub const FORWARDS: Self = Self::positional("NODEFWD_FORWARDS");
+    pub const DEST_IPS: Self = Self::new("DEST_IPS", "dest-ips");
+    pub const DEST_PROTO: Self = Self::new("DEST_PROTO", "dest-proto");
+    pub const SRC_PORT: Self = Self::new("SRC_PORT", "src-port");
+    pub const DEST_PORT: Self = Self::new("DEST_PORT", "dest-port");
+    pub const SRC_RANGES: Self = Self::new("SRC_RANGES", "src-ranges");
+    pub const BALANCE: Self = Self::new("NODEFWD_BALANCE", "balance");
+    pub const LISTEN: Self = Self::new("NODEFWD_LISTEN", "listen");
+    pub const OUTPUT: Self = Self::new("NODEFWD_OUTPUT", "output");
+    pub const MASQUERADE: Self = Self::new("NODEFWD_MASQUERADE", "masquerade");
+    pub const HAIRPIN: Self = Self::new("NODEFWD_HAIRPIN", "hairpin");
+    pub const NAME: Self = Self::new("NODEFWD_NAME", "name");
+    pub const STRICT: Self = Self::new("NODEFWD_STRICT", "strict");
+    pub const REPLACE: Self = Self::new("NODEFWD_REPLACE", "replace");
+    pub const DRAIN: Self = Self::new("NODEFWD_DRAIN", "drain");
+    pub const OWNER: Self = Self::new("NODEFWD_OWNER", "owner");
+
+    const fn new(variable: &'static str, flag: &'static str) -> Self {
+        let flag = Some(flag);
+        OptionName { variable, flag }
+    }
+
+    const fn positional(variable: &'static str) -> Self {
+        let flag = None;
+        OptionName { variable, flag }
+    }
+}
+
+impl fmt::Display for OptionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.flag {
+            Some(flag) => write!(f, "{} (--{flag})", self.variable),
+            None => write!(f, "{} (FORWARD argument)", self.variable),
+        }
+    }
+}
+
+/// What the options' definitions have in common.
+trait ArgExt {
+    /// Gives an argument the option's names. The help does not show the variable's value.
+    fn option(self, name: OptionName) -> Self;
+
+    /// The same for an option that is true or false; the bare flag is true.
+    fn boolean(self, name: OptionName) -> Self;
+}
+
+impl ArgExt for Arg {
+    fn option(self, name: OptionName) -> Self {
+        let arg = self.env(name.variable).hide_env_values(true);
+        match name.flag {
+            Some(flag) => arg.long(flag),
+            None => arg,
+        }
+    }
+
+    fn boolean(self, name: OptionName) -> Self {
+        let arg = self.option(name).value_name("BOOL").num_args(0..=1);
+        arg.require_equals(true).default_missing_value("true")
+    }
+}
+
+/// What to forward and how, as text: each type of [`config`](super) reads its own.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "What to forward")]
+#[allow(missing_docs)] // the help says what each is
+pub struct Options {
+    /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is IP, IP:PORT or [IP6]:PORT
+    ///
+    /// Several are separated by white space. Without a port, a destination gets the connection on the
+    /// port it came to. A range goes to one port, to the same ports, or to a range of equal length.
+    // clap shows this as it stands.
+    #[allow(rustdoc::broken_intra_doc_links)]
+    #[arg(value_name = "FORWARD", option = OptionName::FORWARDS)]
+    pub forwards: Vec<OsString>,
+
+    /// Addresses to forward to, IPv4 and IPv6, separated by commas or spaces
+    #[arg(value_name = "IP,...", option = OptionName::DEST_IPS)]
+    pub dest_ips: Option<OsString>,
+
+    /// Protocols: tcp, udp, sctp
+    #[arg(value_name = "PROTO,...", option = OptionName::DEST_PROTO)]
+    pub dest_proto: Option<OsString>,
+
+    /// Ports to forward: a list of ports and ranges
+    #[arg(value_name = "PORT,...", option = OptionName::SRC_PORT)]
+    pub src_port: Option<OsString>,
+
+    /// Ports at the destination: one for all, or one for each entry of SRC_PORT [default: the same]
+    #[arg(value_name = "PORT,...", option = OptionName::DEST_PORT)]
+    pub dest_port: Option<OsString>,
+
+    /// Sources that may connect, as CIDRs or addresses [default: everyone]
+    #[arg(value_name = "CIDR,...", option = OptionName::SRC_RANGES)]
+    pub src_ranges: Option<OsString>,
+
+    /// How a connection is given one of several destinations: random, round-robin, or source,
+    /// which keeps a client with one destination [default: random]
+    #[arg(help_heading = "How to forward", value_name = "HOW", option = OptionName::BALANCE)]
+    pub balance: Option<OsString>,
+
+    /// Which packets to forward: local, those sent to any address of this network namespace; any,
+    /// those that this host only routes too; or those sent to a list of addresses [default: local]
+    #[arg(help_heading = "How to forward", value_name = "WHERE", option = OptionName::LISTEN)]
+    pub listen: Option<OsString>,
+
+    /// Forward connections made on this host itself to its own addresses too, except to loopback
+    /// addresses [default: false]
+    #[arg(help_heading = "How to forward", boolean = OptionName::OUTPUT)]
+    pub output: Option<OsString>,
+
+    /// Let the destination see this host's address instead of the client's; false needs a route
+    /// from the destination back through this host [default: true]
+    #[arg(help_heading = "How to forward", boolean = OptionName::MASQUERADE)]
+    pub masquerade: Option<OsString>,
+
+    /// Forward a connection that a destination itself makes to the forwarded port [default: false]
+    #[arg(help_heading = "How to forward", boolean = OptionName::HAIRPIN)]
+    pub hairpin: Option<OsString>,
+
+    /// The instance's name; its table is nodefwd-NAME [default: from the first forward: tcp-80]
+    #[arg(help_heading = "The instance", value_name = "NAME", option = OptionName::NAME)]
+    pub name: Option<OsString>,
+
+    /// Fail if a family among the destinations cannot be forwarded, instead of going on with the
+    /// other one [default: false]
+    #[arg(help_heading = "The instance", boolean = OptionName::STRICT)]
+    pub strict: Option<OsString>,
+
+    /// Take the place of a running instance of the same name, which then ends: no connection is
+    /// refused or broken meanwhile. If none runs, start as usual [default: false]
+    #[arg(help_heading = "The instance", boolean = OptionName::REPLACE)]
+    pub replace: Option<OsString>,
+
+    /// After TERM accept no new connections, but let running ones go on for at most this time; a
+    /// second signal ends the wait [default: 0]
+    #[arg(help_heading = "The instance", value_name = "SECONDS", option = OptionName::DRAIN)]
+    pub drain: Option<OsString>,
+
+    /// Have the kernel refuse other processes' changes to the table; false does as on a kernel before
+    /// 5.12
+    #[arg(hide = true, boolean = OptionName::OWNER)]
+    pub owner: Option<OsString>,
+}
+
+/// As much of a value as a message shows; it may be 128 KiB long.
+const SHOWN_CHARACTERS: usize = 160;
+
+/// A part of a value as a message shows it: on one line, without anything that a terminal would
+/// obey, and short enough to be read.
+pub fn shown(part: &str) -> String {
+    let mut escaped = part.escape_debug();
+    let mut shown: String = escaped.by_ref().take(SHOWN_CHARACTERS).collect();
+    if escaped.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// One option with its text.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting<'a> {
+    pub option: OptionName,
+    pub text: &'a str,
+}
+
+impl<'a> Setting<'a> {
+    /// The option's text if it is set. Refuses what is not UTF-8.
+    pub fn read(
+        option: OptionName,
+        value: &'a Option<OsString>,
+    ) -> Result<Option<Self>, ConfigError> {
+        value
+            .as_ref()
+            .map(|value| Self::of(option, value))
+            .transpose()
+    }
+
+    /// The option with this value. Refuses what is not UTF-8.
+    pub fn of(option: OptionName, value: &'a OsString) -> Result<Self, ConfigError> {
+        match value.to_str() {
+            Some(text) => Ok(Setting { option, text }),
+            None => Err(ConfigError::NotUtf8 {
+                option,
+                value: shown(&value.to_string_lossy()),
+            }),
+        }
+    }
+
+    /// Reads an option that is one word; `default` if it is not set.
+    pub fn value_or<T: FromStr>(
+        option: OptionName,
+        value: &'a Option<OsString>,
+        default: T,
+    ) -> Result<T, ConfigError>
+    where
+        Problem: From<T::Err>,
+    {
+        Self::read(option, value)?.map_or(Ok(default), |setting| setting.value())
+    }
+
+    /// Reads one word; refuses none.
+    pub fn value<T: FromStr>(&self) -> Result<T, ConfigError>
+    where
+        Problem: From<T::Err>,
+    {
+        let word = self.text.trim();
+        if word.is_empty() {
+            return Err(self.empty());
+        }
+        word.parse().map_err(|error| self.invalid(word, error))
+    }
+
+    /// The words of a list, separated by commas, white space or both.
+    pub fn words(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.text
+            .split(|c: char| c == ',' || c.is_whitespace())
+            .filter(|word| !word.is_empty())
+    }
+
+    /// Reads every word of a list; refuses a list without any.
+    pub fn list<T, E>(&self, read: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, ConfigError>
+    where
+        Problem: From<E>,
+    {
+        let values: Vec<T> = self
+            .words()
+            .map(|word| read(word).map_err(|error| self.invalid(word, error)))
+            .collect::<Result<_, _>>()?;
+        if values.is_empty() {
+            return Err(self.empty());
+        }
+        Ok(values)
+    }
+
+    fn empty(&self) -> ConfigError {
+        ConfigError::Empty {
+            option: self.option,
+        }
+    }
+
+    /// The error that says what is wrong with a part of the text.
+    pub fn invalid(&self, part: &str, problem: impl Into<Problem>) -> ConfigError {
+        ConfigError::Invalid {
+            option: self.option,
+            part: shown(part),
+            problem: problem.into(),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Other programs' rules: which of their chains a forwarded packet meets, and its outcome there.
+//!
+//! A packet is made up (`packet`) and led through a chain, rule by rule (`eval`, with `set` for
+//! look-ups and `xtables` for what iptables-nft writes in its own format). Not everything about it
+//! is known, so a rule matches it, does not, or may.
+
+mod eval;
+mod fields;
+mod packet;
+mod registers;
+mod set;
+mod xtables;
+
+pub use packet::Packet;
+
+use crate::netlink::{Failure, Socket};
+use crate::nftables::list::{self, BaseChain, Rule, Table};
+use crate::nftables::{Nftables, NftablesError};
+use eval::{Action, Sets};
+use packet::Bytes;
+use set::{Found, Set};
+use std::fmt;
+use std::rc::Rc;
+
+/// Yes, no, or not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Tristate {
+    No,
+    Maybe,
+    Yes,
+}
+
+impl Tristate {
+    fn not(self) -> Self {
+        match self {
+            Tristate::No => Tristate::Yes,
+            Tristate::Maybe => Tristate::Maybe,
+            Tristate::Yes => Tristate::No,
+        }
+    }
+}
+
+impl From<bool> for Tristate {
+    fn from(known: bool) -> Self {
+        if known { Tristate::Yes } else { Tristate::No }
+    }
+}
+
+/// What becomes of a packet in a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passes unchanged.
+    Passes,
+    /// It is dropped, rejected or translated here.
+    Ends(Location),
+    /// It may be; the first location where it may.
+    MayEnd(Location),
+    /// There are more rules than may be read.
+    Unread,
+}
+
+/// Where a packet ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    pub table: Table,
+    pub chain: String,
+    /// The rule's handle; `None` for the chain's policy.
+    pub rule: Option<u64>,
+}
+
+impl Location {
+    fn policy(chain: &BaseChain) -> Self {
+        Location {
+            table: chain.table.clone(),
+            chain: chain.name.clone(),
+            rule: None,
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rule {
+            Some(handle) => write!(f, "rule {handle}")?,
+            None => f.write_str("the policy")?,
+        }
+        let Location { table, chain, .. } = self;
+        write!(f, " of chain {} in table {table}", chain.escape_debug())
+    }
+}
+
+/// The tables of this network namespace, read as far as they are needed.
+pub struct Firewall<'a> {
+    nftables: &'a Nftables,
+    chains: Rc<[BaseChain]>,
+    rules: Vec<(Table, String, Rc<[Rule]>)>,
+    sets: Vec<Set>,
+    /// How many more rules may be evaluated.
+    budget: usize,
+}
+
+impl<'a> Firewall<'a> {
+    /// Lists the base chains. No more than `budget` rules will be evaluated, each counted as often as a
+    /// packet meets it.
+    pub fn read(nftables: &'a Nftables, budget: usize) -> Result<Self, NftablesError> {
+        Ok(Firewall {
+            nftables,
+            chains: nftables.list(list::base_chains)?.into(),
+            rules: Vec::new(),
+            sets: Vec::new(),
+            budget,
+        })
+    }
+
+    /// The base chains.
+    pub fn chains(&self) -> Rc<[BaseChain]> {
+        self.chains.clone()
+    }
+
+    /// Whether a table has a chain of this name.
+    pub fn has_chain(&self, table: &Table, chain: &str) -> Result<bool, NftablesError> {
+        let found = self.list(|socket| list::chain_use(socket, table, chain))?;
+        Ok(found.is_some())
+    }
+
+    fn list<T>(
+        &self,
+        read: impl FnOnce(&Socket) -> Result<T, Failure>,
+    ) -> Result<T, NftablesError> {
+        self.nftables.list(read)
+    }
+
+    /// What becomes of a packet in one of the chains.
+    pub fn outcome(
+        &mut self,
+        chain: &BaseChain,
+        packet: &Packet,
+    ) -> Result<Outcome, NftablesError> {
+        let mut walk = Walk {
+            table: &chain.table,
+            packet,
+            firewall: self,
+            may_pass: false,
+            may_end: None,
+        };
+        match walk.chain(&chain.name, true)? {
+            End::Decided(outcome) => Ok(outcome),
+            End::Returned if chain.drops => Ok(walk.ends(Location::policy(chain))),
+            End::Returned => Ok(walk.passes()),
+        }
+    }
+
+    /// The rules of a chain; `None` if there are more than may be evaluated.
+    fn rules(&mut self, table: &Table, chain: &str) -> Result<Option<Rc<[Rule]>>, NftablesError> {
+        let known = |(of, name, _): &&(Table, String, Rc<_>)| of == table && name == chain;
+        if let Some((.., rules)) = self.rules.iter().find(known) {
+            return Ok(Some(rules.clone()));
+        }
+        let uses = self.list(|socket| list::chain_use(socket, table, chain))?;
+        if uses.is_some_and(|uses| uses > self.budget) {
+            return Ok(None);
+        }
+        let rules = self.list(|socket| list::rules(socket, table, Some(chain)))?;
+        let rules: Rc<[Rule]> = rules.into();
+        let entry = (table.clone(), chain.to_owned(), rules.clone());
+        self.rules.push(entry);
+        Ok(Some(rules))
+    }
+
+    fn set(&mut self, table: &Table, name: &str) -> Result<&mut Set, NftablesError> {
+        let index = match self.sets.iter().position(|set| set.is(table, name)) {
+            Some(index) => index,
+            None => {
+                self.sets.push(Set::read(self.nftables, table, name)?);
+                self.sets.len() - 1
+            }
+        };
+        Ok(&mut self.sets[index])
+    }
+}
+
+/// The sets of one table.
+struct TableSets<'a, 'b> {
+    firewall: &'a mut Firewall<'b>,
+    table: &'a Table,
+}
+
+impl Sets for TableSets<'_, '_> {
+    fn key_length(&mut self, set: &str) -> Result<usize, NftablesError> {
+        Ok(self.firewall.set(self.table, set)?.key_length)
+    }
+
+    fn find(&mut self, set: &str, key: &Bytes) -> Result<Found, NftablesError> {
+        let nftables = self.firewall.nftables;
+        self.firewall.set(self.table, set)?.find(nftables, key)
+    }
+}
+
+/// A packet's walk through a chain and those that it leads to.
+struct Walk<'a, 'b> {
+    table: &'a Table,
+    packet: &'a Packet,
+    firewall: &'a mut Firewall<'b>,
+    /// Whether a rule on the way may have accepted it.
+    may_pass: bool,
+    /// The first location where it may have ended.
+    may_end: Option<Location>,
+}
+
+/// How a chain was left.
+enum End {
+    Returned,
+    Decided(Outcome),
+}
+
+/// Where the walk goes on.
+enum Next {
+    /// With the next rule.
+    Rule,
+    /// At the end of the chain.
+    Leave,
+    Decided(Outcome),
+}
+
+impl Walk<'_, '_> {
+    /// `sure` says whether the packet comes here for certain.
+    fn chain(&mut self, name: &str, mut sure: bool) -> Result<End, NftablesError> {
+        let Some(rules) = self.firewall.rules(self.table, name)? else {
+            return Ok(End::Decided(Outcome::Unread));
+        };
+        for rule in rules.iter() {
+            let Some(budget) = self.firewall.budget.checked_sub(1) else {
+                return Ok(End::Decided(Outcome::Unread));
+            };
+            self.firewall.budget = budget;
+            let mut sets = TableSets {
+                firewall: self.firewall,
+                table: self.table,
+            };
+            let result = eval::eval(rule.expressions(), self.packet, &mut sets)?;
+            for action in &result.actions {
+                let location = Location {
+                    table: self.table.clone(),
+                    chain: name.to_owned(),
+                    rule: Some(rule.handle),
+                };
+                match self.follow(action, sure && result.sure, location)? {
+                    Next::Rule => {}
+                    Next::Leave if result.sure => return Ok(End::Returned),
+                    // The following rules may not be reached.
+                    Next::Leave => sure &= *action != Action::Return,
+                    Next::Decided(outcome) => return Ok(End::Decided(outcome)),
+                }
+            }
+        }
+        Ok(End::Returned)
+    }
+
+    /// `applies` says whether the packet surely gets there.
+    fn follow(
+        &mut self,
+        action: &Action,
+        applies: bool,
+        location: Location,
+    ) -> Result<Next, NftablesError> {
+        match action {
+            Action::Continue => return Ok(Next::Rule),
+            Action::Jump(chain) | Action::Goto(chain) => {
+                return Ok(match self.chain(chain, applies)? {
+                    End::Decided(outcome) => Next::Decided(outcome),
+                    End::Returned if matches!(action, Action::Goto(_)) => Next::Leave,
+                    End::Returned => Next::Rule,
+                });
+            }
+            Action::Accept if applies => return Ok(Next::Decided(self.passes())),
+            Action::End if applies => return Ok(Next::Decided(self.ends(location))),
+            Action::Accept => self.may_pass = true,
+            Action::End => {
+                self.may_end.get_or_insert(location);
+            }
+            Action::Unknown => {
+                self.may_pass = true;
+                self.may_end.get_or_insert(location);
+            }
+            Action::Return => {}
+        }
+        Ok(Next::Leave)
+    }
+
+    fn passes(&mut self) -> Outcome {
+        self.may_end.take().map_or(Outcome::Passes, Outcome::MayEnd)
+    }
+
+    fn ends(&mut self, location: Location) -> Outcome {
+        if self.may_pass {
+            Outcome::MayEnd(self.may_end.take().unwrap_or(location))
+        } else {
+            Outcome::Ends(location)
+        }
+    }
+}

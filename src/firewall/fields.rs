@@ -1,0 +1,72 @@
+//! What expressions load: fields of a packet, of its connection, and of its route. `None` if a field is
+//! not known.
+
+use super::packet::{Bytes, Packet, known};
+use super::registers::REGISTER_BYTES;
+use crate::config::Family;
+use crate::netlink::Attributes;
+use crate::rtnetlink::Interface;
+use crate::uapi::*;
+use nix::libc;
+
+/// The longest field: an interface's name (linux/if.h: IFNAMSIZ), an IPv6 address.
+pub const LONGEST: usize = 16;
+
+pub fn meta(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
+    let index = |interface: &Option<Interface>| {
+        let index = interface.as_ref()?.index;
+        Some(known(&index.to_ne_bytes()))
+    };
+    let name = |interface: &Option<Interface>| {
+        let mut name = interface.as_ref()?.name.clone().into_bytes();
+        name.resize(LONGEST, 0);
+        Some(known(&name))
+    };
+    let (family, ethernet) = match packet.family {
+        Family::Ipv4 => (libc::NFPROTO_IPV4, libc::ETH_P_IP),
+        Family::Ipv6 => (libc::NFPROTO_IPV6, libc::ETH_P_IPV6),
+    };
+    match data.u32(NFTA_META_KEY)? as i32 {
+        libc::NFT_META_NFPROTO => Some(known(&[family as u8])),
+        libc::NFT_META_PROTOCOL => Some(known(&(ethernet as u16).to_be_bytes())),
+        libc::NFT_META_L4PROTO => Some(known(&[packet.protocol.number()])),
+        libc::NFT_META_IIF => index(&packet.input),
+        libc::NFT_META_OIF => index(&packet.output),
+        libc::NFT_META_IIFNAME => name(&packet.input),
+        libc::NFT_META_OIFNAME => name(&packet.output),
+        _ => None,
+    }
+}
+
+pub fn payload(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
+    let offset = data.u32(NFTA_PAYLOAD_OFFSET)? as usize;
+    let length = data.u32(NFTA_PAYLOAD_LEN)?.min(REGISTER_BYTES as u32) as usize;
+    Some(packet.header(data.u32(NFTA_PAYLOAD_BASE)?, offset, length))
+}
+
+pub fn conntrack(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
+    match data.u32(NFTA_CT_KEY)? as i32 {
+        libc::NFT_CT_STATE => Some(known(&packet.state().to_ne_bytes())),
+        libc::NFT_CT_STATUS => Some(known(&packet.status().to_ne_bytes())),
+        libc::NFT_CT_DIRECTION => Some(known(&[packet.reply.into()])),
+        libc::NFT_CT_PROTOCOL => Some(known(&[packet.protocol.number()])),
+        libc::NFT_CT_PROTO_DST if data.get(NFTA_CT_DIRECTION) == Some(&[IP_CT_DIR_ORIGINAL]) => {
+            Some(known(&packet.original_port?.to_be_bytes()))
+        }
+        _ => None,
+    }
+}
+
+pub fn fib(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
+    if data.u32(NFTA_FIB_RESULT)? != NFT_FIB_RESULT_ADDRTYPE
+        || data.u32(NFTA_FIB_FLAGS)? != NFTA_FIB_F_DADDR
+    {
+        return None;
+    }
+    let kind = if packet.to_this_host? {
+        libc::RTN_LOCAL
+    } else {
+        libc::RTN_UNICAST
+    };
+    Some(known(&u32::from(kind).to_ne_bytes()))
+}

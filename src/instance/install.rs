@@ -1,0 +1,73 @@
+//! The installation of a ruleset beside other instances, which may come and go meanwhile.
+
+use crate::netlink::MAX_RETRIES;
+use crate::nftables::{Installation, Nftables, NftablesError};
+use crate::ruleset::Ruleset;
+use crate::siblings::{self, SiblingError};
+use thiserror::Error;
+
+/// Why a ruleset was not installed.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    #[error(transparent)]
+    Sibling(#[from] SiblingError),
+    /// The predecessor goes on.
+    #[error("the table that is there already must not be replaced any more")]
+    ReplaceCancelled,
+}
+
+impl From<NftablesError> for InstallError {
+    fn from(error: NftablesError) -> Self {
+        InstallError::Sibling(error.into())
+    }
+}
+
+/// What becomes of a table of the same name that is there already.
+#[derive(Clone, Copy)]
+pub enum IfExists<'a> {
+    /// The installation fails, unless both the ruleset and the table have no owner: then the table was
+    /// left by an instance that died, and is replaced.
+    Fail,
+    /// It is this instance's own, or its predecessor's: replace it, as long as this function permits.
+    Replace(&'a dyn Fn() -> bool),
+}
+
+/// Installs the ruleset, all of it or nothing. Fails if another instance has a part of what it claims.
+/// Gives the generation afterwards (see [`Nftables::commit`]).
+///
+/// No lock keeps other instances from changing anything meanwhile: the kernel refuses the transaction
+/// if the ruleset is of another generation than when the others were looked at, and then all is done
+/// again.
+pub fn install(
+    nftables: &Nftables,
+    ruleset: &Ruleset,
+    if_exists: IfExists<'_>,
+) -> Result<Option<u32>, InstallError> {
+    let port = nftables.port();
+    for _ in 0..MAX_RETRIES {
+        let generation = nftables.generation()?;
+        let replaces = siblings::check_conflicts(nftables, ruleset, |table| match if_exists {
+            IfExists::Fail => !ruleset.owner && table.owner.is_none(),
+            IfExists::Replace(_) => table.owner.is_none_or(|owner| owner == port),
+        })?;
+        let installation = Installation::new(ruleset, replaces, generation);
+        match if_exists {
+            IfExists::Replace(permitted) if !permitted() => {
+                return Err(InstallError::ReplaceCancelled);
+            }
+            _ => {}
+        }
+        match nftables.commit(&installation) {
+            Err(NftablesError::Changed) => continue,
+            Err(error @ (NftablesError::Socket(_) | NftablesError::NoReply)) => {
+                // It is not known whether it was done, and without an owner the table would stay.
+                if matches!(if_exists, IfExists::Fail) {
+                    let _ = nftables.remove(&ruleset.table);
+                }
+                return Err(error.into());
+            }
+            result => return Ok(result?),
+        }
+    }
+    Err(NftablesError::Contended.into())
+}

@@ -1,0 +1,60 @@
+//! Notifies a service manager that asks for it: the protocol of sd_notify(3), one datagram of
+//! `VARIABLE=VALUE` lines at a time.
+
+use log::{debug, info};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+use std::{env, fmt, io};
+
+/// How long the removal of the rules may take after a drain.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a manager that does not read may hold up the program.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Forwarding has begun; `status` says what is forwarded.
+pub fn ready(status: &str) {
+    send(&format!("READY=1\nSTATUS={status}\n"));
+}
+
+/// Forwarding ends, after running connections have had at most `drain` to end. The manager's own limit,
+/// which counts from its signal on, may be shorter.
+pub fn stopping(drain: Duration) {
+    let extension = if drain.is_zero() {
+        String::new()
+    } else {
+        let timeout = (drain + REMOVAL_TIMEOUT).as_micros();
+        format!("EXTEND_TIMEOUT_USEC={timeout}\n")
+    };
+    send(&format!("STOPPING=1\nSTATUS=stopping\n{extension}"));
+}
+
+/// What the program does now, on one line; the log has it too.
+pub fn status(status: fmt::Arguments<'_>) {
+    info!("{status}");
+    send(&format!("STATUS={status}\n"));
+}
+
+/// Forwarding does not depend on what its manager knows, so a failure is worth no more than a debug
+/// line.
+fn send(message: &str) {
+    if let Err(error) = try_send(message) {
+        debug!("cannot notify the service manager: {error}");
+    }
+}
+
+fn try_send(message: &str) -> io::Result<()> {
+    let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let address = match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(&socket)?,
+    };
+    let sender = UnixDatagram::unbound()?;
+    sender.set_write_timeout(Some(SEND_TIMEOUT))?;
+    sender.send_to_addr(message.as_bytes(), &address)?;
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! An instance's rules in the kernel: installed, kept as they should be, and closed.
+//!
+//! On a kernel before 5.12 other processes can change them. There changes are noticed, and the rules
+//! installed again.
+
+use super::install::{IfExists, InstallError, install};
+use super::signals::Signals;
+use crate::nftables::{Changed, Nftables, NftablesError, TableEvents};
+use crate::ruleset::Ruleset;
+use crate::siblings::SiblingError;
+use log::{info, warn};
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Why the rules cannot be installed or kept.
+#[derive(Debug, Error)]
+pub enum RulesError {
+    #[error("cannot wait for the kernel's events of changes to nftables")]
+    Events(#[from] io::Error),
+    #[error("cannot install the rules")]
+    Install(#[from] InstallError),
+}
+
+impl From<NftablesError> for RulesError {
+    fn from(error: NftablesError) -> Self {
+        RulesError::Install(error.into())
+    }
+}
+
+/// Rules that another process has changed are installed again at most this often, lest two programs
+/// fight at full speed.
+const RESTORE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An instance's rules in the kernel.
+pub struct Rules<'a> {
+    nftables: &'a Nftables,
+    /// As they should be.
+    ruleset: Ruleset,
+    /// Events of changes by other processes, if the table has no owner.
+    changes: Option<TableEvents>,
+    /// The generation after this instance's last change.
+    generation: Cell<Option<u32>>,
+    restored: Option<Instant>,
+}
+
+impl<'a> Rules<'a> {
+    /// Installs the rules. If the kernel has no tables with an owner, the table gets none.
+    pub fn install(
+        nftables: &'a Nftables,
+        ruleset: Ruleset,
+        if_exists: IfExists<'_>,
+    ) -> Result<Self, RulesError> {
+        let mut rules = Rules {
+            nftables,
+            ruleset,
+            changes: None,
+            generation: Cell::new(None),
+            restored: None,
+        };
+        if rules.ruleset.owner {
+            let installed = rules.put(if_exists);
+            if !rules.kernel_lacks_owner(&installed) {
+                return installed.map(|()| rules);
+            }
+            warn!(
+                "this kernel (before 5.12) lets other processes remove the rules: if one does, they are installed again"
+            );
+        }
+        rules.ruleset.owner = false;
+        // Before the rules are there, so that no change goes unnoticed.
+        rules.changes = Some(TableEvents::open(&rules.ruleset.table, nftables)?);
+        rules.put(if_exists)?;
+        Ok(rules)
+    }
+
+    /// Whether the kernel refused the rules because it has no tables with an owner.
+    fn kernel_lacks_owner(&self, installed: &Result<(), RulesError>) -> bool {
+        let Err(RulesError::Install(InstallError::Sibling(error))) = installed else {
+            return false;
+        };
+        match error {
+            SiblingError::Nftables(NftablesError::NoOwner) => true,
+            // An instance that died may have left that table.
+            SiblingError::TableExists { owner: None, .. } => {
+                !self.nftables.supports_owner(&self.ruleset.table)
+            }
+            _ => false,
+        }
+    }
+
+    fn put(&self, if_exists: IfExists<'_>) -> Result<(), RulesError> {
+        let generation = install(self.nftables, &self.ruleset, if_exists)?;
+        self.generation.set(generation);
+        Ok(())
+    }
+
+    /// The socket that they belong to.
+    pub fn nftables(&self) -> &'a Nftables {
+        self.nftables
+    }
+
+    /// The name of their table.
+    pub fn table(&self) -> &str {
+        &self.ruleset.table
+    }
+
+    /// Readable when another process may have changed the rules; `None` if none can.
+    pub fn changes(&self) -> Option<BorrowedFd<'_>> {
+        self.changes.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Installs the rules again if another process has changed them: at once when a signal comes, which
+    /// is left to be waited for.
+    pub fn restore_if_changed(&mut self, signals: &Signals) -> Result<(), RulesError> {
+        let Some(changes) = &self.changes else {
+            return Ok(());
+        };
+        let table = self.table();
+        match changes.changed()? {
+            Changed::No => return Ok(()),
+            // The events are older than the rules.
+            _ if self.is_last_to_change()? => return Ok(()),
+            Changed::Yes => {
+                warn!("another process has changed table inet {table}: installing it again");
+            }
+            Changed::Unknown => warn!(
+                "the kernel had more events of nftables than it could keep: installing table inet {table} again, in case it was changed"
+            ),
+        }
+        let since = self.restored.map(|at| at.elapsed());
+        let pause = since.map_or(Duration::ZERO, |since| {
+            RESTORE_INTERVAL.saturating_sub(since)
+        });
+        signals.sleep(pause)?;
+        self.restore()?;
+        self.restored = Some(Instant::now());
+        info!("installed table inet {} again", self.table());
+        Ok(())
+    }
+
+    fn is_last_to_change(&self) -> Result<bool, NftablesError> {
+        let generation = self.nftables.generation()?;
+        Ok(generation.is_some() && generation == self.generation.get())
+    }
+
+    /// Installs the rules again, whatever has become of them.
+    pub fn restore(&self) -> Result<(), RulesError> {
+        self.put(IfExists::Replace(&|| true))
+    }
+
+    /// Empties the chains that new connections come in through. Running connections go on.
+    pub fn close(&mut self) -> Result<(), NftablesError> {
+        self.ruleset.close();
+        self.nftables.close(&self.ruleset)
+    }
+}

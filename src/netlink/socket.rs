@@ -1,0 +1,335 @@
+//! A netlink socket, to netfilter or to the routing tables.
+//!
+//! The kernel carries out a request while it is being sent and has queued its replies when `send`
+//! returns (netlink_sendmsg in net/netlink/af_netlink.c). So nothing here waits: an empty queue is the
+//! end of the replies.
+
+use super::message::{Message, Request, messages};
+use super::sys;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    MsgFlags, NetlinkAddr, connect, getsockname, getsockopt, recvmsg, setsockopt, sockopt,
+};
+use std::cell::Cell;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c), and
+/// without the request itself an error is short.
+const RECEIVE_BYTES: usize = 1 << 15;
+
+/// How many datagrams of events are taken at once: events may come faster than they can be read, and
+/// whoever waits for them has more to do.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// How often a dump that was interrupted by a change is requested again.
+pub const MAX_RETRIES: usize = 100;
+
+/// An open netlink socket.
+pub struct Socket {
+    socket: mnl::Socket,
+    /// Whether messages were lost, and the queue has not been empty since.
+    overrun: Cell<bool>,
+}
+
+/// A reply that says that a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The sequence number of the request.
+    pub sequence: u32,
+    pub errno: Errno,
+    /// Where in the request the refused attribute lies, if the kernel says.
+    pub offset: Option<usize>,
+}
+
+/// Why a request was not carried out, or not answered.
+#[derive(Debug)]
+pub enum Failure {
+    /// The socket failed.
+    Socket(io::Error),
+    /// The kernel refused the request.
+    Refused(Refusal),
+    /// The kernel did not reply.
+    NoReply,
+    /// Every one of [`MAX_RETRIES`] dumps was interrupted by a change.
+    Contended,
+}
+
+/// Whether messages were lost because the receive queue was full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overrun(pub bool);
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Socket(error)
+    }
+}
+
+impl From<mnl::Socket> for Socket {
+    fn from(socket: mnl::Socket) -> Self {
+        Socket {
+            socket,
+            overrun: Cell::new(false),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        sys::descriptor(&self.socket)
+    }
+}
+
+impl Socket {
+    /// Opens a socket to netfilter. Needs no privileges.
+    pub fn netfilter() -> io::Result<Self> {
+        let socket = Socket::from(mnl::Socket::new(mnl::Bus::Netfilter)?);
+        // Errors then name the attribute that was refused, and leave the request itself out. Both are
+        // as old as nf_tables' fib (Linux 4.12, 4.2); without them errors say less.
+        sys::enable(&socket.socket, libc::NETLINK_EXT_ACK);
+        sys::enable(&socket.socket, libc::NETLINK_CAP_ACK);
+        socket.connect_to_kernel()?;
+        Ok(socket)
+    }
+
+    /// Opens a socket to the routing tables (rtnetlink(7)). Needs no privileges.
+    pub fn route() -> io::Result<Self> {
+        let socket = Socket::from(mnl::Socket::new(mnl::Bus::Route)?);
+        // A dump then holds only what was asked for (Linux 4.20; before, everything).
+        sys::enable(&socket.socket, libc::NETLINK_GET_STRICT_CHK);
+        socket.connect_to_kernel()?;
+        Ok(socket)
+    }
+
+    /// Opens a socket to netfilter that receives the events of these groups (`NFNLGRP_*`,
+    /// linux/netfilter/nfnetlink.h).
+    pub fn subscribe(groups: &[i32]) -> io::Result<Self> {
+        let mask = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
+        let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
+        socket.bind(mask, 0)?;
+        let socket = Socket::from(socket);
+        socket.connect_to_kernel()?;
+        Ok(socket)
+    }
+
+    /// Has the kernel refuse what other processes send to this socket: it takes unicast datagrams only
+    /// from the port that it is connected to (netlink_getsockbyportid in net/netlink/af_netlink.c),
+    /// here the kernel's, 0.
+    fn connect_to_kernel(&self) -> io::Result<()> {
+        Ok(connect(self.socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?)
+    }
+
+    /// Takes over a netfilter socket that another process has passed on, with its port and all that the
+    /// kernel ties to it.
+    pub fn adopt(passed: &OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(mnl::Socket::open(mnl::Bus::Netfilter)?);
+        sys::exchange(&socket.socket, passed)?;
+        socket.discard_replies()?;
+        Ok(socket)
+    }
+
+    /// Drops replies to requests that another process has sent over this socket.
+    pub fn discard_replies(&self) -> io::Result<()> {
+        self.replies(|_| ()).map(|_| ())
+    }
+
+    /// Filters out events caused by the socket with this port: those of a large commit would overrun
+    /// the queue. Every datagram is of one transaction (nft_commit_notify in
+    /// net/netfilter/nf_tables_api.c), so its first message stands for all.
+    pub fn ignore_events_caused_by(&self, port: u32) -> io::Result<()> {
+        sys::ignore_events_caused_by(self.as_fd(), port)
+    }
+
+    /// Sends a batch of any length in one piece, and reads the replies up to `last_sequence`'s.
+    pub fn transact(&self, bytes: &[u8], last_sequence: u32) -> Result<(), Failure> {
+        self.enlarge_send_buffer(bytes.len());
+        self.send(bytes)?;
+        let mut refusal = None;
+        let mut acknowledged = false;
+        self.replies(|message| match outcome(&message, libc::NLMSG_ERROR) {
+            // Several messages can fail; the first is the cause of the others.
+            Some(Err(found)) => refusal = refusal.or(Some(found)),
+            Some(Ok(())) => acknowledged |= message.sequence == last_sequence,
+            None => {}
+        })?;
+        match refusal {
+            Some(refusal) => Err(Failure::Refused(refusal)),
+            None if acknowledged => Ok(()),
+            None => Err(Failure::NoReply),
+        }
+    }
+
+    /// Sends requests that are answered only if they fail; gives the first refusal.
+    pub fn transmit(&self, bytes: &[u8]) -> io::Result<Option<Refusal>> {
+        self.send(bytes)?;
+        let mut refusal = None;
+        self.replies(|message| {
+            let found = outcome(&message, libc::NLMSG_ERROR).and_then(Result::err);
+            refusal = refusal.or(found);
+        })?;
+        Ok(refusal)
+    }
+
+    /// Requests one object: what `read` finds in it, or `None` if there is no such object.
+    pub fn get<T>(
+        &self,
+        request: &Request,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Failure> {
+        let mut found = None;
+        self.request(request, &mut |message| {
+            found = message.and_then(|message| read(&message));
+        })?;
+        Ok(found)
+    }
+
+    /// Dumps a table of the kernel's: what `read` finds in each object; nothing if there is no such
+    /// table. A dump that a change interrupts is requested again, from its start.
+    pub fn list<T>(
+        &self,
+        request: &Request,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
+        let mut found = Vec::new();
+        self.request(request, &mut |message| match message {
+            None => found.clear(),
+            Some(message) => found.extend(read(&message)),
+        })?;
+        Ok(found)
+    }
+
+    /// Sends a request until its reply was not interrupted, and hands over each message of the reply,
+    /// after a `None` each time. Not generic: the program holds one copy.
+    fn request(
+        &self,
+        request: &Request,
+        each: &mut dyn FnMut(Option<Message<'_>>),
+    ) -> Result<(), Failure> {
+        for _ in 0..MAX_RETRIES {
+            each(None);
+            self.send(request.bytes())?;
+            let mut refusal = None;
+            let mut interrupted = false;
+            let mut complete = false;
+            self.replies(|message| {
+                interrupted |= message.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
+                let done = outcome(&message, libc::NLMSG_DONE);
+                complete |= matches!(done, Some(Ok(())));
+                let error = outcome(&message, libc::NLMSG_ERROR);
+                refusal = refusal.or([done, error].into_iter().flatten().find_map(Result::err));
+                if i32::from(message.kind) >= libc::NLMSG_MIN_TYPE {
+                    complete |= !request.is_dump();
+                    each(Some(message));
+                }
+            })?;
+            match refusal {
+                Some(Refusal {
+                    errno: Errno::ENOENT,
+                    ..
+                }) => {
+                    each(None);
+                    return Ok(());
+                }
+                Some(refusal) => return Err(Failure::Refused(refusal)),
+                None if interrupted => continue,
+                None if complete => return Ok(()),
+                None => return Err(Failure::NoReply),
+            }
+        }
+        Err(Failure::Contended)
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        let sent = loop {
+            match self.socket.send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => break result?,
+            }
+        };
+        if sent != bytes.len() {
+            return Err(io::Error::other(
+                "the kernel took only a part of the request",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The socket's netlink port; 0 if it has none.
+    pub fn port(&self) -> u32 {
+        let address = getsockname::<NetlinkAddr>(self.socket.as_raw_fd());
+        address.map_or(0, |address| address.pid())
+    }
+
+    /// Hands over every message that is queued.
+    fn replies(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<Overrun> {
+        self.receive(usize::MAX, &mut each)
+    }
+
+    /// Hands over the events that are queued, or a part of them if they are many. Says whether others
+    /// were lost because the queue was full; those that came first never are.
+    ///
+    /// The kernel reports an overrun once, and drops what comes until the queue is empty again
+    /// (netlink_overrun in net/netlink/af_netlink.c). So after ENOBUFS every batch is reported as lossy
+    /// until the queue has been empty once: a caller that resynchronises after each lossy batch misses
+    /// nothing.
+    pub fn events(&self, mut each: impl FnMut(Message<'_>)) -> io::Result<Overrun> {
+        self.receive(EVENTS_AT_ONCE, &mut each)
+    }
+
+    fn receive(&self, most: usize, each: &mut dyn FnMut(Message<'_>)) -> io::Result<Overrun> {
+        let mut buffer = vec![0u8; RECEIVE_BYTES];
+        let mut overrun = self.overrun.get();
+        for _ in 0..most {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT;
+            match recvmsg::<NetlinkAddr>(self.socket.as_raw_fd(), &mut parts, None, flags) {
+                // Another process can still send to whole groups (netlink(7)).
+                Ok(datagram) if datagram.address.is_some_and(|from| from.pid() != 0) => {}
+                Ok(datagram) => {
+                    overrun |= datagram.flags.contains(MsgFlags::MSG_TRUNC);
+                    let length = datagram.bytes;
+                    messages(&buffer[..length]).for_each(&mut *each);
+                }
+                Err(Errno::EAGAIN) => {
+                    self.overrun.set(false);
+                    break;
+                }
+                Err(Errno::ENOBUFS) => {
+                    self.overrun.set(true);
+                    overrun = true;
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Overrun(overrun))
+    }
+
+    /// Makes the send buffer large enough for a request, which the kernel takes whole or not at all
+    /// (netlink_sendmsg). If it may not be enlarged, sending fails with EMSGSIZE.
+    fn enlarge_send_buffer(&self, length: usize) {
+        let wanted = length + 4096;
+        let default = getsockopt(self, sockopt::SndBuf).unwrap_or(0);
+        if wanted > default && setsockopt(self, sockopt::SndBufForce, &wanted).is_err() {
+            let _ = setsockopt(self, sockopt::SndBuf, &wanted);
+        }
+    }
+}
+
+/// What a message of this kind, `NLMSG_ERROR` or `NLMSG_DONE`, says about the request; `None` if it is
+/// of another kind, or cut short.
+fn outcome(message: &Message<'_>, kind: i32) -> Option<Result<(), Refusal>> {
+    if i32::from(message.kind) != kind {
+        return None;
+    }
+    let (errno, offset) = message.error()?;
+    Some(match errno {
+        0 => Ok(()),
+        _ => Err(Refusal {
+            sequence: message.sequence,
+            errno: Errno::from_raw(errno),
+            offset,
+        }),
+    })
+}

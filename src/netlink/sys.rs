@@ -1,0 +1,131 @@
+//! What the crates have no safe call for: socket options, socket filters, and descriptors that come
+//! from elsewhere.
+
+use mnl::mnl_sys;
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+/// The descriptor of a socket of libmnl's.
+pub fn descriptor(socket: &mnl::Socket) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as `socket` is, which outlives the borrow.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+/// Turns on an option of level `SOL_NETLINK`. A kernel that does not have it goes on without.
+pub fn enable(socket: &mnl::Socket, option: i32) {
+    let on: libc::c_int = 1;
+    // SAFETY: the socket is open; the value is an int that lives through the call.
+    unsafe {
+        mnl_sys::mnl_socket_setsockopt(
+            socket.as_raw_socket(),
+            option,
+            (&raw const on).cast_mut().cast(),
+            size_of_val(&on) as libc::socklen_t,
+        );
+    }
+}
+
+/// Lets libmnl's socket stand for another open socket: libmnl takes no descriptor, so the one that it
+/// has opened is exchanged.
+pub fn exchange(socket: &mnl::Socket, other: &OwnedFd) -> io::Result<()> {
+    // SAFETY: both descriptors are open; libmnl's number stays open, and libmnl alone closes it.
+    let exchanged = unsafe { libc::dup3(other.as_raw_fd(), socket.as_raw_fd(), libc::O_CLOEXEC) };
+    Errno::result(exchanged)?;
+    Ok(())
+}
+
+/// Lets a descriptor stand for another open file, for tests that answer in the kernel's place.
+#[cfg(test)]
+pub fn replace_descriptor(descriptor: BorrowedFd<'_>, other: &OwnedFd) {
+    // SAFETY: both are open; the number stays open, and whoever owns it alone closes it.
+    let replaced = unsafe { libc::dup2(other.as_raw_fd(), descriptor.as_raw_fd()) };
+    assert_ne!(replaced, -1);
+}
+
+/// Filters out datagrams of events whose first message was caused by the socket with this netlink
+/// port (socket(7), `SO_ATTACH_FILTER`).
+pub fn ignore_events_caused_by(socket: BorrowedFd<'_>, port: u32) -> io::Result<()> {
+    /// Where `struct nlmsghdr` has `nlmsg_pid` (linux/netlink.h).
+    const PORT: u32 = 12;
+    let step = |code: u32, jf, k| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf,
+        k,
+    };
+    let mut steps = [
+        // What is loaded is taken to be in network byte order, and the port is not.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, PORT),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, port.to_be()),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog {
+        len: steps.len() as u16,
+        filter: steps.as_mut_ptr(),
+    };
+    // SAFETY: the socket is open; the program and its steps live through the call, which copies both
+    // and changes neither.
+    let attached = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    Errno::result(attached)?;
+    Ok(())
+}
+
+/// Rights travel with at least one byte, which nobody reads.
+const CARRIER: [u8; 1] = [0];
+
+/// Passes two open descriptors on to another process (unix(7), `SCM_RIGHTS`). Both processes have
+/// them from then on.
+pub fn send_descriptors(stream: &UnixStream, descriptors: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+    let numbers = descriptors.map(|descriptor| descriptor.as_raw_fd());
+    sendmsg::<()>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(&CARRIER)],
+        &[ControlMessage::ScmRights(&numbers)],
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Takes two descriptors that another process passes on; `None` if it has hung up. Anything but two
+/// descriptors is an error.
+pub fn receive_descriptors(stream: &UnixStream) -> io::Result<Option<[OwnedFd; 2]>> {
+    let mut carrier = CARRIER;
+    let mut buffer = [IoSliceMut::new(&mut carrier)];
+    let mut space = cmsg_space!([RawFd; 2]);
+    let message = recvmsg::<()>(
+        stream.as_raw_fd(),
+        &mut buffer,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = control {
+            // SAFETY: the kernel has just opened these descriptors for this process, and nothing else
+            // here knows of them.
+            let owned = |number: RawFd| unsafe { OwnedFd::from_raw_fd(number) };
+            descriptors.extend(numbers.into_iter().map(owned));
+        }
+    }
+    let two = <[OwnedFd; 2]>::try_from(descriptors);
+    two.map(Some)
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}

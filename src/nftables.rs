@@ -1,0 +1,23 @@
+//! nf_tables over netlink: a ruleset installed in one transaction and removed, tables, chains, rules
+//! and sets listed, and changes noticed.
+//!
+//! [`Nftables`] talks to the kernel. `encode` turns a ruleset into messages (`expr` for the expressions
+//! of rules, `set` for sets, `libnftnl` for what libnftnl writes), `batch` puts them together, and
+//! [`list`] reads what is there.
+
+mod batch;
+mod client;
+mod encode;
+mod error;
+mod expr;
+#[allow(unsafe_code)]
+mod libnftnl;
+pub mod list;
+mod monitor;
+mod set;
+#[cfg(test)]
+pub mod tests;
+
+pub use client::{Installation, Nftables};
+pub use error::NftablesError;
+pub use monitor::{Changed, TableEvents};

@@ -1,0 +1,199 @@
+//! The socket to nf_tables, and what a ruleset goes through on it: installed, closed, removed.
+
+use super::batch::{Batch, Step, Transaction};
+use super::encode;
+use super::error::{NftablesError, explain, refused};
+use super::libnftnl::TableMessage;
+use super::list::{self, TableInfo};
+use crate::netlink::{Failure, Socket};
+use crate::ruleset::Ruleset;
+use log::debug;
+use nftnl::MsgType;
+use nix::errno::Errno;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A socket to nf_tables of this network namespace. A table with an owner that it installs belongs to
+/// it, and is gone at the latest when the socket is closed, or its process ends.
+///
+/// Everything that it does, reading too, takes CAP_NET_ADMIN in the namespace (nfnetlink_rcv in
+/// net/netfilter/nfnetlink.c), and fails with the kernel's reason.
+pub struct Nftables {
+    socket: Socket,
+}
+
+/// A transaction that installs a ruleset.
+pub struct Installation<'a> {
+    ruleset: &'a Ruleset,
+    transaction: Transaction,
+    replaces: bool,
+    generation: Option<u32>,
+}
+
+impl<'a> Installation<'a> {
+    /// Encodes the ruleset. With `replaces` it takes the place of a table of the same name, which must
+    /// be there. With a generation, the kernel refuses it ([`NftablesError::Changed`]) if any process has
+    /// changed the ruleset since.
+    pub fn new(ruleset: &'a Ruleset, replaces: bool, generation: Option<u32>) -> Self {
+        Installation {
+            ruleset,
+            transaction: encode::install(ruleset, replaces, generation),
+            replaces,
+            generation,
+        }
+    }
+}
+
+impl Nftables {
+    /// Opens a socket. Needs no privileges.
+    pub fn open() -> Result<Self, NftablesError> {
+        // Without the module nfnetlink there is not even the protocol.
+        let socket = Socket::netfilter().map_err(|error| match error.raw_os_error() {
+            Some(code) if code == Errno::EPROTONOSUPPORT as i32 => NftablesError::NoNftables,
+            _ => NftablesError::Socket(error),
+        })?;
+        Ok(Nftables { socket })
+    }
+
+    /// Takes over a socket that another process has passed on, with the tables that belong to it.
+    pub fn adopt(passed: &OwnedFd) -> Result<Self, NftablesError> {
+        let socket = Socket::adopt(passed)?;
+        Ok(Nftables { socket })
+    }
+
+    /// Drops replies to requests of another process that has used this socket too.
+    pub fn discard_replies(&self) -> Result<(), NftablesError> {
+        Ok(self.socket.discard_replies()?)
+    }
+
+    /// The socket's netlink port, by which the kernel names the owner of a table.
+    pub fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    /// Installs a ruleset, all of it or nothing. An existing table is replaced if that was asked for,
+    /// and else refused.
+    ///
+    /// Gives the generation afterwards, as long as no other process changes anything: reckoned, not
+    /// read, so that no change can slip in between. `None` where the kernel has no such number.
+    pub fn commit(&self, installation: &Installation<'_>) -> Result<Option<u32>, NftablesError> {
+        let Installation {
+            ruleset,
+            transaction,
+            replaces,
+            generation,
+        } = installation;
+        self.transact(transaction)
+            .map_err(|failure| match failure {
+                Failure::Refused(refusal) => explain(ruleset, transaction, refusal),
+                failure => failure.into(),
+            })?;
+        let committed = generation.map(list::next_generation);
+        if *replaces && self.end_overlap(ruleset)? {
+            return Ok(committed.map(list::next_generation));
+        }
+        Ok(committed)
+    }
+
+    /// Says whether there was anything to end.
+    fn end_overlap(&self, ruleset: &Ruleset) -> Result<bool, NftablesError> {
+        match self.transact(&encode::end_overlap(ruleset)) {
+            Ok(()) => Ok(true),
+            // Without an owner, another process may have removed the chains.
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(false),
+            Err(failure) => Err(refused(failure, "finish", &ruleset.table)),
+        }
+    }
+
+    /// Has the kernel check a ruleset, under another name, and throw it away: the last message of the
+    /// transaction is one that it must refuse, so it undoes all before any process sees them
+    /// (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c). Missing modules are loaded, as for an
+    /// installation.
+    pub fn dry_run(&self, ruleset: &Ruleset) -> Result<(), NftablesError> {
+        let transaction = encode::dry_run(ruleset);
+        match self.transact(&transaction) {
+            Err(Failure::Refused(refusal))
+                if refusal.sequence == transaction.last_sequence()
+                    && refusal.errno == Errno::ENOENT =>
+            {
+                Ok(())
+            }
+            Err(Failure::Refused(refusal)) => Err(explain(ruleset, &transaction, refusal)),
+            Err(failure) => Err(failure.into()),
+            // It cannot succeed.
+            Ok(()) => Err(NftablesError::NoReply),
+        }
+    }
+
+    /// Whether this kernel knows tables with an owner: makes one and deletes it, in one transaction
+    /// that no process sees.
+    pub fn supports_owner(&self, table: &str) -> bool {
+        let probe = CString::new(format!("{table}.probe")).unwrap_or_default();
+        let message = TableMessage::new(&probe, true);
+        let mut batch = Batch::new(None);
+        batch.add(Step::Table, &message, MsgType::Add);
+        batch.add(Step::Table, &message, MsgType::Del);
+        self.transact(&batch.finish()).is_ok()
+    }
+
+    /// Empties the chains that new connections come in through. Running connections go on.
+    pub fn close(&self, ruleset: &Ruleset) -> Result<(), NftablesError> {
+        let done = self.transact(&encode::close(ruleset));
+        done.map_err(|failure| refused(failure, "close", &ruleset.table))
+    }
+
+    /// Removes a table with all that is in it, if it is there.
+    pub fn remove(&self, table: &str) -> Result<(), NftablesError> {
+        let mut batch = Batch::new(None);
+        let name = CString::new(table).unwrap_or_default();
+        batch.add(Step::Table, &TableMessage::new(&name, false), MsgType::Del);
+        match self.transact(&batch.finish()) {
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(()),
+            done => done.map_err(|failure| refused(failure, "remove", table)),
+        }
+    }
+
+    /// The generation of the ruleset, which every commit of any process changes.
+    pub fn generation(&self) -> Result<Option<u32>, NftablesError> {
+        self.list(list::generation)
+    }
+
+    /// The tables of family `inet` in this network namespace.
+    pub fn tables(&self) -> Result<Vec<TableInfo>, NftablesError> {
+        self.list(list::tables)
+    }
+
+    /// The kernel's number for this table; `None` if it is not there.
+    pub fn handle(&self, table: &str) -> Result<Option<u64>, NftablesError> {
+        let mut tables = self.tables()?.into_iter();
+        let found = tables.find(|found| found.name == table);
+        Ok(found.and_then(|found| found.handle))
+    }
+
+    /// Reads with the functions of [`list`].
+    pub fn list<T>(
+        &self,
+        read: impl FnOnce(&Socket) -> Result<T, Failure>,
+    ) -> Result<T, NftablesError> {
+        Ok(read(&self.socket)?)
+    }
+
+    /// The socket, for tests that send requests of their own.
+    #[cfg(test)]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    fn transact(&self, transaction: &Transaction) -> Result<(), Failure> {
+        let bytes = transaction.bytes().len();
+        let last_sequence = transaction.last_sequence();
+        debug!("sending a transaction of {last_sequence} messages in {bytes} bytes");
+        self.socket.transact(transaction.bytes(), last_sequence)
+    }
+}
+
+impl AsFd for Nftables {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

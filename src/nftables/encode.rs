@@ -1,0 +1,345 @@
+//! Ruleset → one transaction of netlink messages.
+
+use super::batch::{Batch, Step, Transaction};
+use super::expr::{self, Expression, REG_1, REG_2, SetReference, VERDICT};
+use super::expr::{
+    address_length, destination, is_family, nfproto, register_after, service, source,
+};
+use super::libnftnl::{ELEMENTS_PER_MESSAGE, ElementsMessage, NftSet, SetMessage, TableMessage};
+use super::set::{
+    NUMBER_TYPE, SetDescription, c_string, concatenated, field_type, set_elements, set_flags,
+    value_type,
+};
+use crate::config::{Balance, Family};
+use crate::netlink::octets;
+use crate::ruleset::{
+    self, AddressType, Choice, Dnat, FieldType, Hook, Ruleset, SOURCE_HASH_SEED, Statement,
+};
+use crate::uapi::IPS_DST_NAT;
+use nftnl::nftnl_sys::libc;
+use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
+use std::ffi::CString;
+use std::net::Ipv6Addr;
+
+/// The messages that install the whole ruleset; with `replaces` in place of a table of the same name.
+pub fn install(ruleset: &Ruleset, replaces: bool, generation: Option<u32>) -> Transaction {
+    batch(ruleset, replaces, generation).finish()
+}
+
+/// The same under another name, with one more message that the kernel must refuse: it deletes a table
+/// that does not exist.
+pub fn dry_run(ruleset: &Ruleset) -> Transaction {
+    let renamed = Ruleset {
+        table: format!("{}.dry-run", ruleset.table),
+        ..ruleset.clone()
+    };
+    let mut batch = batch(&renamed, false, None);
+    let missing = c_string(&format!("{}.none", ruleset.table));
+    batch.add(
+        Step::Table,
+        &TableMessage::new(&missing, false),
+        MsgType::Del,
+    );
+    batch.finish()
+}
+
+fn batch(ruleset: &Ruleset, replaces: bool, generation: Option<u32>) -> Batch {
+    let name = c_string(&ruleset.table);
+    let mut encoder = Encoder {
+        batch: Batch::new(generation),
+        table: Table::new(&name, ProtoFamily::Inet),
+        name,
+        overlap: replaces,
+    };
+    let table = TableMessage::new(&encoder.name, ruleset.owner);
+    if replaces {
+        encoder.batch.add(Step::Table, &table, MsgType::Del);
+    }
+    encoder.batch.add(Step::Table, &table, MsgType::Add);
+    encoder.chains(ruleset);
+    encoder.sets(ruleset);
+    encoder.rules(ruleset);
+    encoder.batch
+}
+
+/// The messages that empty the chains through which new connections come in.
+pub fn close(ruleset: &Ruleset) -> Transaction {
+    let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
+    let mut batch = Batch::new(None);
+    for (index, chain) in ruleset.chains.iter().enumerate() {
+        if chain.accepts_connections() {
+            let chain = Chain::new(c_string(&chain.name), &table);
+            // A rule without a handle stands for all rules of the chain (nf_tables_delrule).
+            batch.add(Step::Chain(index), &Rule::new(&chain), MsgType::Del);
+        }
+    }
+    batch.finish()
+}
+
+/// The messages that delete the second base chains of a replacement.
+pub fn end_overlap(ruleset: &Ruleset) -> Transaction {
+    let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
+    let mut batch = Batch::new(None);
+    for (index, chain) in ruleset.chains.iter().enumerate() {
+        if chain.hook.is_some() {
+            let chain = Chain::new(c_string(&overlap_name(chain)), &table);
+            batch.add(Step::Chain(index), &chain, MsgType::Del);
+        }
+    }
+    batch.finish()
+}
+
+/// While both tables exist, a packet may meet the new chain before the commit and the old one after it,
+/// and match in neither: of chains with the same priority, the newest comes first (nf_hook_entries_grow
+/// in net/netfilter/core.c). So a replacement adds each base chain twice, the second one priority later,
+/// until the old table is gone.
+fn overlap_name(chain: &ruleset::Chain) -> String {
+    format!("{}-overlap", chain.name)
+}
+
+struct Encoder {
+    batch: Batch,
+    table: Table,
+    name: CString,
+    /// Whether base chains are added twice.
+    overlap: bool,
+}
+
+impl Encoder {
+    fn chains(&mut self, ruleset: &Ruleset) {
+        for (index, chain) in ruleset.chains.iter().enumerate() {
+            for (name, later) in self.names(chain).iter().zip(0..) {
+                let mut message = Chain::new(c_string(name), &self.table);
+                if let Some(hook) = chain.hook {
+                    let (hook, priority) = match hook {
+                        Hook::Prerouting => (nftnl::Hook::PreRouting, libc::NF_IP_PRI_NAT_DST),
+                        Hook::Output => (nftnl::Hook::Out, libc::NF_IP_PRI_NAT_DST),
+                        Hook::Postrouting => (nftnl::Hook::PostRouting, libc::NF_IP_PRI_NAT_SRC),
+                    };
+                    message.set_type(ChainType::Nat);
+                    message.set_hook(hook, priority + later);
+                    message.set_policy(Policy::Accept);
+                }
+                self.batch.add(Step::Chain(index), &message, MsgType::Add);
+            }
+        }
+    }
+
+    /// The names under which a chain is added.
+    fn names(&self, chain: &ruleset::Chain) -> Vec<String> {
+        let mut names = vec![chain.name.clone()];
+        if self.overlap && chain.hook.is_some() {
+            names.push(overlap_name(chain));
+        }
+        names
+    }
+
+    fn sets(&mut self, ruleset: &Ruleset) {
+        for (index, set) in ruleset.sets.iter().enumerate() {
+            let name = c_string(&set.name);
+            let types: Vec<(u32, u8)> = set.key.iter().map(|field| field_type(*field)).collect();
+            let fields: Vec<u8> = types.iter().map(|(_, length)| *length).collect();
+            let description = SetDescription {
+                table: &self.name,
+                name: &name,
+                id: index as u32 + 1,
+                flags: set_flags(set),
+                key_type: concatenated(types.iter().map(|(number, _)| *number)),
+                key_fields: &fields,
+                data: set.values.map(value_type),
+                user_data: match set.key[..] {
+                    [FieldType::Number] => Some(&NUMBER_TYPE),
+                    _ => None,
+                },
+            };
+            let message = NftSet::new(&description);
+            self.batch
+                .add(Step::Set(index), &SetMessage(&message), MsgType::Add);
+            let elements = set_elements(set);
+            for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
+                let message = NftSet::elements(&description, chunk);
+                self.batch.add(
+                    Step::Elements(index),
+                    &ElementsMessage(&message),
+                    MsgType::Add,
+                );
+            }
+        }
+    }
+
+    fn rules(&mut self, ruleset: &Ruleset) {
+        for (chain_index, chain) in ruleset.chains.iter().enumerate() {
+            for (rule_index, rule) in chain.rules.iter().enumerate() {
+                let step = Step::Rule(chain_index, rule_index);
+                let mut expressions = Vec::new();
+                for statement in rule {
+                    encode(ruleset, statement, &mut expressions);
+                }
+                for name in self.names(chain) {
+                    let chain = Chain::new(c_string(&name), &self.table);
+                    let mut message = Rule::new(&chain);
+                    for expression in &expressions {
+                        message.add_expr(expression);
+                    }
+                    self.batch.add(step, &message, MsgType::Add);
+                }
+            }
+        }
+    }
+}
+
+fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
+    let set = |name: &str| reference(ruleset, name);
+    match statement {
+        Statement::Family(family) => out.extend(is_family(*family)),
+        Statement::Protocol(protocol) => {
+            out.push(expr::meta(libc::NFT_META_L4PROTO, REG_1));
+            out.push(expr::equal(&[protocol.number()]));
+        }
+        Statement::DestinationType(kind) => out.extend(is_type(*kind)),
+        Statement::LoopbackDestination(family) => {
+            out.extend(is_family(*family));
+            out.extend(loopback_destination(*family));
+        }
+        Statement::DestinationIn(family, name) => {
+            out.extend(is_in(*family, [destination(*family)], &set(name)));
+        }
+        Statement::SourceNotIn(family, name) => {
+            out.extend(is_family(*family));
+            out.push(source(*family, REG_1));
+            out.push(expr::lookup_not(&set(name)));
+        }
+        Statement::SourceIn(family, name) => {
+            out.extend(is_in(*family, [source(*family, REG_1)], &set(name)));
+        }
+        Statement::SourceAndServiceIn(family, name) => {
+            let key = with_service(*family, source(*family, REG_1));
+            out.extend(is_in(*family, key, &set(name)));
+        }
+        Statement::BackendIn(family, name) => {
+            let key = with_service(*family, destination(*family));
+            out.extend(is_in(*family, key, &set(name)));
+        }
+        Statement::Dispatch(map) => {
+            out.extend(service(0));
+            out.push(expr::lookup_map(&set(map), VERDICT));
+        }
+        Statement::Balance(choice) => {
+            out.extend(choose(choice));
+            out.push(expr::lookup_map(&set(&choice.map), VERDICT));
+        }
+        Statement::Translated => out.extend(is_translated()),
+        Statement::Counter => out.push(expr::counter()),
+        Statement::Drop => out.push(expr::verdict(libc::NF_DROP)),
+        Statement::Return => out.push(expr::verdict(libc::NFT_RETURN)),
+        Statement::Dnat(to) => out.extend(dnat(ruleset, to)),
+        Statement::Masquerade => out.push(expr::masquerade_fully_random()),
+    }
+}
+
+fn is_type(kind: AddressType) -> [Expression; 2] {
+    let number = match kind {
+        AddressType::Local => libc::RTN_LOCAL,
+        AddressType::Broadcast => libc::RTN_BROADCAST,
+        AddressType::Multicast => libc::RTN_MULTICAST,
+    };
+    [
+        expr::destination_type(),
+        expr::equal(&u32::from(number).to_ne_bytes()),
+    ]
+}
+
+fn loopback_destination(family: Family) -> [Expression; 2] {
+    match family {
+        Family::Ipv4 => [
+            // The first byte of the destination address.
+            expr::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 16, 1, REG_1),
+            expr::equal(&[127]),
+        ],
+        Family::Ipv6 => [
+            destination(family),
+            expr::equal(&Ipv6Addr::LOCALHOST.octets()),
+        ],
+    }
+}
+
+/// Loads an address into the first register, and protocol and port after it.
+fn with_service(family: Family, address: Expression) -> Vec<Expression> {
+    let mut key = vec![address];
+    key.extend(service(address_length(family)));
+    key
+}
+
+/// Goes on only for packets of this family whose key is in the set.
+fn is_in(
+    family: Family,
+    key: impl IntoIterator<Item = Expression>,
+    set: &SetReference,
+) -> Vec<Expression> {
+    let mut expressions = Vec::from(is_family(family));
+    expressions.extend(key);
+    expressions.push(expr::lookup(set));
+    expressions
+}
+
+/// Whether the connection's destination was translated.
+fn is_translated() -> [Expression; 3] {
+    [
+        expr::conntrack_status(),
+        expr::mask(IPS_DST_NAT),
+        expr::not_equal(&0u32.to_ne_bytes()),
+    ]
+}
+
+fn dnat(ruleset: &Ruleset, to: &Dnat) -> Vec<Expression> {
+    match to {
+        Dnat::SamePort(address) => vec![
+            expr::immediate(&octets(*address), REG_1),
+            expr::destination_nat(nfproto(Family::of(*address)), None),
+        ],
+        Dnat::Port(address, port) => vec![
+            expr::immediate(&octets(*address), REG_1),
+            expr::immediate(&port.to_be_bytes(), REG_2),
+            expr::destination_nat(nfproto(Family::of(*address)), Some(REG_2)),
+        ],
+        Dnat::PortMap(family, map) => {
+            let port_register = register_after(address_length(*family));
+            let mut expressions = Vec::from(service(0));
+            expressions.extend([
+                expr::lookup_map(&reference(ruleset, map), REG_1),
+                expr::destination_nat(nfproto(*family), Some(port_register)),
+            ]);
+            expressions
+        }
+    }
+}
+
+fn reference(ruleset: &Ruleset, name: &str) -> SetReference {
+    let index = ruleset.sets.iter().position(|set| set.name == name);
+    SetReference {
+        name: c_string(name),
+        id: index.map_or(0, |index| index as u32 + 1),
+    }
+}
+
+/// Loads the number of a chain in the map of backends.
+fn choose(choice: &Choice) -> Vec<Expression> {
+    let Choice {
+        family,
+        balance,
+        first,
+        count,
+        ..
+    } = *choice;
+    match balance {
+        Balance::Random => vec![expr::number(libc::NFT_NG_RANDOM, count, first)],
+        Balance::RoundRobin => vec![expr::number(libc::NFT_NG_INCREMENTAL, count, first)],
+        Balance::Source => {
+            let length = address_length(family) as u32;
+            let mut expressions = Vec::from(is_family(family));
+            expressions.push(source(family, REG_2));
+            expressions.push(expr::hash(length, count, SOURCE_HASH_SEED, first));
+            expressions
+        }
+    }
+}

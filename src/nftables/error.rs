@@ -1,0 +1,175 @@
+//! Why the kernel refused what it was asked for, and what to do about it.
+
+use super::batch::{Step, Transaction};
+use crate::capability::MissingNetAdmin;
+use crate::netlink::{Attributes, Failure, MAX_RETRIES, Refusal};
+use crate::ruleset::Ruleset;
+use crate::uapi::{NFTA_EXPR_NAME, NFTA_LIST_ELEM};
+use nix::errno::Errno;
+use std::io;
+use thiserror::Error;
+
+/// Why the kernel did not do what it was asked for.
+#[derive(Debug, Error)]
+pub enum NftablesError {
+    #[error("cannot talk to nf_tables over netlink")]
+    Socket(#[from] io::Error),
+    #[error(transparent)]
+    NotPermitted(#[from] MissingNetAdmin),
+    #[error(
+        "this kernel has no nf_tables: load the module with modprobe nf_tables, or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET (Linux 5.6 or later)"
+    )]
+    NoNftables,
+    #[error(
+        "this kernel lacks nftables' chains of type nat: load the module with modprobe nft_chain_nat, or use a kernel with CONFIG_NFT_NAT"
+    )]
+    NoNat,
+    #[error(
+        "this kernel lacks the nftables expression '{expression}', which {step} needs: load the module with modprobe {}, or use a kernel that has it",
+        module(expression)
+    )]
+    MissingExpression { expression: String, step: String },
+    #[error("this kernel has no tables with an owner (Linux 5.12 or later has)")]
+    NoOwner,
+    #[error("the kernel refused to {step}")]
+    Refused {
+        step: String,
+        #[source]
+        errno: Errno,
+    },
+    /// The ruleset is of another generation than the transaction.
+    #[error("another process has changed the ruleset meanwhile")]
+    Changed,
+    #[error(
+        "other processes keep changing the ruleset: {MAX_RETRIES} attempts between two changes have failed; try again later"
+    )]
+    Contended,
+    #[error("the kernel did not say whether it did what it was asked for")]
+    NoReply,
+}
+
+impl From<Failure> for NftablesError {
+    /// A failure of a request that is no step of an installation.
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Socket(error) => NftablesError::Socket(error),
+            Failure::Refused(refusal) => before_the_first_step(refusal),
+            Failure::NoReply => NftablesError::NoReply,
+            Failure::Contended => NftablesError::Contended,
+        }
+    }
+}
+
+/// What a refused step of an installation means.
+pub(super) fn explain(
+    ruleset: &Ruleset,
+    transaction: &Transaction,
+    refusal: Refusal,
+) -> NftablesError {
+    let Some(step) = transaction.step(refusal.sequence) else {
+        return before_the_first_step(refusal);
+    };
+    match (step, refusal.errno) {
+        (_, Errno::EPERM) => MissingNetAdmin.into(),
+        (_, Errno::ERESTART) => NftablesError::Changed,
+        // nft_chain_parse_hook: no such type of chain.
+        (Step::Chain(_), Errno::ENOENT) => NftablesError::NoNat,
+        // nf_tables_newtable: a flag that this kernel does not know, by old and new kernels.
+        (Step::Table, Errno::EINVAL | Errno::EOPNOTSUPP) => NftablesError::NoOwner,
+        (step, errno) => {
+            let name = || missing_expression(transaction, refusal);
+            let missing = errno == Errno::ENOENT && matches!(step, Step::Rule(..));
+            let step = describe(ruleset, step);
+            match missing.then(name).flatten() {
+                Some(expression) => NftablesError::MissingExpression { expression, step },
+                None => NftablesError::Refused {
+                    step: format!("make {step}"),
+                    errno,
+                },
+            }
+        }
+    }
+}
+
+/// Why the kernel did not do this to a table: `what` is a verb.
+pub(super) fn refused(failure: Failure, what: &str, table: &str) -> NftablesError {
+    match failure {
+        Failure::Refused(refusal) => NftablesError::Refused {
+            step: format!("{what} table inet {table}"),
+            errno: refusal.errno,
+        },
+        failure => failure.into(),
+    }
+}
+
+/// A refusal of a batch as such, or of a listing.
+fn before_the_first_step(refusal: Refusal) -> NftablesError {
+    match refusal.errno {
+        Errno::ERESTART => NftablesError::Changed,
+        Errno::EPERM => MissingNetAdmin.into(),
+        // net/netfilter/nfnetlink.c: no subsystem of that number.
+        Errno::EOPNOTSUPP | Errno::EINVAL => NftablesError::NoNftables,
+        errno => NftablesError::Refused {
+            step: "begin a transaction".into(),
+            errno,
+        },
+    }
+}
+
+/// The name of the expression that the kernel points at: nf_tables_newrule in
+/// net/netfilter/nf_tables_api.c marks the list element whose expression it could not set up.
+fn missing_expression(transaction: &Transaction, refusal: Refusal) -> Option<String> {
+    let element = transaction.message_from(refusal.sequence, refusal.offset?)?;
+    let name = Attributes(element)
+        .nested(NFTA_LIST_ELEM)
+        .text(NFTA_EXPR_NAME)?;
+    Some(name.to_owned())
+}
+
+/// The module that brings an expression to tables of family inet.
+fn module(expression: &str) -> String {
+    match expression {
+        "fib" => "nft_fib_inet".into(),
+        _ => format!("nft_{expression}"),
+    }
+}
+
+/// As much of a rule as fits into a message; it may list a thousand chains.
+const SHOWN_CHARACTERS: usize = 160;
+
+fn describe(ruleset: &Ruleset, step: Step) -> String {
+    match step {
+        Step::Table => format!("table inet {}", ruleset.table),
+        Step::Chain(chain) => format!("chain {}", ruleset.chains[chain].name),
+        Step::Set(set) => format!("set {}", ruleset.sets[set].name),
+        Step::Elements(set) => format!("the elements of set {}", ruleset.sets[set].name),
+        Step::Rule(chain, rule) => {
+            let chain = &ruleset.chains[chain];
+            let statements: Vec<String> =
+                chain.rules[rule].iter().map(ToString::to_string).collect();
+            let rule = statements.join(" ");
+            let words: Vec<&str> = rule.split_whitespace().collect();
+            let shown: String = words.join(" ").chars().take(SHOWN_CHARACTERS).collect();
+            format!("rule '{shown}' in chain {}", chain.name)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_table_is_not_mistaken_for_a_kernel_without_nat() {
+        let refusal = Refusal {
+            sequence: 1,
+            errno: Errno::ENOENT,
+            offset: None,
+        };
+        let error = refused(Failure::Refused(refusal), "close", "nodefwd-web");
+        assert_eq!(
+            error.to_string(),
+            "the kernel refused to close table inet nodefwd-web"
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! Which process has a socket open, as far as /proc shows it.
+
+use serde::Serialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The socket that owns a table, and the process that has it open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    /// The socket's netlink port.
+    pub portid: u32,
+    /// `None` if the process cannot be seen from here: in another container, for example.
+    pub pid: Option<u32>,
+    /// The process's name.
+    pub process: Option<String>,
+    /// When the process started, in seconds since 1970.
+    pub since: Option<u64>,
+}
+
+/// linux/netlink.h: `NETLINK_NETFILTER`
+const NETLINK_NETFILTER: &str = "12";
+
+/// Ticks of /proc/PID/stat in a second: `USER_HZ` is 100 on every architecture that Rust's std
+/// supports with Linux (proc_pid_stat(5), sysconf(_SC_CLK_TCK)).
+const TICKS_PER_SECOND: u64 = 100;
+
+/// The owner of the netfilter socket with this netlink port. The port is often the process's id, but not
+/// always: as the owner's own PID namespace has it, and only for a process's first netlink socket
+/// (netlink_autobind in net/netlink/af_netlink.c). So the process is looked up by its socket.
+pub fn owner(port: u32) -> Owner {
+    let inode = socket_inode(port);
+    let pid = inode.and_then(|inode| holder(&inode, Some(port)));
+    Owner {
+        portid: port,
+        pid,
+        process: pid.and_then(name),
+        since: pid.and_then(since),
+    }
+}
+
+/// The socket's inode, out of the list of this network namespace's netlink sockets.
+fn socket_inode(port: u32) -> Option<String> {
+    let list = fs::read_to_string("/proc/thread-self/net/netlink").ok()?;
+    inode_in(&list, port).map(str::to_owned)
+}
+
+fn inode_in(list: &str, port: u32) -> Option<&str> {
+    list.lines().skip(1).find_map(|line| {
+        // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
+        let mut columns = line.split_ascii_whitespace().skip(1);
+        let netfilter = columns.next()? == NETLINK_NETFILTER;
+        let this = columns.next()?.parse() == Ok(port);
+        (netfilter && this).then(|| columns.last()).flatten()
+    })
+}
+
+/// The process that has the socket with this inode open, if it can be seen. The likely one is looked at
+/// first.
+pub fn holder(inode: &str, likely: Option<u32>) -> Option<u32> {
+    let socket = format!("socket:[{inode}]");
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut processes = likely.into_iter().chain(all);
+    processes.find(|pid| has_open(*pid, Path::new(&socket)))
+}
+
+fn has_open(pid: u32, file: &Path) -> bool {
+    let files = fs::read_dir(directory(pid).join("fd"))
+        .into_iter()
+        .flatten();
+    let mut links = files
+        .flatten()
+        .filter_map(|file| fs::read_link(file.path()).ok());
+    links.any(|link| link == file)
+}
+
+fn directory(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+/// A process's name, if it can be seen.
+pub fn name(pid: u32) -> Option<String> {
+    let name = fs::read_to_string(directory(pid).join("comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+/// When the process started, in seconds since 1970.
+fn since(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(directory(pid).join("stat")).ok()?;
+    let boot = fs::read_to_string("/proc/stat").ok()?;
+    let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Some(boot.trim().parse::<u64>().ok()? + start_ticks(&stat)? / TICKS_PER_SECOND)
+}
+
+/// The field `starttime`, the 22nd; the 2nd, a name in parentheses, may hold anything.
+fn start_ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_found_by_protocol_and_port() {
+        let list = "\
+sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode
+0000000000000000 0   4242       00000000 0        0        0     2        0        11
+0000000000000000 12  4242       00000000 0        0        0     2        0        22
+0000000000000000 12  4294963200 00000000 0        0        0     2        0        33
+";
+        assert_eq!(inode_in(list, 4242), Some("22"));
+        assert_eq!(inode_in(list, 4_294_963_200), Some("33"));
+        assert_eq!(inode_in(list, 1), None);
+        assert_eq!(inode_in("", 1), None);
+    }
+
+    #[test]
+    fn the_start_is_found_after_any_name() {
+        let fields: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
+        let stat = format!("4242 (a ) b) {}", fields.join(" "));
+        assert_eq!(start_ticks(&stat), Some(22));
+        assert_eq!(start_ticks("4242 (cut"), None);
+    }
+}

@@ -1,0 +1,268 @@
+//! The kernel's routes, interfaces and own addresses (rtnetlink(7)). Reading them needs no privileges.
+
+use crate::netlink::{Attributes, Failure, Message, Request, Socket, address, octets};
+use crate::uapi::{RTA_DPORT, RTA_IP_PROTO, RTA_SPORT};
+use ipnet::IpNet;
+use nix::libc;
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use thiserror::Error;
+
+/// The routing tables cannot be read.
+#[derive(Debug, Error)]
+#[error("cannot read the kernel's routing tables over netlink")]
+pub struct RtnetlinkError(#[source] io::Error);
+
+impl From<Failure> for RtnetlinkError {
+    fn from(failure: Failure) -> Self {
+        RtnetlinkError(match failure {
+            Failure::Socket(error) => error,
+            Failure::Refused(refusal) => refusal.errno.into(),
+            Failure::NoReply => io::Error::other("the kernel did not reply"),
+            Failure::Contended => io::Error::other("they keep changing"),
+        })
+    }
+}
+
+impl From<io::Error> for RtnetlinkError {
+    fn from(error: io::Error) -> Self {
+        RtnetlinkError(error)
+    }
+}
+
+/// Length in bytes of `struct rtmsg` (linux/rtnetlink.h), and where it has its fields.
+const RTMSG: usize = 12;
+const RTM_FAMILY: usize = 0;
+const RTM_DST_LEN: usize = 1;
+const RTM_SRC_LEN: usize = 2;
+const RTM_TABLE: usize = 4;
+const RTM_TYPE: usize = 7;
+
+/// Length in bytes of `struct ifinfomsg` (linux/rtnetlink.h), and where it has its index.
+const IFINFOMSG: usize = 16;
+const IFI_INDEX: usize = 4;
+
+/// An interface of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    pub index: u32,
+    pub name: String,
+}
+
+/// Where a packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// To this host itself.
+    Local,
+    /// Out of the interface with this index.
+    Through(u32),
+}
+
+/// A packet's protocol number and ports, which routing rules can depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// IANA's number.
+    pub protocol: u8,
+    pub source: u16,
+    pub destination: u16,
+}
+
+/// A packet that comes in from another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    pub from: IpAddr,
+    /// The index of the interface that it comes in on.
+    pub interface: u32,
+}
+
+/// The routing tables and rules of this network namespace.
+pub struct Routes(Socket);
+
+impl Routes {
+    /// Connects to the kernel.
+    pub fn open() -> Result<Self, RtnetlinkError> {
+        Ok(Routes(Socket::route()?))
+    }
+
+    /// Where the kernel sends a packet to `to`: one of this host's own, or one that arrives. `None` if
+    /// it drops the packet: it has no route, or the reverse-path filter (`rp_filter`) expects its source
+    /// on another interface. What leads to no single host, such as a broadcast, is `None` too.
+    pub fn find(
+        &self,
+        to: IpAddr,
+        arrival: Option<Arrival>,
+        ports: Option<Ports>,
+    ) -> Result<Option<Route>, RtnetlinkError> {
+        self.get(&route_request(to, arrival, ports), route)
+    }
+
+    /// The interface with this index; `None` if it is gone.
+    pub fn interface(&self, index: u32) -> Result<Option<Interface>, RtnetlinkError> {
+        let mut header = [0; IFINFOMSG];
+        header[IFI_INDEX..IFI_INDEX + 4].copy_from_slice(&index.to_ne_bytes());
+        let request = Request::with_header(libc::RTM_GETLINK, 0, &header, 1);
+        let name = |message: &Message<'_>| {
+            let attributes = Attributes(message.payload.get(IFINFOMSG..)?);
+            attributes.text(libc::IFLA_IFNAME).map(str::to_owned)
+        };
+        let name = self.get(&request, name)?;
+        Ok(name.map(|name| Interface { index, name }))
+    }
+
+    /// What the kernel replies; `None` if it refuses, which is its answer for a packet that it drops.
+    fn get<T>(
+        &self,
+        request: &Request,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Option<T>, RtnetlinkError> {
+        match self.0.get(request, read) {
+            Err(Failure::Refused(_)) => Ok(None),
+            reply => Ok(reply?),
+        }
+    }
+}
+
+fn route_request(to: IpAddr, arrival: Option<Arrival>, ports: Option<Ports>) -> Request {
+    let (family, bits) = match to {
+        IpAddr::V4(_) => (libc::AF_INET, 32),
+        IpAddr::V6(_) => (libc::AF_INET6, 128),
+    };
+    let mut header = [0; RTMSG];
+    header[RTM_FAMILY] = family as u8;
+    header[RTM_DST_LEN] = bits;
+    if arrival.is_some() {
+        header[RTM_SRC_LEN] = bits;
+    }
+    let mut request = Request::with_header(libc::RTM_GETROUTE, 0, &header, 1)
+        .attribute(libc::RTA_DST, &octets(to));
+    if let Some(Arrival { from, interface }) = arrival {
+        request = request
+            .attribute(libc::RTA_SRC, &octets(from))
+            .attribute(libc::RTA_IIF, &interface.to_ne_bytes());
+    }
+    match ports {
+        // The kernel takes TCP, UDP and ICMP only (rtm_getroute_parse_ip_proto in
+        // net/ipv4/fib_frontend.c).
+        Some(ports) if i32::from(ports.protocol) != libc::IPPROTO_SCTP => request
+            .attribute(RTA_IP_PROTO, &[ports.protocol])
+            .attribute(RTA_SPORT, &ports.source.to_be_bytes())
+            .attribute(RTA_DPORT, &ports.destination.to_be_bytes()),
+        _ => request,
+    }
+}
+
+fn route(message: &Message<'_>) -> Option<Route> {
+    let attributes = Attributes(message.payload.get(RTMSG..)?);
+    match message.payload[RTM_TYPE] {
+        libc::RTN_LOCAL => Some(Route::Local),
+        libc::RTN_UNICAST => {
+            let index = attributes.get(libc::RTA_OIF)?.first_chunk().copied()?;
+            Some(Route::Through(u32::from_ne_bytes(index)))
+        }
+        _ => None,
+    }
+}
+
+/// This host's own addresses, and the broadcast ones, at one moment: the kernel's routing table `local`
+/// (ip-route(8)), which `fib daddr type` looks into too.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    own: HashSet<IpAddr>,
+    /// Whole networks of own addresses; there are few.
+    networks: Vec<IpNet>,
+    broadcast: HashSet<IpAddr>,
+}
+
+impl Addresses {
+    /// Reads them.
+    pub fn read() -> Result<Self, RtnetlinkError> {
+        let socket = Socket::route()?;
+        let mut addresses = Addresses::default();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let entries = socket.list(&local_table_request(family), local_entry)?;
+            for (kind, network) in entries {
+                addresses.add(kind, network);
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn add(&mut self, kind: u8, network: IpNet) {
+        match kind {
+            libc::RTN_LOCAL if network.prefix_len() == network.max_prefix_len() => {
+                self.own.insert(network.addr());
+            }
+            libc::RTN_LOCAL => self.networks.push(network),
+            libc::RTN_BROADCAST => {
+                self.broadcast.insert(network.addr());
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether an address is this host's own.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.own.contains(&address) || self.networks.iter().any(|own| own.contains(&address))
+    }
+
+    /// Whether an address is a multicast or broadcast one.
+    pub fn is_group(&self, address: IpAddr) -> bool {
+        address.is_multicast()
+            || address == Ipv4Addr::BROADCAST
+            || self.broadcast.contains(&address)
+    }
+
+    /// This host's own addresses, without those of whole networks.
+    pub fn own(self) -> impl Iterator<Item = IpAddr> {
+        self.own.into_iter()
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<(u8, IpNet)> for Addresses {
+    /// From `RTN_*` and network.
+    fn from_iter<I: IntoIterator<Item = (u8, IpNet)>>(entries: I) -> Self {
+        let mut addresses = Addresses::default();
+        for (kind, network) in entries {
+            addresses.add(kind, network);
+        }
+        addresses
+    }
+}
+
+fn local_table_request(family: i32) -> Request {
+    let mut header = [0; RTMSG];
+    header[RTM_FAMILY] = family as u8;
+    // Before Linux 4.20 all tables are dumped all the same.
+    header[RTM_TABLE] = libc::RT_TABLE_LOCAL;
+    Request::with_header(libc::RTM_GETROUTE, libc::NLM_F_DUMP as u16, &header, 1)
+}
+
+/// The type (`RTN_*`) and the network of an entry of the table `local`.
+fn local_entry(message: &Message<'_>) -> Option<(u8, IpNet)> {
+    let attributes = Attributes(message.payload.get(RTMSG..)?);
+    if message.payload[RTM_TABLE] != libc::RT_TABLE_LOCAL {
+        return None;
+    }
+    let destination = address(attributes.get(libc::RTA_DST)?)?;
+    let network = IpNet::new(destination, message.payload[RTM_DST_LEN]);
+    Some((message.payload[RTM_TYPE], network.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::messages;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            messages(&bytes).for_each(|message| {
+                route(&message);
+                local_entry(&message);
+            });
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Maps that the rules of many forwards share.
+//!
+//! Neither a map for each rule nor one for all would do, because the kernel's work would grow with the
+//! square of their number: for each anonymous map it goes through the whole transaction, and for
+//! each rule through all that is in its map (nft_set_trans_bind and nf_tables_bind_set in
+//! net/netfilter/nf_tables_api.c). So a map is shared until it is full.
+
+use super::{BACKENDS, Element, Field, FieldType, PORT_MAP, Set, Value, ValueType, set_name};
+use crate::config::{Destination, Family, Forward};
+use std::collections::BTreeMap;
+
+/// No rule is given a map that holds so many elements already.
+const FULL: usize = 128;
+
+/// The shared maps of a ruleset.
+#[derive(Default)]
+pub struct SharedMaps {
+    backends: Vec<Set>,
+    /// By family and a destination's number in its forward's list: a port has one destination of
+    /// each number, and a map one value for each port.
+    port_maps: BTreeMap<(Family, usize), Vec<Set>>,
+}
+
+impl SharedMaps {
+    /// Gives a number to each of these chains; gives the map from numbers to chains, and the first
+    /// number.
+    pub fn add_backends(&mut self, chains: impl Iterator<Item = String>) -> (String, u32) {
+        let map = map_with_room(&mut self.backends, |number| Set {
+            name: format!("{BACKENDS}-{number}"),
+            key: vec![FieldType::Number],
+            interval: false,
+            values: Some(ValueType::Verdict),
+            elements: Vec::new(),
+        });
+        let first = map.elements.len() as u32;
+        map.elements
+            .extend((first..).zip(chains).map(|(number, chain)| Element {
+                key: vec![Field::Number(number)],
+                value: Some(Value::Goto(chain)),
+            }));
+        (map.name.clone(), first)
+    }
+
+    /// Maps each port of a forward to another port of the destination with this number in its list, for
+    /// which nftables has no statement; gives the map.
+    pub fn add_port_map(&mut self, forward: &Forward, number: usize, to: &Destination) -> String {
+        let family = forward.service.family;
+        let maps = self.port_maps.entry((family, number)).or_default();
+        let map = map_with_room(maps, |part| Set {
+            name: format!("{}-{number}-{part}", set_name(PORT_MAP, family)),
+            key: vec![FieldType::InetProto, FieldType::InetService],
+            interval: false,
+            values: Some(ValueType::Backend(family)),
+            elements: Vec::new(),
+        });
+        let pairs = forward.service.ports.singles().zip(to.ports.first()..);
+        map.elements.extend(pairs.map(|(from, port)| Element {
+            key: vec![
+                Field::Protocol(forward.service.protocol),
+                Field::Ports(from),
+            ],
+            value: Some(Value::Backend(to.address, port)),
+        }));
+        map.name.clone()
+    }
+
+    /// All the maps.
+    pub fn into_sets(self) -> impl Iterator<Item = Set> {
+        let port_maps = self.port_maps.into_values().flatten();
+        self.backends.into_iter().chain(port_maps)
+    }
+}
+
+fn map_with_room(maps: &mut Vec<Set>, new: impl Fn(usize) -> Set) -> &mut Set {
+    if maps.last().is_none_or(|map| map.elements.len() >= FULL) {
+        maps.push(new(maps.len() + 1));
+    }
+    let last = maps.len() - 1;
+    &mut maps[last]
+}

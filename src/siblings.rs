@@ -1,0 +1,267 @@
+//! The other instances in this network namespace, and what they forward, as the kernel shows them.
+
+use crate::config::{Family, PortRange, Protocol, Service, TABLE_PREFIX};
+use crate::lock::Holder;
+use crate::netlink::address;
+use crate::nftables::list::{self, Element, Table, TableInfo};
+use crate::nftables::{Nftables, NftablesError};
+use crate::process;
+use crate::ruleset::{Ruleset, listen_set_name, service_map_names};
+use std::net::IpAddr;
+use thiserror::Error;
+
+/// Why an instance cannot be installed beside the others.
+#[derive(Debug, Error)]
+pub enum SiblingError {
+    #[error(
+        "table inet {table} is already there, {whose}, or give this instance another name with NODEFWD_NAME (--name)"
+    )]
+    TableExists {
+        table: String,
+        /// The netlink port of its owner, if it has one.
+        owner: Option<u32>,
+        /// Who has it, and what to do.
+        whose: String,
+    },
+    #[error(
+        "{service} is already forwarded by table inet {table}, {whose}, or forward other ports, or listen on other addresses with NODEFWD_LISTEN (--listen)"
+    )]
+    Claimed {
+        service: Service,
+        /// The other instance's table.
+        table: String,
+        /// Who has it, and what to do.
+        whose: String,
+    },
+    #[error(transparent)]
+    Nftables(#[from] NftablesError),
+}
+
+/// The tables of all instances in this network namespace.
+pub fn instances(nftables: &Nftables) -> Result<Vec<TableInfo>, NftablesError> {
+    let mut tables = nftables.tables()?;
+    tables.retain(|table| table.name.starts_with(TABLE_PREFIX));
+    Ok(tables)
+}
+
+/// What an instance forwards: two instances must not claim the same packets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub services: Vec<Service>,
+    /// The addresses that it listens on; none stands for all.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Claims {
+    /// What a ruleset claims.
+    pub fn of(ruleset: &Ruleset) -> Self {
+        Claims {
+            services: ruleset.services(),
+            addresses: ruleset.listen_addresses(),
+        }
+    }
+
+    /// What the instance with this table claims.
+    pub fn read(nftables: &Nftables, table: &str) -> Result<Self, NftablesError> {
+        let mut claims = Claims {
+            addresses: listen_addresses(nftables, table)?,
+            ..Claims::default()
+        };
+        let table = Table::inet(table);
+        for family in Family::ALL {
+            for map in service_map_names(family) {
+                let elements = nftables.list(|socket| list::elements(socket, &table, &map))?;
+                let services = elements
+                    .iter()
+                    .filter_map(|element| service(family, element));
+                claims.services.extend(services);
+            }
+        }
+        Ok(claims)
+    }
+
+    /// The first service of `self` that both claim.
+    pub fn conflict(&self, other: &Claims) -> Option<Service> {
+        let shares_address = |family| {
+            let listens_on_all = |claims: &Claims| claims.addresses.is_empty();
+            listens_on_all(self) || listens_on_all(other) || {
+                let addresses = self.addresses.iter();
+                let mut of_family = addresses.filter(|ip| Family::of(**ip) == family);
+                of_family.any(|address| other.addresses.contains(address))
+            }
+        };
+        let claimed = |service: &&Service| {
+            let mut theirs = other.services.iter();
+            shares_address(service.family) && theirs.any(|theirs| theirs.overlaps(service))
+        };
+        self.services.iter().find(claimed).copied()
+    }
+}
+
+/// The addresses that the instance with this table listens on; none stands for all.
+pub fn listen_addresses(nftables: &Nftables, table: &str) -> Result<Vec<IpAddr>, NftablesError> {
+    let table = Table::inet(table);
+    let mut addresses = Vec::new();
+    for set in Family::ALL.map(listen_set_name) {
+        let elements = nftables.list(|socket| list::elements(socket, &table, &set))?;
+        addresses.extend(elements.iter().filter_map(|element| address(&element.key)));
+    }
+    Ok(addresses)
+}
+
+/// The service in a key of protocol and port, each padded to 4 bytes.
+pub fn service(family: Family, element: &Element) -> Option<Service> {
+    let first = &element.key;
+    let last = element.key_end.as_ref().unwrap_or(first);
+    let port = |key: &[u8]| Some(u16::from_be_bytes(key.get(4..6)?.try_into().ok()?));
+    Some(Service {
+        family,
+        protocol: Protocol::from_number(*first.first()?)?,
+        ports: PortRange::try_from((port(first)?, port(last)?)).ok()?,
+    })
+}
+
+/// Fails if another instance has a part of what the ruleset claims, or a table of its name that may not
+/// be replaced. Gives whether there is one that may be.
+pub fn check_conflicts(
+    nftables: &Nftables,
+    ruleset: &Ruleset,
+    may_replace: impl Fn(&TableInfo) -> bool,
+) -> Result<bool, SiblingError> {
+    let claims = Claims::of(ruleset);
+    let mut replaces = false;
+    for other in instances(nftables)? {
+        if other.name == ruleset.table {
+            if may_replace(&other) {
+                replaces = true;
+                continue;
+            }
+            return Err(SiblingError::TableExists {
+                // The lock of this name is this instance's own.
+                whose: whose(&other, Holder::None),
+                owner: other.owner,
+                table: other.name,
+            });
+        }
+        let theirs = Claims::read(nftables, &other.name)?;
+        if let Some(service) = claims.conflict(&theirs) {
+            return Err(SiblingError::Claimed {
+                service,
+                whose: whose(&other, Holder::of(&other.name)),
+                table: other.name,
+            });
+        }
+    }
+    Ok(replaces)
+}
+
+/// Who has a table, and what can be done about it. If the kernel knows no owner, `holder` is whoever
+/// holds the lock of its name.
+fn whose(table: &TableInfo, holder: Holder) -> String {
+    let (how, holder) = match table.owner {
+        Some(port) => {
+            let process = process::owner(port).pid;
+            ("owned", process.map_or(Holder::Unseen, Holder::Process))
+        }
+        None => ("held", holder),
+    };
+    let name = match holder {
+        Holder::None => {
+            let table = &table.name;
+            return format!("without an owner: remove it with nft delete table inet {table}");
+        }
+        Holder::Process(process) => process::name(process),
+        Holder::Unseen => None,
+    };
+    let name = name.map_or(String::new(), |name| format!(" ({name})"));
+    format!("{how} by {holder}{name}: stop that one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nftables::list::ElementKind;
+    use proptest::prelude::*;
+
+    fn element(key: &[u8], key_end: &[u8]) -> Element {
+        Element {
+            kind: ElementKind::Key,
+            key: key.to_vec(),
+            key_end: Some(key_end.to_vec()),
+            data: None,
+        }
+    }
+
+    #[test]
+    fn keys_read_back() {
+        let ports = element(&[17, 0, 0, 0, 0, 53, 0, 0], &[17, 0, 0, 0, 0, 60, 0, 0]);
+        let service = service(Family::Ipv4, &ports);
+        assert_eq!(service.unwrap().to_string(), "udp/53-60 over IPv4");
+    }
+
+    fn claims(ports: &str, addresses: &[&str]) -> Claims {
+        Claims {
+            services: vec![Service {
+                family: Family::Ipv4,
+                protocol: Protocol::Tcp,
+                ports: ports.parse().unwrap(),
+            }],
+            addresses: addresses
+                .iter()
+                .map(|address| address.parse().unwrap())
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn only_what_both_take_is_a_conflict() {
+        let all = claims("80", &[]);
+        assert_eq!(all.conflict(&claims("79-81", &[])), Some(all.services[0]));
+        assert_eq!(
+            all.conflict(&claims("80", &["10.0.0.1"])),
+            Some(all.services[0])
+        );
+        assert_eq!(all.conflict(&claims("81", &[])), None);
+        let one = claims("80", &["10.0.0.1"]);
+        assert_eq!(
+            one.conflict(&claims("80", &["10.0.0.1", "10.0.0.2"])),
+            Some(one.services[0])
+        );
+        assert_eq!(one.conflict(&claims("80", &["10.0.0.2"])), None);
+
+        let mut other_family = claims("80", &[]);
+        other_family.services[0].family = Family::Ipv6;
+        let mut other_protocol = claims("80", &[]);
+        other_protocol.services[0].protocol = Protocol::Udp;
+        assert_eq!(all.conflict(&other_family), None);
+        assert_eq!(all.conflict(&other_protocol), None);
+    }
+
+    #[test]
+    fn a_table_without_an_owner_may_still_have_a_holder() {
+        let table = TableInfo {
+            name: "nodefwd-web".into(),
+            owner: None,
+            handle: None,
+        };
+        assert_eq!(
+            whose(&table, Holder::None),
+            "without an owner: remove it with nft delete table inet nodefwd-web"
+        );
+        assert_eq!(
+            whose(&table, Holder::Process(u32::MAX)),
+            format!("held by process {}: stop that one", u32::MAX)
+        );
+        assert_eq!(
+            whose(&table, Holder::Unseen),
+            "held by a process that cannot be seen from here: stop that one"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_key_panics(first: Vec<u8>, last: Vec<u8>) {
+            service(Family::Ipv6, &element(&first, &last));
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What a rule of an instance does, read back from its expressions.
+
+use crate::netlink::{Attributes, address};
+use crate::nftables::list;
+use crate::uapi::*;
+use nix::libc;
+use std::net::IpAddr;
+use std::ops::Range;
+
+/// What a rule does with a connection that it matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Drops it, and has dropped so many packets.
+    Drop { count: u64 },
+    /// Sends it to a backend, and has sent so many there.
+    Dnat { count: u64, backend: Backend },
+    /// Sends it to one of the chains in a map. The numbers are the keys that the rule looks up; `None` if
+    /// its keys are no numbers.
+    Vmap {
+        map: String,
+        numbers: Option<Range<u32>>,
+    },
+}
+
+/// Where a rule sends connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// To this port of an address, or to the port that they were made to.
+    Address(IpAddr, Option<u16>),
+    /// To the address and port that this map has for the port.
+    Map(String),
+}
+
+/// What a register holds.
+enum Loaded<'a> {
+    Bytes(&'a [u8]),
+    FromMap(&'a str),
+}
+
+/// What the rule with these expressions does; `None` if it counts nothing, or leads nowhere.
+pub fn action(expressions: Attributes<'_>) -> Option<Action> {
+    let mut count = None;
+    let mut numbers = None;
+    let mut registers: Vec<(u32, Loaded<'_>)> = Vec::new();
+    for (_, bytes) in expressions.iter() {
+        let expression = Attributes(bytes);
+        let data = expression.nested(NFTA_EXPR_DATA);
+        match expression.text(NFTA_EXPR_NAME)? {
+            "numgen" => numbers = range(data.u32(NFTA_NG_OFFSET), data.u32(NFTA_NG_MODULUS)),
+            "hash" => numbers = range(data.u32(NFTA_HASH_OFFSET), data.u32(NFTA_HASH_MODULUS)),
+            "counter" => count = data.u64(NFTA_COUNTER_PACKETS),
+            "immediate" => {
+                let value = data.nested(NFTA_IMMEDIATE_DATA);
+                if list::verdict(value).is_some_and(|verdict| verdict.code == libc::NF_DROP) {
+                    return Some(Action::Drop { count: count? });
+                }
+                let loaded = value.get(NFTA_DATA_VALUE).map(Loaded::Bytes);
+                registers.extend(data.u32(NFTA_IMMEDIATE_DREG).zip(loaded));
+            }
+            "lookup" => match (data.u32(NFTA_LOOKUP_DREG), data.text(NFTA_LOOKUP_SET)) {
+                (Some(register), Some(map)) if register == libc::NFT_REG_VERDICT as u32 => {
+                    let map = map.to_owned();
+                    return Some(Action::Vmap { map, numbers });
+                }
+                (Some(register), Some(map)) => registers.push((register, Loaded::FromMap(map))),
+                _ => {}
+            },
+            "nat" if data.u32(NFTA_NAT_TYPE) == Some(libc::NFT_NAT_DNAT as u32) => {
+                let backend = backend(data, &registers)?;
+                let count = count?;
+                return Some(Action::Dnat { count, backend });
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The kernel leaves an offset of 0 out.
+fn range(first: Option<u32>, count: Option<u32>) -> Option<Range<u32>> {
+    let first = first.unwrap_or(0);
+    Some(first..first.checked_add(count?)?)
+}
+
+fn backend(nat: Attributes<'_>, registers: &[(u32, Loaded<'_>)]) -> Option<Backend> {
+    // The last load is the one that holds.
+    let held = |attribute| {
+        let register = nat.u32(attribute)?;
+        let mut loads = registers.iter().rev();
+        loads.find_map(|(number, loaded)| (*number == register).then_some(loaded))
+    };
+    match held(NFTA_NAT_REG_ADDR_MIN)? {
+        Loaded::FromMap(map) => Some(Backend::Map((*map).to_owned())),
+        Loaded::Bytes(octets) => {
+            let port = match held(NFTA_NAT_REG_PROTO_MIN) {
+                Some(Loaded::Bytes(port)) => port.first_chunk().copied().map(u16::from_be_bytes),
+                _ => None,
+            };
+            Some(Backend::Address(address(octets)?, port))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::attributes;
+    use proptest::prelude::*;
+
+    type List<'a> = &'a [(u16, &'a [u8])];
+
+    fn expression(name: &str, data: List<'_>) -> Vec<u8> {
+        attributes(&[
+            (NFTA_EXPR_NAME, name.as_bytes()),
+            (NFTA_EXPR_DATA, &attributes(data)),
+        ])
+    }
+
+    fn counter(packets: u64) -> Vec<u8> {
+        expression(
+            "counter",
+            &[
+                (NFTA_COUNTER_BYTES, &99u64.to_be_bytes()),
+                (NFTA_COUNTER_PACKETS, &packets.to_be_bytes()),
+            ],
+        )
+    }
+
+    fn load(register: u32, value: &[u8]) -> Vec<u8> {
+        let value = attributes(&[(NFTA_DATA_VALUE, value)]);
+        let register = register.to_be_bytes();
+        expression(
+            "immediate",
+            &[
+                (NFTA_IMMEDIATE_DREG, &register),
+                (NFTA_IMMEDIATE_DATA, &value),
+            ],
+        )
+    }
+
+    fn verdict(code: i32) -> Vec<u8> {
+        let verdict = attributes(&[(NFTA_VERDICT_CODE, &code.to_be_bytes())]);
+        let value = attributes(&[(NFTA_DATA_VERDICT, &verdict)]);
+        let register = 0u32.to_be_bytes();
+        expression(
+            "immediate",
+            &[
+                (NFTA_IMMEDIATE_DREG, &register),
+                (NFTA_IMMEDIATE_DATA, &value),
+            ],
+        )
+    }
+
+    fn lookup(map: &str, register: u32) -> Vec<u8> {
+        let register = register.to_be_bytes();
+        expression(
+            "lookup",
+            &[
+                (NFTA_LOOKUP_SET, map.as_bytes()),
+                (NFTA_LOOKUP_DREG, &register),
+            ],
+        )
+    }
+
+    fn nat(kind: i32, address: u32, port: Option<u32>) -> Vec<u8> {
+        let (kind, address) = (kind.to_be_bytes(), address.to_be_bytes());
+        let port = port.map(u32::to_be_bytes);
+        let mut list: Vec<(u16, &[u8])> =
+            vec![(NFTA_NAT_TYPE, &kind), (NFTA_NAT_REG_ADDR_MIN, &address)];
+        list.extend(
+            port.iter()
+                .map(|port| (NFTA_NAT_REG_PROTO_MIN, port.as_slice())),
+        );
+        expression("nat", &list)
+    }
+
+    fn action_of(expressions: &[Vec<u8>]) -> Option<Action> {
+        let list: Vec<(u16, &[u8])> = expressions
+            .iter()
+            .map(|one| (NFTA_LIST_ELEM, one.as_slice()))
+            .collect();
+        action(Attributes(&attributes(&list)))
+    }
+
+    #[test]
+    fn rules_read_back() {
+        let dnat = libc::NFT_NAT_DNAT;
+        let address = IpAddr::from([10, 2, 0, 11]);
+        let dnat_to = |backend| Some(Action::Dnat { count: 7, backend });
+        let loads = [counter(7), load(1, &[10, 2, 0, 11]), load(2, &[31, 144])];
+
+        let [count, load_address, _] = loads.clone();
+        let same_port = action_of(&[count, load_address, nat(dnat, 1, None)]);
+        assert_eq!(same_port, dnat_to(Backend::Address(address, None)));
+
+        let port = action_of(&[&loads[..], &[nat(dnat, 1, Some(2))]].concat());
+        assert_eq!(port, dnat_to(Backend::Address(address, Some(8080))));
+
+        let by_map = action_of(&[
+            counter(7),
+            lookup("port-map4-1-1", 1),
+            nat(dnat, 1, Some(9)),
+        ]);
+        assert_eq!(by_map, dnat_to(Backend::Map("port-map4-1-1".into())));
+
+        let vmap = |numbers| {
+            let map = "backends-1".into();
+            Some(Action::Vmap { map, numbers })
+        };
+        let number = |name, (modulus, of), offset: List<'_>| {
+            let of = u32::to_be_bytes(of);
+            let list = [&[(modulus, &of[..])], offset].concat();
+            action_of(&[expression(name, &list), lookup("backends-1", 0)])
+        };
+        let offset = 5u32.to_be_bytes();
+        let numgen = number("numgen", (NFTA_NG_MODULUS, 3), &[(NFTA_NG_OFFSET, &offset)]);
+        assert_eq!(numgen, vmap(Some(5..8)));
+        let hash = number(
+            "hash",
+            (NFTA_HASH_MODULUS, 3),
+            &[(NFTA_HASH_OFFSET, &offset)],
+        );
+        assert_eq!(hash, vmap(Some(5..8)));
+        assert_eq!(
+            number("numgen", (NFTA_NG_MODULUS, 3), &[]),
+            vmap(Some(0..3))
+        );
+        assert_eq!(
+            number(
+                "numgen",
+                (NFTA_NG_MODULUS, u32::MAX),
+                &[(NFTA_NG_OFFSET, &offset)]
+            ),
+            vmap(None)
+        );
+        assert_eq!(action_of(&[lookup("backends-1", 0)]), vmap(None));
+
+        let drop = action_of(&[counter(3), verdict(libc::NF_DROP)]);
+        assert_eq!(drop, Some(Action::Drop { count: 3 }));
+    }
+
+    #[test]
+    fn rules_that_count_nothing_or_lead_nowhere_are_left_out() {
+        assert_eq!(action_of(&[]), None);
+        assert_eq!(action_of(&[verdict(libc::NF_DROP)]), None);
+        assert_eq!(action_of(&[counter(1), verdict(libc::NFT_RETURN)]), None);
+        let source_nat = nat(libc::NFT_NAT_SNAT, 1, None);
+        let load = load(1, &[10, 2, 0, 11]);
+        assert_eq!(action_of(&[counter(1), load, source_nat]), None);
+        let nothing_loaded = nat(libc::NFT_NAT_DNAT, 1, None);
+        assert_eq!(action_of(&[counter(1), nothing_loaded]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            action(Attributes(&bytes));
+        }
+
+        #[test]
+        fn no_data_panics(names: Vec<u8>, data: Vec<u8>) {
+            const NAMES: [&str; 6] = ["counter", "immediate", "lookup", "nat", "numgen", "hash"];
+            let expressions: Vec<Vec<u8>> = names
+                .iter()
+                .map(|index| {
+                    let name = NAMES[usize::from(*index) % NAMES.len()];
+                    attributes(&[(NFTA_EXPR_NAME, name.as_bytes()), (NFTA_EXPR_DATA, &data)])
+                })
+                .collect();
+            action_of(&expressions);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Numbers of the kernel's interface (include/uapi/linux) that the libc crate lacks, under the
+//! kernel's own names.
+
+// netlink.h
+pub const NLMSGERR_ATTR_OFFS: u16 = 2;
+
+// netfilter/nf_tables.h: tables
+pub const NFT_TABLE_F_DORMANT: u32 = 1 << 0;
+/// Since Linux 5.12.
+pub const NFT_TABLE_F_OWNER: u32 = 1 << 1;
+pub const NFTA_TABLE_NAME: u16 = 1;
+pub const NFTA_TABLE_FLAGS: u16 = 2;
+/// Since Linux 4.17.
+pub const NFTA_TABLE_HANDLE: u16 = 4;
+pub const NFTA_TABLE_OWNER: u16 = 7;
+pub const NFTA_GEN_ID: u16 = 1;
+
+// netfilter/nf_tables.h: chains
+pub const NFTA_CHAIN_TABLE: u16 = 1;
+pub const NFTA_CHAIN_NAME: u16 = 3;
+pub const NFTA_CHAIN_HOOK: u16 = 4;
+pub const NFTA_CHAIN_POLICY: u16 = 5;
+pub const NFTA_CHAIN_USE: u16 = 6;
+pub const NFTA_CHAIN_TYPE: u16 = 7;
+pub const NFTA_HOOK_HOOKNUM: u16 = 1;
+pub const NFTA_HOOK_PRIORITY: u16 = 2;
+
+// netfilter/nf_tables.h: rules
+pub const NFTA_RULE_TABLE: u16 = 1;
+pub const NFTA_RULE_CHAIN: u16 = 2;
+pub const NFTA_RULE_HANDLE: u16 = 3;
+pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
+
+// netfilter/nf_tables.h: sets and their elements
+pub const NFT_SET_CONCAT: u32 = 1 << 7;
+pub const NFTA_SET_TABLE: u16 = 1;
+pub const NFTA_SET_NAME: u16 = 2;
+pub const NFTA_SET_FLAGS: u16 = 3;
+pub const NFTA_SET_KEY_LEN: u16 = 5;
+pub const NFT_SET_ELEM_INTERVAL_END: u32 = 1 << 0;
+/// Since Linux 5.13.
+pub const NFT_SET_ELEM_CATCHALL: u32 = 1 << 1;
+pub const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+pub const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+pub const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+pub const NFTA_LIST_ELEM: u16 = 1;
+pub const NFTA_SET_ELEM_KEY: u16 = 1;
+pub const NFTA_SET_ELEM_DATA: u16 = 2;
+pub const NFTA_SET_ELEM_FLAGS: u16 = 3;
+pub const NFTA_SET_ELEM_KEY_END: u16 = 10;
+pub const NFTA_DATA_VALUE: u16 = 1;
+pub const NFTA_DATA_VERDICT: u16 = 2;
+pub const NFTA_VERDICT_CODE: u16 = 1;
+pub const NFTA_VERDICT_CHAIN: u16 = 2;
+
+// netfilter/nf_tables.h: expressions
+pub const NFTA_EXPR_NAME: u16 = 1;
+pub const NFTA_EXPR_DATA: u16 = 2;
+pub const NFTA_BITWISE_SREG: u16 = 1;
+pub const NFTA_BITWISE_DREG: u16 = 2;
+pub const NFTA_BITWISE_LEN: u16 = 3;
+pub const NFTA_BITWISE_MASK: u16 = 4;
+pub const NFTA_BITWISE_XOR: u16 = 5;
+pub const NFTA_BITWISE_OP: u16 = 6;
+pub const NFT_BITWISE_MASK_XOR: u32 = 0;
+pub const NFTA_CMP_SREG: u16 = 1;
+pub const NFTA_CMP_OP: u16 = 2;
+pub const NFTA_CMP_DATA: u16 = 3;
+#[cfg(test)]
+pub const NFTA_COUNTER_BYTES: u16 = 1;
+pub const NFTA_COUNTER_PACKETS: u16 = 2;
+pub const NFTA_CT_DREG: u16 = 1;
+pub const NFTA_CT_KEY: u16 = 2;
+pub const NFTA_CT_DIRECTION: u16 = 3;
+pub const NFTA_FIB_DREG: u16 = 1;
+pub const NFTA_FIB_RESULT: u16 = 2;
+pub const NFTA_FIB_FLAGS: u16 = 3;
+pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+pub const NFTA_FIB_F_DADDR: u32 = 1 << 1;
+pub const NFTA_HASH_MODULUS: u16 = 4;
+pub const NFTA_HASH_OFFSET: u16 = 6;
+pub const NFT_HASH_JENKINS: u32 = 0;
+pub const NFTA_IMMEDIATE_DREG: u16 = 1;
+pub const NFTA_IMMEDIATE_DATA: u16 = 2;
+pub const NFTA_LOOKUP_SET: u16 = 1;
+pub const NFTA_LOOKUP_SREG: u16 = 2;
+pub const NFTA_LOOKUP_DREG: u16 = 3;
+pub const NFTA_LOOKUP_FLAGS: u16 = 5;
+pub const NFTA_META_DREG: u16 = 1;
+pub const NFTA_META_KEY: u16 = 2;
+pub const NFTA_NAT_TYPE: u16 = 1;
+pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+pub const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+pub const NFTA_NG_MODULUS: u16 = 2;
+pub const NFTA_NG_OFFSET: u16 = 4;
+pub const NFTA_PAYLOAD_DREG: u16 = 1;
+pub const NFTA_PAYLOAD_BASE: u16 = 2;
+pub const NFTA_PAYLOAD_OFFSET: u16 = 3;
+pub const NFTA_PAYLOAD_LEN: u16 = 4;
+pub const NFTA_RANGE_SREG: u16 = 1;
+pub const NFTA_RANGE_OP: u16 = 2;
+pub const NFTA_RANGE_FROM_DATA: u16 = 3;
+pub const NFTA_RANGE_TO_DATA: u16 = 4;
+
+// netfilter/nf_tables_compat.h: a match and a target have the same attributes
+pub const NFTA_MATCH_NAME: u16 = 1;
+pub const NFTA_MATCH_REV: u16 = 2;
+pub const NFTA_MATCH_INFO: u16 = 3;
+pub const NFTA_TARGET_NAME: u16 = 1;
+
+// netfilter/nf_nat.h
+pub const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
+
+// netfilter/nf_conntrack_common.h
+pub const IP_CT_DIR_ORIGINAL: u8 = 0;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`
+pub const NF_CT_STATE_ESTABLISHED_BIT: u32 = 1 << 1;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`
+pub const NF_CT_STATE_NEW_BIT: u32 = 1 << 3;
+pub const IPS_SEEN_REPLY: u32 = 1 << 1;
+pub const IPS_CONFIRMED: u32 = 1 << 3;
+pub const IPS_SRC_NAT: u32 = 1 << 4;
+pub const IPS_DST_NAT: u32 = 1 << 5;
+pub const IPS_DST_NAT_DONE: u32 = 1 << 8;
+
+// netfilter/nf_conntrack_tcp.h, nf_conntrack_sctp.h
+pub const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
+pub const TCP_CONNTRACK_CLOSE: u8 = 8;
+pub const SCTP_CONNTRACK_CLOSED: u8 = 1;
+
+// netfilter/nfnetlink_conntrack.h
+pub const IPCTNL_MSG_CT_GET: u16 = 1;
+pub const IPCTNL_MSG_CT_DELETE: u16 = 2;
+pub const CTA_TUPLE_ORIG: u16 = 1;
+pub const CTA_TUPLE_REPLY: u16 = 2;
+pub const CTA_STATUS: u16 = 3;
+pub const CTA_PROTOINFO: u16 = 4;
+pub const CTA_ID: u16 = 12;
+pub const CTA_ZONE: u16 = 18;
+pub const CTA_STATUS_MASK: u16 = 26;
+pub const CTA_TUPLE_IP: u16 = 1;
+pub const CTA_TUPLE_PROTO: u16 = 2;
+pub const CTA_IP_V4_SRC: u16 = 1;
+pub const CTA_IP_V4_DST: u16 = 2;
+pub const CTA_IP_V6_SRC: u16 = 3;
+pub const CTA_IP_V6_DST: u16 = 4;
+pub const CTA_PROTO_NUM: u16 = 1;
+pub const CTA_PROTO_SRC_PORT: u16 = 2;
+pub const CTA_PROTO_DST_PORT: u16 = 3;
+pub const CTA_PROTOINFO_TCP: u16 = 1;
+pub const CTA_PROTOINFO_SCTP: u16 = 3;
+pub const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+pub const CTA_PROTOINFO_SCTP_STATE: u16 = 1;
+
+// rtnetlink.h
+pub const RTA_IP_PROTO: u16 = 27;
+pub const RTA_SPORT: u16 = 28;
+pub const RTA_DPORT: u16 = 29;
