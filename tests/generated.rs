@@ -19,9 +19,9 @@ fn the_man_page_is_up_to_date() {
 
 #[test]
 fn the_completion_scripts_are_up_to_date() {
-    keep("src/completions/nodefwd.bash", &script(shells::Bash));
-    keep("src/completions/nodefwd.fish", &script(shells::Fish));
-    keep("src/completions/_nodefwd", &script(shells::Zsh));
+    keep("deploy/completions/nodefwd.bash", &script(shells::Bash));
+    keep("deploy/completions/nodefwd.fish", &script(shells::Fish));
+    keep("deploy/completions/_nodefwd", &script(shells::Zsh));
 }
 
 #[test]
