@@ -284,7 +284,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="nodefwd-bench-") as directory, Hosts() as hosts:
         os.chmod(directory, 0o755)  # nginx reads it as another user
         results = measure(hosts, directory)
-    print(report.text(results))
+    print(report.page(results))
     if not QUICK:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

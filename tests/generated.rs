@@ -1,6 +1,7 @@
-//! What is made of the command line's definitions, and anew when they change: the man page and the
-//! shells' completion scripts.
+//! Compares generated files with what generates them: the man page and the shells' completion scripts
+//! with the command line's definitions, benches/README.md with the measured figures.
 
+use std::io::Write;
 use std::path::Path;
 use std::{env, fs, io, process};
 
@@ -19,9 +20,19 @@ fn the_man_page_is_up_to_date() {
 
 #[test]
 fn the_completion_scripts_are_up_to_date() {
-    keep("src/completions/nodefwd.bash", &script(shells::Bash));
-    keep("src/completions/nodefwd.fish", &script(shells::Fish));
-    keep("src/completions/_nodefwd", &script(shells::Zsh));
+    keep("deploy/completions/nodefwd.bash", &script(shells::Bash));
+    keep("deploy/completions/nodefwd.fish", &script(shells::Fish));
+    keep("deploy/completions/_nodefwd", &script(shells::Zsh));
+}
+
+#[test]
+fn the_page_of_the_benchmarks_is_up_to_date() {
+    let mut report = process::Command::new("/usr/bin/python3");
+    report.args(["-B", "benches/report.py"]);
+    report.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = report.output().expect("python3");
+    assert!(output.status.success(), "{output:?}");
+    keep("benches/README.md", &output.stdout);
 }
 
 #[test]
@@ -61,7 +72,7 @@ fn bash_completes_the_command_line() {
     }
 }
 
-/// Fails the test unless the file holds this, or writes it if that is wanted.
+/// Fails the test unless the file holds this; with REGENERATE in the environment, writes it first.
 #[track_caller]
 fn keep(file: &str, text: &[u8]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -70,7 +81,7 @@ fn keep(file: &str, text: &[u8]) {
     }
     assert!(
         fs::read(&path).is_ok_and(|kept| kept == text),
-        "{file} is out of date: REGENERATE=1 cargo test --test generated up_to_date"
+        "{file} is out of date; write it with: REGENERATE=1 cargo test --test generated up_to_date"
     );
 }
 
@@ -81,7 +92,7 @@ fn script(shell: impl Generator) -> Vec<u8> {
     script
 }
 
-/// The same command without what is hidden, which the scripts would show.
+/// The same command without its hidden options, which the scripts would offer.
 fn offered(command: &Command) -> Command {
     // clap wants names that live for ever.
     let name: &'static str = command.get_name().to_owned().leak();
@@ -93,7 +104,7 @@ fn offered(command: &Command) -> Command {
         .subcommands(command.get_subcommands().map(offered))
 }
 
-/// Values to offer: the program's own parsers take any word, and have something to say about it.
+/// Adds the values to offer; clap takes any, since the program reads them itself.
 fn with_values(arg: Arg) -> Arg {
     let boolean = arg.get_value_names().is_some_and(|names| names == ["BOOL"]);
     let values: &[_] = match arg.get_id().as_str() {
@@ -104,14 +115,17 @@ fn with_values(arg: Arg) -> Arg {
         _ if !arg.get_possible_values().is_empty() || !arg.get_action().takes_values() => {
             return arg;
         }
-        // No names of files.
+        // A shell offers file names otherwise.
         _ => return arg.value_hint(ValueHint::Other),
     };
     arg.value_parser(PossibleValuesParser::new(values))
 }
 
-/// Defines the apostrophe, for every part of a page anew.
+/// Defines the apostrophe; clap_mangen writes it before each part of the page.
 const PREAMBLE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
+
+/// What the definitions do not say: roff, and comments that begin with .\".
+const NOTES: &str = include_str!("../deploy/nodefwd.8.in");
 
 fn man_page() -> io::Result<String> {
     let mut program = Cli::command().subcommand_value_name("COMMAND");
@@ -128,6 +142,9 @@ fn man_page() -> io::Result<String> {
         write_command(&mut page, &program, command)?;
     }
     notes(&program, "SH").to_writer(&mut page)?;
+    for line in NOTES.lines().filter(|line| !line.starts_with(".\\\"")) {
+        writeln!(page, "{line}")?;
+    }
     let mut see_also = section("SH", "SEE ALSO");
     see_also.text([
         bold("nft"),
@@ -140,7 +157,7 @@ fn man_page() -> io::Result<String> {
     Ok(PREAMBLE.to_owned() + &page.replace(PREAMBLE, "").replace(" \n", "\n"))
 }
 
-/// What a command does, and what it takes and says that the program does not.
+/// What a command does, and those of its options and notes that the program does not have.
 fn write_command(page: &mut Vec<u8>, program: &Command, command: &Command) -> io::Result<()> {
     let mut about = section("SS", command.get_name());
     about.text([roman(command.get_about().expect("words").to_string())]);
@@ -158,14 +175,14 @@ fn write_command(page: &mut Vec<u8>, program: &Command, command: &Command) -> io
     let options = String::from_utf8(options).expect("UTF-8");
     page.extend(options.replace(".SH OPTIONS\n", "").into_bytes());
 
-    // What stands below the short help already is the program's own.
+    // A note below the short help is the program's own.
     match command.get_after_help() {
         None => notes(command, "SS").to_writer(page),
         Some(_) => Ok(()),
     }
 }
 
-/// What stands below the help; indented lines stay as they are.
+/// The notes below the help; indented lines are not filled.
 fn notes(command: &Command, level: &str) -> Roff {
     let notes = command.get_after_long_help().or(command.get_after_help());
     let notes = notes.map(ToString::to_string).unwrap_or_default();

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the unit in deploy/ under a systemd of its own, in a container made of this machine's /usr,
-# installed as README says. Nothing of it stays. As root.
+# Runs the unit in deploy/ under a systemd of its own, in a container made of this machine's /usr;
+# installs and removes it with README's commands. Nothing of it stays. As root.
 set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -100,12 +100,27 @@ step "booting systemd"
 nspawn=$!
 until_true inside systemctl is-active --quiet basic.target
 
+# commands FILE HEADING: the shell of that section, without comments.
+commands() {
+    local found
+    found=$(awk -v heading="$2" '
+        /^```/ { shell = ($0 == "```sh" && here); next }
+        shell { sub(/ +#.*/, ""); print; next }
+        /^#/ { here = ($0 == heading) }' "$1")
+    [[ $found ]] || die "$1 has no commands under '$2' any more"
+    echo "$found"
+}
+# as_written COMMANDS: runs them in the container, in a folder with what they install.
+as_written() {
+    inside bash -euxc "cd /nodefwd; $1" >"$log" 2>&1 || die "these commands failed: $1"$'\n'"$(<"$log")"$'\n'"$(journal)"
+}
+
 step "installing as README says"
-# shellcheck disable=SC2016 # Markdown's quotes
-blocks=$(sed -n '/^As a service of systemd/,/^## /p' README.md | sed -n '/^```sh$/,/^```$/{//!p}')
-[[ $blocks == *'systemctl enable --now nodefwd@web'* ]] || die "README no longer says how to install the service"
-inside bash -euxc "cd /nodefwd; $blocks" >"$log" 2>&1 || die "README's commands failed: $(<"$log")"$'\n'"$(journal)"
-inside systemctl is-enabled --quiet nodefwd@web || die "the service is not enabled"
+installation=$(commands README.md '### Install')
+# The program is built already.
+as_written "$(grep '^install ' <<<"$installation")"
+as_written "$(commands deploy/README.md '## Shell completion')"
+as_written "$(commands README.md '### Survive a reboot')"
 # Nothing to wait for: systemctl came back when the program said that it is ready.
 forwards || die "it is ready, but does not forward"
 expect_property StatusText 'forwarding tcp/80=10.0.0.5:8080 in table inet nodefwd-web'
@@ -113,9 +128,9 @@ expect_property StatusText 'forwarding tcp/80=10.0.0.5:8080 in table inet nodefw
 step "verifying the unit"
 said=$(inside systemd-analyze verify --man=no nodefwd@web.service 2>&1) || said+=" (status $?)"
 [[ -z $said ]] || die "systemd-analyze verify: $said"
-[[ $(<README.md) =~ systemd-analyze\ security\`[^.]*\ ([0-9])\.([0-9]) ]] || die "README no longer says how exposed the unit is"
+[[ $(<deploy/README.md) =~ systemd-analyze\ security\`[^.]*\ ([0-9])\.([0-9]) ]] || die "deploy/README.md no longer says how exposed the unit is"
 inside systemd-analyze security --no-pager --threshold="$((10#${BASH_REMATCH[1]}${BASH_REMATCH[2]}))" nodefwd@web >"$log" 2>&1 ||
-    die "the unit is more exposed than README says: $(<"$log")"
+    die "the unit is more exposed than deploy/README.md says: $(<"$log")"
 
 step "killing it"
 inside systemctl kill --signal=KILL nodefwd@web
@@ -145,4 +160,9 @@ inside bash -c 'echo NODEFWD_FORWARDS=tcp/99999=10.0.0.5 >/etc/nodefwd/web.env'
 ! inside systemctl start nodefwd@web 2>/dev/null || die "the service starts with wrong input"
 expect_property SubState failed # it would be auto-restart
 expect_property ExecMainStatus 2
+
+step "removing it as README says"
+as_written "$(commands README.md '### Remove')"
+left=$(inside find /etc /usr/local -name '*nodefwd*' ! -path '*completion*' ! -path '*site-functions*')
+[[ -z $left ]] || die "these files are left: $left"
 step "everything passed"

@@ -1,4 +1,6 @@
-//! README.md: its commands run, its options and messages are the program's, and so are its rules.
+//! The documents: their commands run, and their options, messages and rules are the program's.
+
+mod parts;
 
 use std::fs;
 use std::path::Path;
@@ -8,23 +10,28 @@ use ::nodefwd::cli::Cli;
 use clap::CommandFactory;
 use nix::sys::signal::Signal;
 
+use self::parts::{DOCUMENTS, Parts, SERVICE, blocks, one_line};
 use crate::fixture::{Namespace, Outcome, Process, nodefwd, program};
 
 const README: &str = include_str!("../../README.md");
-
+const DEPLOY: &str = include_str!("../../deploy/README.md");
+const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 19] = [
-    ("cargo build --release", "tests/run.sh does it"),
+const ELSEWHERE: [(&str, &str); 27] = [
+    ("cargo test", "this is a part of it"),
+    ("benches/run.sh --quick", "takes a minute"),
+    ("tests/demo.sh", ".ci/run does it"),
+    ("tests/run.sh", "this is a part of it"),
+    ("man nodefwd", "wants the page installed"),
     ("nodefwd render", "wants arguments"),
     ("nodefwd check", "wants arguments"),
+    ("nodefwd check --replace", "wants arguments"),
     ("nft -f", "wants a file; the encoders' tests have one"),
     ("systemctl status", "tests/service.sh asks for its words"),
+    ("systemctl restart nodefwd@web", "tests/service.sh does it"),
     ("systemd-analyze security", "tests/service.sh does it"),
-    ("modprobe nf_tables", "would change the machine's kernel"),
-    (
-        "modprobe nft_chain_nat",
-        "would change the machine's kernel",
-    ),
+    ("modprobe nf_tables", "changes the machine's kernel"),
+    ("modprobe nft_chain_nat", "changes the machine's kernel"),
     (
         "podman build -t localhost/nodefwd:0.1.0 .",
         "tests/image.sh does it",
@@ -33,15 +40,24 @@ const ELSEWHERE: [(&str, &str); 19] = [
         "podman save -o nodefwd.tar localhost/nodefwd:0.1.0",
         "wants the image",
     ),
+    (
+        r"printf 'FROM localhost/nodefwd:0.1.0\nENV NODEFWD_HAIRPIN=true\n' | podman build -t localhost/nodefwd:0.1.0-hairpin -",
+        "wants the image",
+    ),
     ("podman tag", "wants the image"),
     (
         "install -D nodefwd.tar /var/lib/rancher/k3s/agent/images/nodefwd.tar",
         "wants a node of k3s",
     ),
     ("k3s crictl images", "wants a node of k3s"),
+    ("systemctl restart k3s", "wants a node of k3s"),
     (
         "kubectl exec … -- nodefwd status",
         "wants a cluster; tests/image.sh does the same",
+    ),
+    (
+        "kubectl exec … -- nodefwd check --replace",
+        "wants a cluster",
     ),
     (
         "kubectl -n kube-system get daemonset -l svccontroller.k3s.cattle.io/svcname -o wide",
@@ -55,84 +71,22 @@ const ELSEWHERE: [(&str, &str); 19] = [
         "kubectl -n kube-system delete pod -l svccontroller.k3s.cattle.io/svcname",
         "wants a cluster",
     ),
-    ("tests/demo.sh", ".ci/run does it"),
-    ("tests/run.sh", "this is a part of it"),
+    (
+        "nft flush ruleset",
+        "leaves nodefwd's table alone, which other tests see",
+    ),
 ];
 
 /// Code of several words that is no command.
-const NO_COMMANDS: [&str; 6] = [
+const NO_COMMANDS: [&str; 7] = [
     "--format json",
     "--format prometheus",
+    "--listen 192.168.1.1",
     "enable-servicelb: true",
     "externalTrafficPolicy: Local",
     "fib daddr type local",
-    "status --ready",
+    "ready: …",
 ];
-
-/// Where the chapter begins that tests/service.sh runs.
-const SERVICE: &str = "As a service of systemd";
-
-/// README, taken apart.
-#[derive(Default)]
-struct Readme {
-    /// Lines of shell, without comments; but not what tests/service.sh runs.
-    shell: Vec<String>,
-    /// `code` in the text; but not the messages.
-    code: Vec<String>,
-    /// What the troubleshooting is keyed by.
-    messages: Vec<String>,
-}
-
-impl Readme {
-    fn parse() -> Self {
-        let mut readme = Readme::default();
-        let mut block = None;
-        let mut chapter = "";
-        let mut text = String::new();
-        for line in README.lines() {
-            if let Some(language) = line.strip_prefix("```") {
-                block = block.is_none().then_some(language);
-                continue;
-            }
-            if line.starts_with("## ") || line.starts_with(SERVICE) {
-                chapter = line;
-            }
-            match (block, line.split_once(" | ")) {
-                (Some("sh"), _) if !chapter.starts_with(SERVICE) => {
-                    let command = line.split(" #").next().unwrap_or(line);
-                    readme.shell.push(command.trim().to_owned());
-                }
-                (Some(_), _) => {}
-                (None, Some((message, remedy))) if chapter == "## Troubleshooting" => {
-                    readme.messages.extend(code(message));
-                    readme.code.extend(code(remedy));
-                }
-                (None, _) => text = text + line + "\n",
-            }
-        }
-        readme.code.extend(code(&text));
-        readme
-    }
-
-    /// All that somebody could type.
-    fn commands(&self) -> Vec<&str> {
-        let typed = |code: &&str| code.contains(' ') && !NO_COMMANDS.contains(code);
-        let inline = self.code.iter().map(String::as_str).filter(typed);
-        self.shell
-            .iter()
-            .map(String::as_str)
-            .chain(inline)
-            .collect()
-    }
-}
-
-/// The code in a text, each on one line.
-fn code(text: &str) -> Vec<String> {
-    let spans = text.split('`').skip(1).step_by(2);
-    spans
-        .map(|span| span.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect()
-}
 
 /// Starts a command with bash in this namespace, in the place of bash.
 fn start(node: &Namespace, command: &str) -> Process {
@@ -157,15 +111,15 @@ fn run(node: &Namespace, command: &str) -> Outcome {
             process.wait_for_line("ready");
             process.stop(Signal::SIGTERM)
         }
-        (Some("nodefwd" | "nft" | "sysctl"), _) => process.finish(),
-        _ => panic!("have README's '{command}' run here, or say in ELSEWHERE why not"),
+        (Some("nodefwd" | "sysctl"), _) => process.finish(),
+        _ => panic!("have the documents' '{command}' run here, or say in ELSEWHERE why not"),
     }
 }
 
 #[test]
 fn every_command_runs_or_has_a_reason_not_to() {
-    let readme = Readme::parse();
-    let commands = readme.commands();
+    let parts = Parts::of_all();
+    let commands = parts.commands(&NO_COMMANDS);
     let node = Namespace::forwarding("node");
     // One for `status` to show.
     let _other = nodefwd(["udp/9=10.0.0.9"]).start(&node);
@@ -176,62 +130,147 @@ fn every_command_runs_or_has_a_reason_not_to() {
     {
         run(&node, command).expect_success();
     }
-    for command in elsewhere {
-        assert!(
-            commands.contains(&command),
-            "README has no '{command}' any more"
-        );
-    }
-    for code in NO_COMMANDS {
-        assert!(
-            readme.code.iter().any(|found| found == code),
-            "README has no '{code}' any more"
-        );
+    let gone = elsewhere.iter().filter(|it| !commands.contains(**it));
+    let gone = gone.chain(
+        NO_COMMANDS
+            .iter()
+            .filter(|it| parts.code.iter().all(|code| code != *it)),
+    );
+    let gone: Vec<_> = gone.collect();
+    assert!(gone.is_empty(), "no document has {gone:?} any more");
+    let service = include_str!("../service.sh");
+    for section in SERVICE {
+        let run = format!("'{section}'");
+        assert!(service.contains(&run), "tests/service.sh omits {section}");
     }
 }
 
 #[test]
-fn forwards_files_and_json_are_what_it_says() {
+fn the_first_commands_print_what_is_shown() {
+    let node = Namespace::new("node");
+    let commands = blocks(README, "sh")[0].lines();
+    let printed = commands.map(|line| {
+        let command = line.split(" #").next().unwrap_or(line).trim();
+        let outcome = run(&node, command).expect_exit(0);
+        let lines = outcome.stdout + &outcome.stderr;
+        lines.lines().next().unwrap_or_default().to_owned()
+    });
+    let timeless = |line: String| match line.split_once(" after ") {
+        Some((line, time)) if time.ends_with('s') => line.to_owned(),
+        _ => line,
+    };
+    let printed: Vec<_> = printed.map(timeless).collect();
+    let shown = blocks(README, "text")[0].lines().map(str::to_owned);
+    assert_eq!(printed, shown.map(timeless).collect::<Vec<_>>());
+}
+
+/// Where the status has figures, README has others.
+#[test]
+fn the_status_looks_as_shown() {
+    let node = Namespace::forwarding("node");
+    let _instance = nodefwd(["tcp/80=10.0.0.5:8080"]).start(&node);
+    let printed = run(&node, "nodefwd status").expect_success();
+    let is_figure = |word: &str| {
+        let unit = word.trim_end_matches(['s', 'm', 'h']);
+        !unit.is_empty() && unit.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let words = |text: &str| {
+        let lines = text.lines().map(|line| {
+            let mut words: Vec<&str> = line.split_whitespace().collect();
+            words.retain(|word| !is_figure(word));
+            words.join(" ")
+        });
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(words(&printed), words(blocks(README, "text")[1]));
+}
+
+#[test]
+fn forwards_files_and_json_are_what_they_say() {
     let version = env!("CARGO_PKG_VERSION");
-    for image in README.split("localhost/nodefwd:").skip(1) {
-        assert!(
-            image.starts_with(version),
-            "the image's version is {version}"
-        );
-    }
-    for block in README.split("```json\n").skip(1) {
-        let (json, _) = block.split_once("```").expect("its end");
-        serde_json::from_str::<serde_json::Value>(json).expect("JSON");
-    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let links = README
-        .split("](")
-        .skip(1)
-        .filter_map(|link| link.split(')').next());
-    let links = links.map(str::to_owned);
-    for code in Readme::parse().code.into_iter().chain(links) {
-        if ["tests/", "benches/", "deploy/"]
-            .iter()
-            .any(|folder| code.starts_with(folder))
-        {
-            assert!(root.join(&code).exists(), "README names {code}");
+    for (folder, document) in DOCUMENTS {
+        for image in document.split("localhost/nodefwd:").skip(1) {
+            assert!(
+                image.starts_with(version),
+                "the image's version is {version}"
+            );
         }
-        if code.starts_with("tcp/") || code.starts_with("udp/") {
-            nodefwd(["render", &code]).finish_here().expect_success();
+        for json in blocks(document, "json") {
+            serde_json::from_str::<serde_json::Value>(json).expect("JSON");
+        }
+        let links = document.split("](").skip(1);
+        let links = links.filter_map(|link| link.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, section) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => document.to_owned(),
+                _ => fs::read_to_string(root.join(folder).join(file)).unwrap_or_default(),
+            };
+            // GitHub numbers the links to headings of the same name.
+            let headings = target.lines().filter(|line| line.starts_with('#'));
+            let named = headings.filter(|line| anchor(line) == section).count();
+            assert!(
+                !target.is_empty() && (section.is_empty() || named == 1),
+                "{link} in {folder}/ is missing or ambiguous"
+            );
+        }
+        for code in Parts::of_markdown(document).code {
+            if ["tests/", "benches/", "deploy/", "src/"]
+                .iter()
+                .any(|start| code.starts_with(start))
+            {
+                let file = code.split(' ').next().unwrap_or_default();
+                assert!(root.join(file).exists(), "{folder}/README.md names {code}");
+            }
+            if code.starts_with("tcp/") || code.starts_with("udp/") {
+                nodefwd(["render", &code]).finish_here().expect_success();
+            }
         }
     }
+}
+
+/// How a link names a heading.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// README has the short way, deploy/README.md all of it.
+#[test]
+fn both_pages_swap_klipper_lb_in_the_same_way() {
+    let (_, k3s) = README.split_once("\n## On k3s").expect("the chapter");
+    let (k3s, _) = k3s.split_once("\n## ").expect("its end");
+    for language in ["sh", "json", "yaml"] {
+        let blocks = blocks(k3s, language);
+        assert!(!blocks.is_empty());
+        for block in blocks {
+            let block = format!("```{language}\n{block}```");
+            assert!(DEPLOY.contains(&block), "deploy/README.md differs: {block}");
+        }
+    }
+}
+
+#[test]
+fn the_figures_are_those_of_the_benchmarks() {
+    let summary = BENCHES.split("\n\n").nth(2).expect("the summary");
+    assert!(
+        one_line(README).contains(&one_line(summary)),
+        "README does not quote: {summary}"
+    );
 }
 
 #[test]
 fn the_rules_are_those_that_are_printed() {
-    let (before, after) = README
-        .split_once("` prints:\n\n```text\n")
-        .expect("the rules");
-    let (rules, _) = after.split_once("```").expect("their end");
+    let (before, _) = DEPLOY.split_once("` prints:\n\n```text\n").expect("rules");
     let command = before.rsplit('`').next().expect("the command");
     let node = Namespace::new("node");
     let printed = run(&node, command).expect_success();
-    assert_eq!(printed.replace('\t', "    "), rules);
+    let shown = blocks(DEPLOY, "text");
+    assert_eq!(Some(&*printed.replace('\t', "    ")), shown.last().copied());
 }
 
 #[test]
@@ -249,7 +288,7 @@ fn the_options_are_all_of_them() {
     }
 }
 
-/// What stands for a value in a message is three dots in README.
+/// What stands for a value in a message is three dots in the documents.
 #[test]
 fn the_messages_are_in_the_program() {
     let program = source(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
@@ -259,12 +298,23 @@ fn the_messages_are_in_the_program() {
         _ => format!("{{{piece}"),
     });
     let program = pieces.collect::<Vec<_>>().concat();
-    for message in Readme::parse().messages {
+    let messages = Parts::of_all().messages;
+    assert!(messages.len() > 40, "only {} messages", messages.len());
+    for message in messages {
         let message = message.replace("nodefwd-…", "…");
         assert!(
             program.contains(&message),
             "the program never says '{message}'"
         );
+    }
+}
+
+/// README's troubleshooting is a part of the man page's.
+#[test]
+fn the_man_page_has_every_message_of_readme() {
+    let man = Parts::of_man().messages;
+    for message in Parts::of_markdown(README).messages {
+        assert!(man.contains(&message), "the man page has no '{message}'");
     }
 }
 
