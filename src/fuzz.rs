@@ -271,7 +271,12 @@ fn decode(reply: &Reply) {
 #[test]
 fn the_table_of_faults_has_this_figure() {
     let document = include_str!("../tests/README.md").replace(',', "");
-    let row = document.lines().find(|line| line.starts_with("| cut short"));
+    let row = document
+        .lines()
+        .find(|line| line.starts_with("| cut short"));
     let row = row.expect("a row of the table");
-    assert!(row.split(' ').any(|word| word == REPLIES.to_string()), "{row}");
+    assert!(
+        row.split(' ').any(|word| word == REPLIES.to_string()),
+        "{row}"
+    );
 }

@@ -51,6 +51,12 @@ impl Request {
         Request(bytes)
     }
 
+    /// The same message with another sequence number.
+    pub fn with_sequence(mut self, sequence: u32) -> Self {
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self
+    }
+
     /// Adds an attribute; `payload` must be shorter than 64 KiB.
     pub fn attribute(mut self, kind: u16, payload: &[u8]) -> Self {
         let length = (ATTRIBUTE_HEADER + payload.len()) as u16;
@@ -71,6 +77,11 @@ impl Request {
         let length = (filled.0.len() - start) as u16;
         filled.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
         filled
+    }
+
+    /// Adds an attribute that is a 32-bit number, in network byte order.
+    pub fn u32(self, kind: u16, number: u32) -> Self {
+        self.attribute(kind, &number.to_be_bytes())
     }
 
     /// Adds an attribute that is a string, with the NUL that ends it.
@@ -237,7 +248,7 @@ mod tests {
     fn a_request_reads_back() {
         let request = Request::new(0x0a01, 0x300, 1, 7)
             .text(1, "nodefwd-web")
-            .attribute(2, &9u32.to_be_bytes())
+            .u32(2, 9)
             .nest(4, |list| {
                 list.text(1, "one").nest(5, |inner| inner.text(6, "two"))
             });

@@ -50,14 +50,26 @@ impl Batch {
         }
     }
 
-    /// Adds a message that makes or deletes something.
+    /// Adds a message of nftnl's.
     pub fn add(&mut self, step: Step, message: &impl NlMsg, kind: MsgType) {
-        self.steps.push(step);
-        self.starts.push(self.bytes.len());
-        let sequence = self.steps.len() as u32;
+        let sequence = self.begin(step);
         let written = self.scratch.write(message, sequence, kind);
         self.bytes.extend_from_slice(written);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    /// Adds a message.
+    pub fn push(&mut self, step: Step, message: Request) {
+        let sequence = self.begin(step);
+        let message = message.with_sequence(sequence);
+        self.bytes.extend_from_slice(message.bytes());
+    }
+
+    /// Gives the sequence number of the message that follows.
+    fn begin(&mut self, step: Step) -> u32 {
+        self.steps.push(step);
+        self.starts.push(self.bytes.len());
+        self.steps.len() as u32
     }
 
     /// Ends the transaction.

@@ -3,14 +3,11 @@
 use super::batch::{Batch, Step, Transaction};
 use super::encode;
 use super::error::{NftablesError, explain, refused};
-use super::libnftnl::TableMessage;
 use super::list::{self, TableInfo};
 use crate::netlink::{Failure, Socket};
 use crate::ruleset::Ruleset;
 use log::debug;
-use nftnl::MsgType;
 use nix::errno::Errno;
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A socket to nf_tables of this network namespace. A table with an owner that it installs belongs to
@@ -128,11 +125,10 @@ impl Nftables {
     /// Whether this kernel knows tables with an owner: makes one and deletes it, in one transaction
     /// that no process sees.
     pub fn supports_owner(&self, table: &str) -> bool {
-        let probe = CString::new(format!("{table}.probe")).unwrap_or_default();
-        let message = TableMessage::new(&probe, true);
+        let probe = format!("{table}.probe");
         let mut batch = Batch::new(None);
-        batch.add(Step::Table, &message, MsgType::Add);
-        batch.add(Step::Table, &message, MsgType::Del);
+        batch.push(Step::Table, encode::add_table(&probe, true));
+        batch.push(Step::Table, encode::delete_table(&probe));
         self.transact(&batch.finish()).is_ok()
     }
 
@@ -145,8 +141,7 @@ impl Nftables {
     /// Removes a table with all that is in it, if it is there.
     pub fn remove(&self, table: &str) -> Result<(), NftablesError> {
         let mut batch = Batch::new(None);
-        let name = CString::new(table).unwrap_or_default();
-        batch.add(Step::Table, &TableMessage::new(&name, false), MsgType::Del);
+        batch.push(Step::Table, encode::delete_table(table));
         match self.transact(&batch.finish()) {
             Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(()),
             done => done.map_err(|failure| refused(failure, "remove", table)),

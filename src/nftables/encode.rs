@@ -5,17 +5,14 @@ use super::expr::{self, Expression, REG_1, REG_2, SetReference, VERDICT};
 use super::expr::{
     address_length, destination, is_family, nfproto, register_after, service, source,
 };
-use super::libnftnl::{ELEMENTS_PER_MESSAGE, ElementsMessage, NftSet, SetMessage, TableMessage};
-use super::set::{
-    NUMBER_TYPE, SetDescription, c_string, concatenated, field_type, set_elements, set_flags,
-    value_type,
-};
+use super::list::message_type;
+use super::set::{add_elements, add_set};
 use crate::config::{Balance, Family};
-use crate::netlink::octets;
+use crate::netlink::{Request, octets};
 use crate::ruleset::{
-    self, AddressType, Choice, Dnat, FieldType, Hook, Ruleset, SOURCE_HASH_SEED, Statement,
+    self, AddressType, Choice, Dnat, Hook, Ruleset, SOURCE_HASH_SEED, Statement,
 };
-use crate::uapi::IPS_DST_NAT;
+use crate::uapi::{IPS_DST_NAT, NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 use std::ffi::CString;
@@ -34,28 +31,43 @@ pub fn dry_run(ruleset: &Ruleset) -> Transaction {
         ..ruleset.clone()
     };
     let mut batch = batch(&renamed, false, None);
-    let missing = c_string(&format!("{}.none", ruleset.table));
-    batch.add(
-        Step::Table,
-        &TableMessage::new(&missing, false),
-        MsgType::Del,
-    );
+    let missing = format!("{}.none", ruleset.table);
+    batch.push(Step::Table, delete_table(&missing));
     batch.finish()
 }
 
+/// The message that adds a table of family `inet`; with an owner, it belongs to the socket that the message
+/// is sent over. nftnl's own has no flags.
+pub fn add_table(name: &str, owner: bool) -> Request {
+    // NLM_F_EXCL: a table that exists already must not be taken over (EEXIST).
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    table_message(libc::NFT_MSG_NEWTABLE, flags, name)
+        .u32(NFTA_TABLE_FLAGS, if owner { NFT_TABLE_F_OWNER } else { 0 })
+}
+
+/// The message that deletes a table of family `inet` with all that is in it.
+pub fn delete_table(name: &str) -> Request {
+    table_message(libc::NFT_MSG_DELTABLE, 0, name)
+}
+
+fn table_message(message: i32, flags: i32, name: &str) -> Request {
+    let family = libc::NFPROTO_INET as u8;
+    Request::new(message_type(message), flags as u16, family, 0).text(NFTA_TABLE_NAME, name)
+}
+
 fn batch(ruleset: &Ruleset, replaces: bool, generation: Option<u32>) -> Batch {
-    let name = c_string(&ruleset.table);
     let mut encoder = Encoder {
         batch: Batch::new(generation),
-        table: Table::new(&name, ProtoFamily::Inet),
-        name,
+        table: Table::new(c_string(&ruleset.table), ProtoFamily::Inet),
         overlap: replaces,
     };
-    let table = TableMessage::new(&encoder.name, ruleset.owner);
     if replaces {
-        encoder.batch.add(Step::Table, &table, MsgType::Del);
+        encoder
+            .batch
+            .push(Step::Table, delete_table(&ruleset.table));
     }
-    encoder.batch.add(Step::Table, &table, MsgType::Add);
+    let table = add_table(&ruleset.table, ruleset.owner);
+    encoder.batch.push(Step::Table, table);
     encoder.chains(ruleset);
     encoder.sets(ruleset);
     encoder.rules(ruleset);
@@ -100,7 +112,6 @@ fn overlap_name(chain: &ruleset::Chain) -> String {
 struct Encoder {
     batch: Batch,
     table: Table,
-    name: CString,
     /// Whether base chains are added twice.
     overlap: bool,
 }
@@ -136,33 +147,10 @@ impl Encoder {
 
     fn sets(&mut self, ruleset: &Ruleset) {
         for (index, set) in ruleset.sets.iter().enumerate() {
-            let name = c_string(&set.name);
-            let types: Vec<(u32, u8)> = set.key.iter().map(|field| field_type(*field)).collect();
-            let fields: Vec<u8> = types.iter().map(|(_, length)| *length).collect();
-            let description = SetDescription {
-                table: &self.name,
-                name: &name,
-                id: index as u32 + 1,
-                flags: set_flags(set),
-                key_type: concatenated(types.iter().map(|(number, _)| *number)),
-                key_fields: &fields,
-                data: set.values.map(value_type),
-                user_data: match set.key[..] {
-                    [FieldType::Number] => Some(&NUMBER_TYPE),
-                    _ => None,
-                },
-            };
-            let message = NftSet::new(&description);
-            self.batch
-                .add(Step::Set(index), &SetMessage(&message), MsgType::Add);
-            let elements = set_elements(set);
-            for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
-                let message = NftSet::elements(&description, chunk);
-                self.batch.add(
-                    Step::Elements(index),
-                    &ElementsMessage(&message),
-                    MsgType::Add,
-                );
+            let (table, id) = (&ruleset.table, set_id(index));
+            self.batch.push(Step::Set(index), add_set(table, set, id));
+            for message in add_elements(table, set, id) {
+                self.batch.push(Step::Elements(index), message);
             }
         }
     }
@@ -318,8 +306,18 @@ fn reference(ruleset: &Ruleset, name: &str) -> SetReference {
     let index = ruleset.sets.iter().position(|set| set.name == name);
     SetReference {
         name: c_string(name),
-        id: index.map_or(0, |index| index as u32 + 1),
+        id: index.map_or(0, set_id),
     }
+}
+
+/// The number by which rules of the transaction know a set.
+fn set_id(index: usize) -> u32 {
+    index as u32 + 1
+}
+
+/// Names in a ruleset are made of letters, digits, '.', '_' and '-', so there is no NUL in them.
+fn c_string(name: &str) -> CString {
+    CString::new(name).unwrap_or_default()
 }
 
 /// Loads the number of a chain in the map of backends.

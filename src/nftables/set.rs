@@ -1,13 +1,13 @@
-//! Sets and their elements as the kernel takes them, and nft's numbers for their types.
+//! Sets, maps and their elements → messages.
 //!
 //! nftnl's own type has keys of one address only; ranges, concatenations and maps are missing.
 
-use crate::netlink::octets;
+use super::list::message_type;
+use crate::netlink::{Request, octets};
 use crate::ruleset::{Element, Field, FieldType, Set, Value, ValueType};
-use crate::uapi::NFT_SET_CONCAT;
+use crate::uapi::*;
 use ipnet::IpNet;
 use nix::libc;
-use std::ffi::{CStr, CString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// nft's numbers of its data types (enum datatypes in nftables' datatype.h): the kernel keeps them
@@ -27,7 +27,7 @@ const VERDICT_LENGTH: u32 = 16;
 /// order: the attributes (type, length, value) NFTNL_UDATA_SET_KEYBYTEORDER, KEY_TYPEOF and DATA_TYPEOF of
 /// libnftnl's udata.h. The latter two hold the number of an expression in nftables' expression.h, and
 /// what src/numgen.c writes of it: kind, modulus, offset.
-pub const NUMBER_TYPE: [u8; 44] = {
+const NUMBER_TYPE: [u8; 44] = {
     let [a, b, c, d] = 1u32.to_ne_bytes();
     let [e, f, g, h] = 23u32.to_ne_bytes();
     let [i, j, k, l] = 2u32.to_ne_bytes();
@@ -39,46 +39,73 @@ pub const NUMBER_TYPE: [u8; 44] = {
     ]
 };
 
-/// What the kernel, and nft for its listings, must know of a set.
-pub struct SetDescription<'a> {
-    pub table: &'a CStr,
-    pub name: &'a CStr,
-    /// The number that rules of the same transaction know it by.
-    pub id: u32,
-    /// `NFT_SET_*` flags.
-    pub flags: u32,
-    /// nft's number of the key's type.
-    pub key_type: u32,
-    /// Length in bytes of each field of the key, without padding.
-    pub key_fields: &'a [u8],
-    /// nft's number and the length in bytes of what a map leads to.
-    pub data: Option<(u32, u32)>,
-    /// What nft reads for its listings (NFTNL_UDATA_SET_* in libnftnl's udata.h).
-    pub user_data: Option<&'a [u8]>,
+/// The most elements that go into one message. The list of elements is one netlink attribute and its
+/// length a u16; the largest element here (IPv6 address, protocol and port as a range, or a chain's name)
+/// takes less than 200 bytes.
+const ELEMENTS_PER_MESSAGE: usize = 256;
+
+/// The message that adds a set, without its elements. Rules of the same transaction know it by `id`.
+pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
+    let (key_type, fields) = concatenation(&set.key);
+    let mut request = message(libc::NFT_MSG_NEWSET)
+        .text(NFTA_SET_TABLE, table)
+        .text(NFTA_SET_NAME, &set.name)
+        .u32(NFTA_SET_FLAGS, flags(set))
+        .u32(NFTA_SET_KEY_TYPE, key_type)
+        .u32(NFTA_SET_KEY_LEN, length(&fields))
+        .u32(NFTA_SET_ID, id);
+    // The kernel takes the fields for ranges only (nf_tables_newset: EINVAL otherwise).
+    if set.interval && fields.len() > 1 {
+        request = request.nest(NFTA_SET_DESC, |nest| {
+            nest.nest(NFTA_SET_DESC_CONCAT, |list| {
+                fields.iter().fold(list, |list, length| {
+                    list.nest(NFTA_LIST_ELEM, |field| {
+                        field.u32(NFTA_SET_FIELD_LEN, *length)
+                    })
+                })
+            })
+        });
+    }
+    if let Some(values) = set.values {
+        let (data_type, length) = match values {
+            ValueType::Verdict => (libc::NFT_DATA_VERDICT, VERDICT_LENGTH),
+            ValueType::Backend(family) => {
+                let types = [FieldType::address(family), FieldType::InetService];
+                let (data_type, fields) = concatenation(&types);
+                (data_type, length(&fields))
+            }
+        };
+        request = request
+            .u32(NFTA_SET_DATA_TYPE, data_type)
+            .u32(NFTA_SET_DATA_LEN, length);
+    }
+    match set.key[..] {
+        [FieldType::Number] => request.attribute(NFTA_SET_USERDATA, &NUMBER_TYPE),
+        _ => request,
+    }
 }
 
-/// An element. Keys and data are padded to 4 bytes a field, in network byte order.
-pub struct ElementData {
-    /// The key, or the first key of a range.
-    pub key: Vec<u8>,
-    /// The last key of a range, in a set of concatenations.
-    pub key_end: Option<Vec<u8>>,
-    /// Whether the key is the first one after a range, in a set of single fields.
-    pub interval_end: bool,
-    /// What the key leads to.
-    pub data: Option<Data>,
+/// The messages that add the elements of a set.
+pub fn add_elements(table: &str, set: &Set, id: u32) -> impl Iterator<Item = Request> {
+    set.elements.chunks(ELEMENTS_PER_MESSAGE).map(move |chunk| {
+        message(libc::NFT_MSG_NEWSETELEM)
+            .text(NFTA_SET_ELEM_LIST_TABLE, table)
+            .text(NFTA_SET_ELEM_LIST_SET, &set.name)
+            .u32(NFTA_SET_ELEM_LIST_SET_ID, id)
+            .nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
+                let add = |list, element| add_element(list, set.interval, element);
+                chunk.iter().fold(list, add)
+            })
+    })
 }
 
-/// What an element of a map leads to.
-pub enum Data {
-    /// A value.
-    Bytes(Vec<u8>),
-    /// `goto` the chain of this name.
-    Goto(CString),
+fn message(message: i32) -> Request {
+    let flags = libc::NLM_F_CREATE as u16;
+    Request::new(message_type(message), flags, libc::NFPROTO_INET as u8, 0)
 }
 
-/// `NFT_SET_*` flags.
-pub fn set_flags(set: &Set) -> u32 {
+/// `NFT_SET_*`
+fn flags(set: &Set) -> u32 {
     let mut flags = 0;
     if set.interval {
         flags |= libc::NFT_SET_INTERVAL as u32;
@@ -92,62 +119,57 @@ pub fn set_flags(set: &Set) -> u32 {
     flags
 }
 
-/// nft's number and the length in bytes of a map's values.
-pub fn value_type(values: ValueType) -> (u32, u32) {
-    match values {
-        ValueType::Verdict => (libc::NFT_DATA_VERDICT, VERDICT_LENGTH),
-        ValueType::Backend(family) => {
-            let (number, length) = field_type(FieldType::address(family));
-            let types = [number, TYPE_INET_SERVICE].into_iter();
-            (concatenated(types), u32::from(length) + 4)
-        }
-    }
-}
-
-/// A set's elements as the kernel takes them.
-pub fn set_elements(set: &Set) -> Vec<ElementData> {
-    let data = |element: &Element| {
-        element.value.as_ref().map(|value| match value {
-            Value::Goto(chain) => Data::Goto(c_string(chain)),
-            Value::Backend(address, port) => {
-                Data::Bytes([octets(*address), padded(&port.to_be_bytes())].concat())
-            }
-        })
-    };
-    let mut elements = Vec::with_capacity(set.elements.len());
-    for element in &set.elements {
-        if let [Field::Network(network)] = element.key[..] {
-            elements.extend(interval(network));
-            continue;
-        }
-        elements.push(ElementData {
-            key: key(&element.key, first),
-            key_end: set.interval.then(|| key(&element.key, last)),
-            interval_end: false,
-            data: data(element),
+fn add_element(list: Request, interval: bool, element: &Element) -> Request {
+    // A range of single fields is two elements: its first key, and the first key after it.
+    if let [Field::Network(network)] = element.key[..] {
+        let first = octets(network.network());
+        let list = list.nest(NFTA_LIST_ELEM, |nest| {
+            add_key(nest, NFTA_SET_ELEM_KEY, &first)
         });
+        return match after(network) {
+            Some(end) => list.nest(NFTA_LIST_ELEM, |nest| {
+                add_key(nest, NFTA_SET_ELEM_KEY, &octets(end))
+                    .u32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)
+            }),
+            None => list,
+        };
     }
-    elements
+    list.nest(NFTA_LIST_ELEM, |nest| {
+        let mut nest = add_key(nest, NFTA_SET_ELEM_KEY, &key(&element.key, first));
+        if interval {
+            nest = add_key(nest, NFTA_SET_ELEM_KEY_END, &key(&element.key, last));
+        }
+        match &element.value {
+            Some(value) => nest.nest(NFTA_SET_ELEM_DATA, |data| add_value(data, value)),
+            None => nest,
+        }
+    })
 }
 
-/// A range of addresses: its first one, and the first one after it, if there is one.
-fn interval(network: IpNet) -> impl Iterator<Item = ElementData> {
-    let after = match network.broadcast() {
-        IpAddr::V4(last) => u32::from(last)
-            .checked_add(1)
-            .map(|next| IpAddr::V4(Ipv4Addr::from(next))),
-        IpAddr::V6(last) => u128::from(last)
-            .checked_add(1)
-            .map(|next| IpAddr::V6(Ipv6Addr::from(next))),
-    };
-    let element = |address, interval_end| ElementData {
-        key: octets(address),
-        key_end: None,
-        interval_end,
-        data: None,
-    };
-    let start = element(network.network(), false);
-    std::iter::once(start).chain(after.map(|address| element(address, true)))
+fn add_key(element: Request, kind: u16, key: &[u8]) -> Request {
+    element.nest(kind, |nest| nest.attribute(NFTA_DATA_VALUE, key))
+}
+
+fn add_value(data: Request, value: &Value) -> Request {
+    match value {
+        Value::Goto(chain) => data.nest(NFTA_DATA_VERDICT, |verdict| {
+            verdict
+                .u32(NFTA_VERDICT_CODE, libc::NFT_GOTO as u32)
+                .text(NFTA_VERDICT_CHAIN, chain)
+        }),
+        Value::Backend(address, port) => {
+            let bytes = [octets(*address), padded(&port.to_be_bytes())].concat();
+            data.attribute(NFTA_DATA_VALUE, &bytes)
+        }
+    }
+}
+
+/// The first address after a network; `None` after the last one.
+fn after(network: IpNet) -> Option<IpAddr> {
+    match network.broadcast() {
+        IpAddr::V4(last) => Some(Ipv4Addr::from(u32::from(last).checked_add(1)?).into()),
+        IpAddr::V6(last) => Some(Ipv6Addr::from(u128::from(last).checked_add(1)?).into()),
+    }
 }
 
 fn key(fields: &[Field], side: fn(Field) -> Vec<u8>) -> Vec<u8> {
@@ -182,23 +204,24 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// nft's number and the length in bytes of a field.
-pub fn field_type(field: FieldType) -> (u32, u8) {
-    match field {
+/// nft's number for fields of these types after each other, and the length of each in bytes.
+fn concatenation(types: &[FieldType]) -> (u32, Vec<u32>) {
+    let field = |field: &FieldType| match field {
         FieldType::Ipv4Addr => (TYPE_IPV4_ADDR, 4),
         FieldType::Ipv6Addr => (TYPE_IPV6_ADDR, 16),
         FieldType::InetProto => (TYPE_INET_PROTO, 1),
         FieldType::InetService => (TYPE_INET_SERVICE, 2),
         FieldType::Number => (TYPE_INTEGER, 4),
+    };
+    let (numbers, lengths): (Vec<u32>, Vec<u32>) = types.iter().map(field).unzip();
+    let concatenate = |all, number: u32| (all << TYPE_BITS) | number;
+    (numbers.into_iter().fold(0, concatenate), lengths)
+}
+
+/// Length in bytes of fields, each padded to 4 unless it is the only one.
+fn length(fields: &[u32]) -> u32 {
+    match fields {
+        [only] => *only,
+        _ => fields.iter().map(|length| length.next_multiple_of(4)).sum(),
     }
-}
-
-/// nft's number for fields of these types one after the other.
-pub fn concatenated(types: impl Iterator<Item = u32>) -> u32 {
-    types.fold(0, |all, number| (all << TYPE_BITS) | number)
-}
-
-/// Names in a ruleset are made of letters, digits, '.', '_' and '-', so there is no NUL in them.
-pub fn c_string(name: &str) -> CString {
-    CString::new(name).unwrap_or_default()
 }
