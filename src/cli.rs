@@ -135,11 +135,11 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub struct Verbosity {
-    /// Log more; twice for all there is. RUST_LOG=error|warn|info|debug|trace|off has the last word
+    /// Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
-    /// Log warnings and errors only; twice for errors only. Colours come on a terminal only
+    /// Log warnings and errors only; twice for errors only. Colours appear on a terminal only
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "verbose")]
     pub quiet: u8,
 }

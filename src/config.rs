@@ -107,7 +107,7 @@ impl Config {
         let families = Family::ALL.into_iter();
         let forwarded = families.filter(|family| self.has_forwards(*family));
         forwarded.flat_map(|family| {
-            let denied = *self.sources.of(family) == Allowed::Nobody;
+            let denied = *self.sources.of(family) == Allowed::None;
             let closed = [
                 denied.then_some(OptionName::SRC_RANGES),
                 (!self.listen.accepts(family)).then_some(OptionName::LISTEN),

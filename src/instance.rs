@@ -128,7 +128,7 @@ fn take_name(
 ) -> Result<(Lock, Nftables, Option<Predecessor>), InstanceError> {
     for _ in 0..MAX_RETRIES_OF_NAME {
         match Lock::take(&config.name) {
-            Err(LockError::Taken { .. }) if config.replace => {}
+            Err(LockError::Held { .. }) if config.replace => {}
             lock => {
                 let nftables = Nftables::open()?;
                 return Ok((lock?, nftables, None));

@@ -28,7 +28,7 @@ pub enum LockError {
         "instance {name}, table inet {}, runs in this network namespace already as {holder}: stop that one, replace it with NODEFWD_REPLACE=true (--replace), or give this one another name with NODEFWD_NAME (--name)",
         name.table()
     )]
-    Taken { name: Name, holder: Holder },
+    Held { name: Name, holder: Holder },
     #[error("cannot make the socket that keeps the name {name}")]
     Socket {
         name: Name,
@@ -47,7 +47,7 @@ impl Lock {
             Ok(Lock(listener))
         };
         bind().map_err(|error: io::Error| match error.kind() {
-            io::ErrorKind::AddrInUse => LockError::Taken {
+            io::ErrorKind::AddrInUse => LockError::Held {
                 name: name.clone(),
                 holder: Holder::of(&name.table()),
             },
@@ -82,7 +82,7 @@ impl Lock {
     pub fn check_free(name: &Name) -> Result<(), LockError> {
         match Holder::of(&name.table()) {
             Holder::None => Ok(()),
-            holder => Err(LockError::Taken {
+            holder => Err(LockError::Held {
                 name: name.clone(),
                 holder,
             }),

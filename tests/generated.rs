@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::{env, fs, io, process};
+use std::{env, fs, io, iter, process};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, CommandFactory, ValueHint};
@@ -33,6 +33,38 @@ fn the_page_of_the_benchmarks_is_up_to_date() {
     let output = report.output().expect("python3");
     assert!(output.status.success(), "{output:?}");
     keep("benches/README.md", &output.stdout);
+}
+
+/// A snapshot, so that every change is seen.
+#[test]
+fn the_help_texts_are_up_to_date() {
+    keep("tests/help.txt", help().as_bytes());
+}
+
+/// A line of one word is the rest of a paragraph that is a word too long.
+#[test]
+fn the_help_texts_leave_no_word_alone_on_a_line() {
+    const WIDTH: usize = 100;
+    let text = help();
+    for (before, line) in text.lines().zip(text.lines().skip(1)) {
+        let word = line.trim();
+        let is_rest = before.len() + 1 + word.len() > WIDTH && !word.contains(' ');
+        assert!(word.is_empty() || !is_rest, "{before}\n{line}");
+    }
+}
+
+/// `nodefwd --help`, and that of each command.
+fn help() -> String {
+    let commands = Cli::command();
+    let names = commands.get_subcommands().map(Command::get_name);
+    let calls = names.map(|name| vec![name, "--help"]);
+    let texts = iter::once(vec!["--help"]).chain(calls).map(|call| {
+        let mut nodefwd = process::Command::new(env!("CARGO_BIN_EXE_nodefwd"));
+        let output = nodefwd.args(&call).env_remove("COLUMNS").output();
+        let text = String::from_utf8(output.expect("nodefwd").stdout).expect("UTF-8");
+        format!("$ nodefwd {}\n{text}\n", call.join(" "))
+    });
+    texts.collect()
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Ingress {
         let unknown = [IpNet::from(unknown)];
         let sources = match config.sources.of(family) {
             Allowed::Ranges(ranges) => ranges,
-            Allowed::Everyone | Allowed::Nobody => &unknown[..],
+            Allowed::All | Allowed::None => &unknown[..],
         };
         let mut found: Option<Ingress> = None;
         for range in sources.iter().take(MAX_RANGES) {

@@ -171,7 +171,7 @@ pub enum ForwardError {
     #[error("is no forward: use PROTO/PORT=DEST, such as tcp/80=10.0.0.5:8080")]
     Shape,
     /// true or false by itself: what was meant for an option has become an argument.
-    #[error("is no forward: an option's value goes behind '=', as in --strict=true")]
+    #[error("is no forward: an option's value goes after '=', as in --strict=true")]
     Boolean,
     /// Before the slash.
     #[error("has '{0}', which {1}")]
@@ -303,7 +303,7 @@ mod tests {
         let table = [
             ("tcp/80", "is no forward"),
             ("80=10.0.0.5", "is no forward"),
-            ("1", "is no forward: an option's value goes behind '='"),
+            ("1", "is no forward: an option's value goes after '='"),
             (
                 "tcp/80=10.0.0.5,tcp/81=10.0.0.6",
                 "has 'tcp/81=10.0.0.6', which is no destination: forwards are separated by white space",

@@ -82,7 +82,7 @@ pub struct Options {
     /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is IP, IP:PORT or [IP6]:PORT
     ///
     /// Several are separated by white space. Without a port, a destination gets the connection on the
-    /// port it came to. A range goes to one port, to the same ports, or to a range of equal length.
+    /// port it came to. A range goes to one port, the same ports, or a range of equal length.
     // clap shows this as it stands.
     #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(value_name = "FORWARD", option = OptionName::FORWARDS)]
@@ -100,7 +100,7 @@ pub struct Options {
     #[arg(value_name = "PORT,...", option = OptionName::SRC_PORT)]
     pub src_port: Option<OsString>,
 
-    /// Ports at the destination: one for all, or one for each entry of SRC_PORT [default: the same]
+    /// Ports at the destination: one for all, or one for each of SRC_PORT [default: the same]
     #[arg(value_name = "PORT,...", option = OptionName::DEST_PORT)]
     pub dest_port: Option<OsString>,
 
@@ -113,8 +113,8 @@ pub struct Options {
     #[arg(help_heading = "How to forward", value_name = "HOW", option = OptionName::BALANCE)]
     pub balance: Option<OsString>,
 
-    /// Which packets to forward: local, those sent to any address of this network namespace; any,
-    /// those that this host only routes too; or those sent to a list of addresses [default: local]
+    /// Which packets to forward: local, those sent to an address of this namespace; any, also those
+    /// that this host only routes; or a list of addresses, those sent to one of them [default: local]
     #[arg(help_heading = "How to forward", value_name = "WHERE", option = OptionName::LISTEN)]
     pub listen: Option<OsString>,
 
@@ -128,7 +128,7 @@ pub struct Options {
     #[arg(help_heading = "How to forward", boolean = OptionName::MASQUERADE)]
     pub masquerade: Option<OsString>,
 
-    /// Forward a connection that a destination itself makes to the forwarded port [default: false]
+    /// Forward what a destination itself sends to the forwarded port, too [default: false]
     #[arg(help_heading = "How to forward", boolean = OptionName::HAIRPIN)]
     pub hairpin: Option<OsString>,
 

@@ -10,9 +10,9 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allowed {
     /// Every address: no range was given at all, or 0.0.0.0/0 or ::/0 is among them.
-    Everyone,
+    All,
     /// No address: ranges were given, but none of this family.
-    Nobody,
+    None,
     /// These ranges: sorted, disjoint, at least one.
     Ranges(Vec<IpNet>),
 }
@@ -47,8 +47,8 @@ impl Sources {
     pub fn new(ranges: &[IpNet]) -> Self {
         if ranges.is_empty() {
             return Sources {
-                ipv4: Allowed::Everyone,
-                ipv6: Allowed::Everyone,
+                ipv4: Allowed::All,
+                ipv6: Allowed::All,
             };
         }
         let allowed = |family| {
@@ -57,9 +57,9 @@ impl Sources {
                 .filter(|range| Family::of(range.addr()) == family)
                 .collect();
             if ranges.is_empty() {
-                Allowed::Nobody
+                Allowed::None
             } else if ranges.iter().any(|range| range.prefix_len() == 0) {
-                Allowed::Everyone
+                Allowed::All
             } else {
                 Allowed::Ranges(ranges)
             }
@@ -147,7 +147,7 @@ mod tests {
     fn no_range_allows_everyone() {
         let sources = sources(&[]);
         for family in Family::ALL {
-            assert_eq!(sources.of(family), &Allowed::Everyone);
+            assert_eq!(sources.of(family), &Allowed::All);
         }
     }
 
@@ -170,14 +170,14 @@ mod tests {
     #[test]
     fn a_family_without_a_range_is_denied_and_slash_0_is_everyone() {
         let sources = sources(&["0.0.0.0/0", "10.0.0.0/8"]);
-        assert_eq!(sources.of(Family::Ipv4), &Allowed::Everyone);
-        assert_eq!(sources.of(Family::Ipv6), &Allowed::Nobody);
+        assert_eq!(sources.of(Family::Ipv4), &Allowed::All);
+        assert_eq!(sources.of(Family::Ipv6), &Allowed::None);
     }
 
     #[test]
     fn two_halves_of_everything_are_everyone() {
         let sources = sources(&["0.0.0.0/1", "128.0.0.0/1"]);
-        assert_eq!(sources.of(Family::Ipv4), &Allowed::Everyone);
+        assert_eq!(sources.of(Family::Ipv4), &Allowed::All);
     }
 
     #[test]

@@ -71,8 +71,8 @@ impl<'a> FlowMatcher<'a> {
 
     fn is_allowed(&self, flow: &Flow) -> bool {
         match self.config.sources.of(flow.family) {
-            Allowed::Everyone => true,
-            Allowed::Nobody => false,
+            Allowed::All => true,
+            Allowed::None => false,
             Allowed::Ranges(ranges) => ranges.iter().any(|range| range.contains(&flow.source)),
         }
     }
@@ -105,7 +105,7 @@ pub fn can_be_stale(config: &Config) -> bool {
         let Service {
             family, protocol, ..
         } = forward.service;
-        protocol != Protocol::Tcp || *config.sources.of(family) != Allowed::Everyone
+        protocol != Protocol::Tcp || *config.sources.of(family) != Allowed::All
     })
 }
 

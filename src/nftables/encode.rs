@@ -9,9 +9,7 @@ use super::list::message_type;
 use super::set::{add_elements, add_set};
 use crate::config::{Balance, Family};
 use crate::netlink::{Request, octets};
-use crate::ruleset::{
-    self, AddressType, Choice, Dnat, Hook, Ruleset, SOURCE_HASH_SEED, Statement,
-};
+use crate::ruleset::{self, AddressType, Choice, Dnat, Hook, Ruleset, SOURCE_HASH_SEED, Statement};
 use crate::uapi::{IPS_DST_NAT, NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};

@@ -174,8 +174,8 @@ fn groups(config: &Config, family: Family) -> Vec<Rule> {
 fn drop_rules(config: &Config, family: Family) -> Vec<Rule> {
     let drop = [Statement::Counter, Statement::Drop];
     match config.sources.of(family) {
-        Allowed::Everyone => vec![],
-        Allowed::Nobody => vec![drop.to_vec()],
+        Allowed::All => vec![],
+        Allowed::None => vec![drop.to_vec()],
         Allowed::Ranges(_) => {
             let mut rule = vec![Statement::SourceNotIn(family, set_name(ALLOWED, family))];
             rule.extend(drop);

@@ -15,7 +15,7 @@ pub fn of_family(config: &Config, family: Family) -> Vec<Set> {
     let forwards: Vec<&Forward> = config.forwards.iter().filter(of_family).collect();
     let mut sets = vec![allowed(config, family), listen(config, family)];
     sets.extend(services(family, &forwards));
-    if !config.hairpin && *config.sources.of(family) != Allowed::Nobody {
+    if !config.hairpin && *config.sources.of(family) != Allowed::None {
         sets.extend(no_hairpin(family, &forwards));
     }
     if config.masquerade {
@@ -29,7 +29,7 @@ pub fn of_family(config: &Config, family: Family) -> Vec<Set> {
 fn allowed(config: &Config, family: Family) -> Set {
     let ranges = match config.sources.of(family) {
         Allowed::Ranges(ranges) => ranges.as_slice(),
-        Allowed::Everyone | Allowed::Nobody => &[],
+        Allowed::All | Allowed::None => &[],
     };
     let keys = ranges.iter().map(|range| vec![Field::Network(*range)]);
     let key = vec![FieldType::address(family)];
