@@ -1,13 +1,13 @@
 //! `nodefwd check`: what it says of a host where everything is well, and of one where something is
 //! wrong, next to what becomes of real traffic there.
 
-mod filter;
-mod filter_rules;
+mod firewall;
+mod firewall_rules;
 mod kernel;
-mod nat;
+mod other_nat;
+mod paths;
 mod sockets;
-mod start;
-mod ways;
+mod start_warnings;
 
 use nix::sys::signal::Signal;
 

@@ -1,15 +1,15 @@
 //! What can go wrong around it, tried as often as the README's table says, and that nothing is lost.
 
-mod calls;
-mod floods;
-mod forgery;
-mod input;
-mod netlink;
-mod options;
-mod refusals;
+mod any_input;
+mod event_overrun;
+mod netlink_sockets;
+mod rejected;
 mod restarts;
-mod right;
 mod signals;
+mod spoiled_input;
+mod spoofed_netlink;
+mod syscall_faults;
+mod valid_input;
 
 use std::thread;
 
@@ -32,13 +32,13 @@ fn lanes(count: usize, work: impl Fn(std::iter::StepBy<std::ops::Range<usize>>) 
 fn the_readme_has_these_figures() {
     let readme = include_str!("../../README.md").replace(',', "");
     for (fault, tried) in [
-        ("any input", input::INPUTS as usize),
-        ("as many chains at a hook", refusals::FULL),
-        ("somebody makes and removes", refusals::COLLISIONS),
-        ("others change the ruleset", floods::STARTS.into()),
-        ("a message to or from the kernel", calls::CALLS),
-        ("another process sends", forgery::DATAGRAMS),
-        ("more news", floods::NEWS.into()),
+        ("any input", any_input::INPUTS as usize),
+        ("as many chains at a hook", rejected::FULL),
+        ("somebody makes and removes", rejected::COLLISIONS),
+        ("others change the ruleset", event_overrun::STARTS.into()),
+        ("a message to or from the kernel", syscall_faults::CALLS),
+        ("another process sends", spoofed_netlink::DATAGRAMS),
+        ("more news", event_overrun::NEWS.into()),
         ("bursts of", 2 * signals::STARTS),
         ("TERM at each call", signals::CALLS),
         ("starts and stops beside", restarts::RESTARTS),

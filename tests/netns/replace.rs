@@ -1,12 +1,12 @@
 //! Replacing a live instance with `--replace`.
 
-mod failures;
+mod failed_successor;
 mod flows;
-mod lock;
+mod handover;
 mod starts;
 
+use crate::fixture::{BACK, FRONT};
 use crate::fixture::{Family, Host, Namespace, Nodefwd, nodefwd};
-use crate::forward::{BACK, FRONT};
 
 /// The second port that is forwarded.
 const COUNTED: u16 = 90;

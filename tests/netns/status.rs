@@ -6,8 +6,8 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::fixture::{BACK, Busy, FRONT, forward_to};
 use crate::fixture::{Family, LIMIT, Namespace, Net, Nodefwd, Process, Protocol, nodefwd};
-use crate::forward::{BACK, Busy, FRONT, forward_to};
 
 /// The container that the service load balancer starts.
 fn container() -> Nodefwd {

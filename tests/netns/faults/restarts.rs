@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 
 use super::signals::ENDING;
 use super::{LANES, lanes};
+use crate::fixture::{BACK, FRONT, forward_to};
 use crate::fixture::{Count, Family, LIMIT, Namespace, Net, Process, Protocol, Stop, kinds};
-use crate::forward::{BACK, FRONT, forward_to};
 
 /// Starts and stops.
 pub const RESTARTS: usize = 1000;

@@ -13,7 +13,7 @@ use super::{COUNTED, forward_both, replacing, rules};
 use crate::fixture::{
     Answer, Connection, Count, Family, Host, LIMIT, Monitor, Net, Protocol, Stop,
 };
-use crate::forward::{BACK, FRONT};
+use crate::fixture::{BACK, FRONT};
 
 /// How often it is replaced while the flows run.
 const TIMES: u32 = 20;

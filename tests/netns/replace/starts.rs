@@ -7,8 +7,8 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use super::{forward_both, replacing, rules};
+use crate::fixture::{BACK, FRONT};
 use crate::fixture::{Family, LIMIT, Namespace, Net, Process, Protocol, nodefwd};
-use crate::forward::{BACK, FRONT};
 
 #[test]
 fn without_a_live_instance_it_is_an_ordinary_start() {

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::fixture::{
     Answer, Connection, Count, Family, Namespace, Net, Protocol, Stop, kinds, nodefwd,
 };
-use crate::forward::{BACK, FRONT};
+use crate::fixture::{BACK, FRONT};
 
 /// How often each is done.
 const TIMES: usize = 5;

@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
-use super::contender::front;
+use super::implementation::front;
+use crate::fixture::BACK;
 use crate::fixture::{Answer, Family, Host, LIMIT, Namespace, Net, Protocol, SILENCE, Server};
-use crate::forward::BACK;
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

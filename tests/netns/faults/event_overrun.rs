@@ -6,9 +6,9 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::netlink::{sockets, wait_until, while_stopped};
+use super::netlink_sockets::{sockets, wait_until, while_stopped};
+use crate::fixture::{BACK, Busy, FRONT, expect_answer, forward_to};
 use crate::fixture::{Family, Namespace, Net, Process, Protocol, nodefwd};
-use crate::forward::{BACK, Busy, FRONT, expect_answer, forward_to};
 
 /// How many connections end, or objects of nftables are made, while nobody reads of them.
 pub const NEWS: u16 = 5000;

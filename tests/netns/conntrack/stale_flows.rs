@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::fixture::{
     Answer, Connection, Family, Host, LIMIT, Namespace, Net, Process, Protocol, SILENCE,
 };
-use crate::forward::{BACK, FRONT, forward_to};
+use crate::fixture::{BACK, FRONT, forward_to};
 
 /// NAT rules of somebody else. With them the kernel tracks every flow, and goes on translating
 /// those that it knows.

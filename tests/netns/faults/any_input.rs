@@ -13,7 +13,7 @@ use proptest::{prop_assert, prop_assert_eq};
 
 use crate::fixture::{Namespace, Nodefwd, nodefwd};
 
-use super::options::{Input, VARIABLES, input};
+use super::spoiled_input::{Input, VARIABLES, input};
 
 /// How many inputs are tried.
 pub const INPUTS: u32 = 100_000;

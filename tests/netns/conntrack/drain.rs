@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::fixture::{Busy, FRONT, expect_answer, forward_to};
 use crate::fixture::{Family, Net, Protocol};
-use crate::forward::{Busy, FRONT, expect_answer, forward_to};
 
 /// Long enough that no test here sees its end.
 const LONG: &str = "--drain=3600";

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
+use crate::fixture::{FRONT, expect_answer};
 use crate::fixture::{Family, Net, Nodefwd, Process, Protocol, Server, nodefwd};
-use crate::forward::{FRONT, expect_answer};
 
 /// Where the host itself serves.
 const NODE_PORT: u16 = 30080;

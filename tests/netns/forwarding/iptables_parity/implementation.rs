@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::fixture::BACK;
 use crate::fixture::{Family, Host, Namespace, Net, Process, Protocol, nodefwd};
-use crate::forward::BACK;
 
 /// What both are told.
 #[derive(Clone, Copy)]

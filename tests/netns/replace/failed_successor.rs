@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::{forward_both, replacing, rules};
 use crate::fixture::{Answer, Connection, Family, LIMIT, Net, Nodefwd, Process, Protocol, nodefwd};
-use crate::forward::{BACK, FRONT};
+use crate::fixture::{BACK, FRONT};
 
 /// A running instance with a live flow.
 struct Old<'a> {

@@ -7,9 +7,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
 };
 
-use super::netlink::{sockets, wait_until};
+use super::netlink_sockets::{sockets, wait_until};
+use crate::fixture::{Busy, FRONT};
 use crate::fixture::{Connection, Family, Namespace, Process, Protocol};
-use crate::forward::{Busy, FRONT};
 
 /// How many datagrams each socket of a process is sent: far more than its queue holds.
 pub const DATAGRAMS: usize = 10_000;

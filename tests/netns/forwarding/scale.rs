@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::sys::signal::Signal;
 
+use crate::fixture::{BACK, FRONT, expect_answer, forward, forward_to};
 use crate::fixture::{Family, Namespace, Net, Nodefwd, Process, Protocol, Server, nodefwd};
-use crate::forward::{BACK, FRONT, expect_answer, forward, forward_to};
 
 /// Starts it where nothing is, and expects one table.
 fn start(call: &Nodefwd, node: &Namespace) -> Process {

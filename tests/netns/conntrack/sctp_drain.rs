@@ -8,8 +8,8 @@ use nix::libc::SOCK_RAW;
 use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::fixture::{BACK, FRONT};
 use crate::fixture::{Family, LIMIT, Net, nodefwd};
-use crate::forward::{BACK, FRONT};
 
 /// RFC 9260, section 3.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use super::filter::is_served;
+use super::firewall::is_served;
 use super::{BACK, Report, net, shell, start};
 use crate::fixture::{Family, Net, Protocol};
 

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::{BACK, FRONT, Report, filter::is_served, net, shell, start};
+use super::{BACK, FRONT, Report, firewall::is_served, net, shell, start};
 use crate::fixture::{Family, Net, Protocol, Server};
 
 #[test]

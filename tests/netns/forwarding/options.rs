@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::sys::signal::Signal;
 
+use crate::fixture::{BACK, FRONT, expect_answer, forward_to};
 use crate::fixture::{Family, Namespace, Net, Protocol, Server, nodefwd};
-use crate::forward::{BACK, FRONT, expect_answer, forward_to};
 
 #[test]
 fn without_masquerading_the_backend_sees_the_client() {

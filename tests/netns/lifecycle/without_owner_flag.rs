@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::fixture::{BACK, FRONT, expect_answer, forward_to};
 use crate::fixture::{Family, LIMIT, Namespace, Net, Nodefwd, Process, Protocol, nodefwd};
-use crate::forward::{BACK, FRONT, expect_answer, forward_to};
 
 const TABLE: &str = "table inet nodefwd-tcp-80";
 

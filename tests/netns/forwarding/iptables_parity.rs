@@ -3,18 +3,18 @@
 //!
 //! Each probe is made for both protocols and families, against iptables with either back end.
 
-mod contender;
 mod hosts;
+mod implementation;
 
 use std::collections::HashSet;
 use std::thread;
 
 use crate::fixture::{Family, Protocol};
-use contender::{Contender, Options, front};
 use hosts::Hosts;
 use hosts::Outcome::{self, Direct, Forwarded, Masqueraded, Refused, Silence};
 use hosts::To::{self, Back, BackAtTheNode, BesideBack, FarFront, Front, OtherProtocol, Stranger};
 use hosts::Who::{self, Allowed, Denied, Itself, Node};
+use implementation::{Contender, Options, front};
 
 /// Who asks what, and what becomes of it with the classical rules and with nodefwd.
 type Probe = (Who, To, Outcome, Outcome);

@@ -9,7 +9,7 @@ use proptest::option::of as option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::right;
+use super::valid_input;
 
 /// The variable of each option, in the order of [`Texts`].
 pub const VARIABLES: [&str; COUNT] = [
@@ -183,17 +183,17 @@ fn mutate(bytes: &mut Vec<u8>, place: Index, edit: Edit, byte: u8) {
 
 /// Options of which each is right; together they may still claim a port twice.
 fn right() -> impl Strategy<Value = Texts> {
-    let classic = prop_oneof![1 => Just([const { None }; 4]), 2 => right::classic()];
-    let switches = [(); 6].map(|()| option(select(right::SWITCHES)));
+    let classic = prop_oneof![1 => Just([const { None }; 4]), 2 => valid_input::classic()];
+    let switches = [(); 6].map(|()| option(select(valid_input::SWITCHES)));
     let words = (
-        option(select(right::BALANCES)),
-        option(select(right::NAMES)),
-        option(select(right::SECONDS)),
+        option(select(valid_input::BALANCES)),
+        option(select(valid_input::NAMES)),
+        option(select(valid_input::SECONDS)),
     );
     let lists = (
-        option(right::ranges()),
-        option(right::listen()),
-        option(right::forwards()),
+        option(valid_input::ranges()),
+        option(valid_input::listen()),
+        option(valid_input::forwards()),
     );
     (classic, lists, words, switches).prop_map(|(classic, lists, words, switches)| {
         let [dest_ips, dest_proto, src_port, dest_port] = classic;

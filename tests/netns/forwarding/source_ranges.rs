@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::fixture::{BACK, FRONT, expect_answer, forward_to};
 use crate::fixture::{Family, Net, Nodefwd, Protocol};
-use crate::forward::{BACK, FRONT, expect_answer, forward_to};
 
 fn allowing(net: &Net, protocol: Protocol, ranges: &str) -> Nodefwd {
     forward_to(protocol, &net.backends).env("SRC_RANGES", ranges)

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::fixture::{
     Answer, Connection, Family, LIMIT, Monitor, Namespace, Net, Nodefwd, Process, Protocol, nodefwd,
 };
-use crate::forward::{BACK, FRONT, expect_answer, forward_to};
+use crate::fixture::{BACK, FRONT, expect_answer, forward_to};
 
 /// Each differs from the others in its protocol or port only: all go to the same destination, so
 /// that nothing but those two can tell whose a flow is.

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
+use crate::fixture::{Busy, forward_to};
 use crate::fixture::{Family, LIMIT, Namespace, Net, Nodefwd, Protocol, nodefwd};
-use crate::forward::{Busy, forward_to};
 
 const FORWARDING: &str = "forwarding tcp/80=10.2.0.11:80 in table inet nodefwd-tcp-80";
 const STOPPED: &str =

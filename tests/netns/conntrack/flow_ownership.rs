@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::fixture::{
     Answer, Connection, Family, LIMIT, Namespace, Net, Nodefwd, Process, Protocol,
 };
-use crate::forward::{BACK, FRONT, expect_answer, forward_to};
+use crate::fixture::{BACK, FRONT, expect_answer, forward_to};
 
 /// Somebody else's NAT, with which the kernel goes on translating the flows that it knows.
 const OTHER: &str = "table inet other {
