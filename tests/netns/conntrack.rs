@@ -4,3 +4,5 @@ mod drain;
 mod flow_ownership;
 mod sctp_drain;
 mod stale_flows;
+
+pub use stale_flows::FOREIGN_FLOWS;

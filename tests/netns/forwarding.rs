@@ -1,6 +1,8 @@
 //! Which traffic is forwarded where, and which traffic is left alone.
 
+mod balance;
 mod forward_syntax;
+mod hairpin;
 mod iptables_parity;
 mod local_policy;
 mod options;

@@ -5,5 +5,8 @@ mod crash;
 mod forwarding_off;
 mod notify;
 mod privileges;
+mod resources;
 mod start_and_stop;
 mod without_owner_flag;
+
+pub use crash::KILLS;

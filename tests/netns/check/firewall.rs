@@ -1,37 +1,39 @@
-//! Somebody's firewall in the way: nothing comes through, check says why, and the command that it
-//! names lets it through.
+//! Firewalls that drop what is forwarded: no connection succeeds, check says why, and after the
+//! command that it names connections succeed.
 
 use nix::sys::signal::Signal;
 
-use super::{BACK, FRONT, Report, everything, net, shell, start};
-use crate::fixture::{Family, Net, Protocol, SILENCE};
+use super::{BACKEND_PORT, FORWARDED_PORT, Report, all_forwards, net, shell, start};
+use crate::fixture::{
+    Family, Net, PROTOCOLS_AND_FAMILIES, Protocol, SILENCE_TIMEOUT, expect_parts,
+};
 
-/// Whether a request to the forwarded port is answered.
-pub fn is_served(net: &Net, protocol: Protocol, family: Family) -> bool {
-    let front = net.front(family, FRONT);
+/// Whether a request to the forwarded port gets a reply.
+pub fn is_forwarded(net: &Net, protocol: Protocol, family: Family) -> bool {
+    let node_addr = net.node_addr(family, FORWARDED_PORT);
     net.client
-        .request_within(SILENCE, protocol, None, front)
+        .request_within(SILENCE_TIMEOUT, protocol, None, node_addr)
         .is_ok()
 }
 
 fn forward(net: &Net, protocol: Protocol, family: Family) -> String {
-    let to = std::net::SocketAddr::new(net.backends[0].address(family), BACK);
-    format!("{}/{FRONT}={to}", protocol.name())
+    let to = std::net::SocketAddr::new(net.backends[0].address(family), BACKEND_PORT);
+    format!("{}/{FORWARDED_PORT}={to}", protocol.name())
 }
 
-/// Shows that a firewall stops a forward, and that what check says of it mends that.
-fn expect_mended(firewall: &str, protocol: Protocol, family: Family, expected: &str) {
+/// A forward must fail because of a firewall, and succeed after the command that check names.
+fn expect_fixed(firewall: &str, protocol: Protocol, family: Family, expected: &str) {
     let net = net(1);
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     let forward = forward(&net, protocol, family);
-    let is_forwarded = || {
+    let succeeds = || {
         let instance = start(&net, &forward);
-        let served = is_served(&net, protocol, family);
+        let forwarded = is_forwarded(&net, protocol, family);
         instance.stop(Signal::SIGTERM).expect_exit(0);
-        served
+        forwarded
     };
     shell(&net.node, firewall);
-    assert!(!is_forwarded(), "{firewall}");
+    assert!(!succeeds(), "{firewall}");
 
     let report = Report::of(&net.node, &forward);
     let failure = report.only("failure", "firewall");
@@ -39,7 +41,7 @@ fn expect_mended(firewall: &str, protocol: Protocol, family: Family, expected: &
     shell(&net.node, failure.command());
 
     Report::of(&net.node, &forward).expect_ok();
-    assert!(is_forwarded(), "{firewall}");
+    assert!(succeeds(), "{firewall}");
 }
 
 /// The chains that Docker makes, in its order (its documentation, "Docker and iptables chains").
@@ -56,40 +58,37 @@ const DOCKER: &str = "
     iptables -A DOCKER ! -i docker0 -o docker0 -j DROP";
 
 #[test]
-fn a_policy_of_nftables() {
+fn a_policy_of_nftables_is_named_and_fixed() {
     let drop = "nft 'table inet fw { chain forward { type filter hook forward priority 0; policy drop; }; }'";
-    for protocol in Protocol::BOTH {
-        for family in Family::BOTH {
-            let condition = format!("meta l4proto {} ct original proto-dst 80", protocol.name());
-            let command =
-                format!("nft insert rule inet fw forward {condition} ct status dnat accept");
-            expect_mended(drop, protocol, family, &command);
-        }
+    for (protocol, family) in PROTOCOLS_AND_FAMILIES {
+        let condition = format!("meta l4proto {} ct original proto-dst 80", protocol.name());
+        let command = format!("nft insert rule inet fw forward {condition} ct status dnat accept");
+        expect_fixed(drop, protocol, family, &command);
     }
 }
 
 #[test]
-fn a_rule_of_nftables_before_a_policy_that_accepts() {
+fn a_rule_of_nftables_is_named_and_fixed() {
     let reject = "nft 'table ip6 fw {
         chain forward { type filter hook forward priority -5; policy accept; jump inner; }
         chain inner { ip6 daddr fd00:2::/32 reject; }
     }' || nft 'add table ip6 fw; add chain ip6 fw inner; add rule ip6 fw inner ip6 daddr fd00:2::/32 reject; \
         add chain ip6 fw forward { type filter hook forward priority -5; }; add rule ip6 fw forward jump inner'";
     let command = "nft insert rule ip6 fw forward meta l4proto tcp";
-    expect_mended(reject, Protocol::Tcp, Family::V6, command);
+    expect_fixed(reject, Protocol::Tcp, Family::V6, command);
 }
 
 #[test]
-fn a_policy_of_iptables() {
+fn a_policy_of_iptables_is_named_and_fixed() {
     let command = "iptables -I FORWARD -p udp -m conntrack --ctstate DNAT --ctorigdstport 80";
-    expect_mended(
+    expect_fixed(
         "iptables -P FORWARD DROP",
         Protocol::Udp,
         Family::V4,
         command,
     );
     let command = "ip6tables -I FORWARD -p tcp -m conntrack --ctstate DNAT --ctorigdstport 80";
-    expect_mended(
+    expect_fixed(
         "ip6tables -P FORWARD DROP",
         Protocol::Tcp,
         Family::V6,
@@ -98,15 +97,14 @@ fn a_policy_of_iptables() {
 }
 
 #[test]
-fn docker() {
+fn dockers_policy_is_fixed_in_the_chain_for_users() {
     let command = "iptables -I DOCKER-USER -p tcp ";
-    expect_mended(DOCKER, Protocol::Tcp, Family::V4, command);
+    expect_fixed(DOCKER, Protocol::Tcp, Family::V4, command);
 }
 
-/// What Docker itself lets through does not help anybody else, and what is let through in one
-/// direction only is not enough.
+/// Docker's own rules accept only what Docker forwards.
 #[test]
-fn half_a_remedy_is_none() {
+fn a_rule_that_accepts_one_direction_only_is_not_enough() {
     let net = net(1);
     shell(&net.node, DOCKER);
     shell(
@@ -115,41 +113,38 @@ fn half_a_remedy_is_none() {
     );
     let report = Report::of(&net.node, "tcp/80=10.2.1.2:8080");
     let failure = report.only("failure", "firewall");
-    assert!(
-        failure.text.contains("the answers of 10.2.1.2:8080"),
-        "{failure:?}"
-    );
+    expect_parts(&failure.text, ["the answers of 10.2.1.2:8080"]);
 }
 
-/// Where several forwards are stopped at the same place, one line and one rule are for all of them.
+/// Where one policy drops several forwards, one line and one command are for all of them.
 #[test]
-fn one_command_for_all() {
+fn one_command_fixes_several_forwards() {
     let net = net(2);
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     let drop =
         "table inet fw { chain forward { type filter hook forward priority 0; policy drop; }; }";
     net.node.load(drop);
-    let report = Report::of(&net.node, &everything(&net));
+    let report = Report::of(&net.node, &all_forwards(&net));
     let failure = report.only("failure", "firewall");
-    for word in [
-        "tcp/80 over IPv4 from client to 10.2.1.2:8080",
-        "udp/80 over IPv6",
-    ] {
-        assert!(failure.text.contains(word), "{failure:?}");
-    }
+    expect_parts(
+        &failure.text,
+        [
+            "tcp/80 over IPv4 from client to 10.2.1.2:8080",
+            "udp/80 over IPv6",
+        ],
+    );
     shell(&net.node, failure.command());
-    Report::of(&net.node, &everything(&net)).expect_ok();
-    let _instance = start(&net, &everything(&net));
-    for protocol in Protocol::BOTH {
-        for family in Family::BOTH {
-            assert!(is_served(&net, protocol, family));
-        }
+    Report::of(&net.node, &all_forwards(&net)).expect_ok();
+    let _instance = start(&net, &all_forwards(&net));
+    for (protocol, family) in PROTOCOLS_AND_FAMILIES {
+        assert!(is_forwarded(&net, protocol, family));
     }
 }
 
-/// ufw and firewalld are not here; their chains are, by name, and the rules that the commands make.
+/// ufw and firewalld are not installed; the test makes chains of their names, and the rules that their
+/// commands would make.
 #[test]
-fn ufw_and_firewalld_are_known_by_their_chains() {
+fn ufw_and_firewalld_are_recognised_by_their_chains() {
     let net = net(1);
     shell(
         &net.node,
@@ -167,8 +162,8 @@ fn ufw_and_firewalld_are_known_by_their_chains() {
     );
     check().expect_ok();
 
-    // With Docker on the same host, ufw's own chain is still the one that the user manages, unless
-    // Docker's drop the packets before.
+    // With Docker on the same host, ufw's chain is still the one to add a rule to, unless Docker's
+    // chains drop the packets earlier.
     shell(
         &net.node,
         "iptables -D ufw-user-forward 1; iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER",
@@ -225,9 +220,9 @@ fn ufw_and_firewalld_are_known_by_their_chains() {
 }
 
 #[test]
-fn tables_of_iptables_legacy_are_named_since_they_cannot_be_read() {
+fn rules_of_iptables_legacy_are_a_warning_since_check_cannot_read_them() {
     let net = net(1);
-    let check = || Report::of(&net.node, &everything(&net));
+    let check = || Report::of(&net.node, &all_forwards(&net));
     check().expect_ok();
     shell(&net.node, "iptables-legacy -P FORWARD DROP");
     assert!(
@@ -248,11 +243,11 @@ fn tables_of_iptables_legacy_are_named_since_they_cannot_be_read() {
     );
 }
 
-/// A destination on this host is not on the way from one interface to another.
+/// Packets to a backend on the host itself do not pass the forward hook.
 #[test]
-fn what_ends_on_this_host_is_not_dropped_on_the_way() {
+fn a_policy_at_the_forward_hook_does_not_matter_for_a_backend_on_the_host_itself() {
     let net = net(1);
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     net.node.load(
         "table inet fw { chain forward { type filter hook forward priority 0; policy drop; }; }",
     );

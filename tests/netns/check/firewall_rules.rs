@@ -1,36 +1,35 @@
-//! Rules of firewalls, one after the other: what check makes of each, and what becomes of a real
-//! connection.
+//! Many rules of firewalls: what check says of each, and what becomes of a real connection.
 
 use std::thread;
 
-use super::firewall::is_served;
-use super::{BACK, Report, net, shell, start};
+use super::firewall::is_forwarded;
+use super::{BACKEND_PORT, Report, net, shell, start};
 use crate::fixture::{Family, Net, Protocol};
 
-/// What check says of a connection to port 80, which is forwarded to port 8080 of 10.2.1.2.
+/// What check says of connections to port 80, which are forwarded to port 8080 of 10.2.1.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Says {
-    /// It passes: it does.
+    /// They pass, and they do.
     Passes,
-    /// It does not pass: it does not.
+    /// They are dropped, and they are.
     Dropped,
-    /// It cannot tell.
+    /// They may be dropped: check cannot tell.
     MayBeDropped,
 }
 
 use Says::{Dropped, MayBeDropped, Passes};
 
-/// How many hosts go through the rules side by side.
+/// How many hosts try the rules at the same time.
 const HOSTS: usize = 8;
 
-/// Goes through the cases; `load` makes a command out of each.
+/// Tries all cases; `load` makes a command out of the rules of each.
 fn compare(cases: &[(Says, &str)], load: impl Fn(&str) -> String + Sync) {
     thread::scope(|scope| {
         for host in 0..HOSTS {
             let load = &load;
             scope.spawn(move || {
                 let net = net(1);
-                let _server = net.backends[0].serve(BACK);
+                let _server = net.backends[0].serve(BACKEND_PORT);
                 let _instance = start(&net, "tcp/80=10.2.1.2:8080");
                 for (expected, rules) in cases.iter().skip(host).step_by(HOSTS) {
                     shell(&net.node, &format!("nft flush ruleset\n{}", load(rules)));
@@ -42,7 +41,7 @@ fn compare(cases: &[(Says, &str)], load: impl Fn(&str) -> String + Sync) {
 }
 
 fn expect(net: &Net, expected: Says, rules: &str) {
-    // Its instance runs, so the port is taken; that is another line.
+    // Another line says that an instance forwards the port already.
     let report = Report::of(&net.node, "tcp/80=10.2.1.2:8080");
     let mut lines = report.0.iter().filter(|line| line.subject == "firewall");
     let says = match lines.next().map(|line| line.level.as_str()) {
@@ -52,12 +51,12 @@ fn expect(net: &Net, expected: Says, rules: &str) {
     };
     assert_eq!(says, expected, "{rules}: {report:#?}");
     if expected != MayBeDropped {
-        let served = is_served(net, Protocol::Tcp, Family::V4);
+        let served = is_forwarded(net, Protocol::Tcp, Family::V4);
         assert_eq!(served, expected == Passes, "{rules}");
     }
 }
 
-/// The rules of the chain, of which the policy is the first word.
+/// The policy of a chain at the forward hook, which is the first word, and its rules.
 fn nftables(rules: &str) -> String {
     let (policy, rules) = rules.split_once(' ').unwrap_or((rules, ""));
     format!(
@@ -79,14 +78,14 @@ fn nftables(rules: &str) -> String {
 }
 
 #[test]
-fn rules_of_nftables() {
+fn check_agrees_with_the_kernel_on_rules_of_nftables() {
     compare(&NFTABLES, nftables);
 }
 
 const NFTABLES: [(Says, &str); 79] = [
     (Passes, "accept"),
     (Dropped, "drop"),
-    // Ports and protocols: behind the translation.
+    // Ports and protocols, after the translation.
     (Dropped, "accept tcp dport 8080 drop"),
     (Passes, "accept tcp dport 80 drop"),
     (Passes, "accept udp dport 8080 drop"),
@@ -123,7 +122,7 @@ const NFTABLES: [(Says, &str); 79] = [
         Passes,
         "drop ct state established accept; tcp dport != 9000-9999 accept",
     ),
-    // Answers go to a port of a client's.
+    // Replies go to a client's port.
     (Dropped, "accept tcp dport > 8080 drop"),
     (
         Passes,
@@ -187,7 +186,7 @@ const NFTABLES: [(Says, &str); 79] = [
         Dropped,
         "accept iifname . oifname { \"client\" . \"backend-1\" } drop",
     ),
-    // A part of them known only.
+    // Several fields, of which not all are known.
     (
         MayBeDropped,
         "accept ip saddr . tcp dport { 10.9.9.9 . 8080 } drop",
@@ -281,7 +280,7 @@ const NFTABLES: [(Says, &str); 79] = [
 ];
 
 #[test]
-fn rules_of_iptables() {
+fn check_agrees_with_the_kernel_on_rules_of_iptables() {
     compare(&IPTABLES, |rules| {
         let commands = rules.split("; ").map(|rule| format!("iptables {rule}\n"));
         commands.collect()
@@ -361,11 +360,10 @@ const IPTABLES: [(Says, &str); 28] = [
     ),
 ];
 
-/// A table that is switched off stops nothing.
 #[test]
-fn a_dormant_table() {
+fn rules_of_a_dormant_table_drop_nothing() {
     let net = net(1);
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     let _instance = start(&net, "tcp/80=10.2.1.2:8080");
     let chain = "chain forward { type filter hook forward priority 0; policy drop; };";
     net.node

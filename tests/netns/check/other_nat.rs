@@ -1,38 +1,38 @@
-//! Somebody else's NAT that takes the connections first.
+//! Other programs' NAT rules that match the connections first.
 
 use nix::sys::signal::Signal;
 
-use super::{BACK, FRONT, Report, net, shell, start};
-use crate::fixture::{Family, Net, Protocol, Server};
+use super::{BACKEND_PORT, FORWARDED_PORT, Report, net, shell, start};
+use crate::fixture::{Family, Net, Protocol, Server, expect_parts};
 
-/// Where the node itself serves.
-const NODE: u16 = 1001;
+/// The port at which the node itself serves.
+const NODE_PORT: u16 = 1001;
 
 fn node_server(net: &Net) -> Server {
-    Server::start(&net.node, "node", &[net.front(Family::V4, NODE)])
+    Server::start(&net.node, "node", &[net.node_addr(Family::V4, NODE_PORT)])
 }
 
 fn server_of(net: &Net) -> String {
-    let answer = net
+    let reply = net
         .client
-        .request(Protocol::Tcp, net.front(Family::V4, FRONT));
-    answer.expect("an answer").server
+        .request(Protocol::Tcp, net.node_addr(Family::V4, FORWARDED_PORT));
+    reply.expect("a reply").server
 }
 
 /// A chain at a hook, of this priority, with these rules.
 fn chain(hook: &str, priority: &str, rules: &str) -> String {
     format!(
         "table inet theirs {{
-            chain services {{ tcp dport 80 redirect to :{NODE}; }}
+            chain services {{ tcp dport 80 redirect to :{NODE_PORT}; }}
             chain early {{ type nat hook {hook} priority {priority}; {rules}; }}
          }}"
     )
 }
 
 #[test]
-fn an_earlier_chain_takes_them_until_its_rule_is_gone() {
+fn a_rule_of_an_earlier_chain_is_a_failure_until_it_is_removed() {
     let net = net(1);
-    let _servers = (node_server(&net), net.backends[0].serve(BACK));
+    let _servers = (node_server(&net), net.backends[0].serve(BACKEND_PORT));
     net.node
         .load(&chain("prerouting", "dstnat - 1", "jump services"));
     let forward = "tcp/80=10.2.1.2:8080";
@@ -42,29 +42,27 @@ fn an_earlier_chain_takes_them_until_its_rule_is_gone() {
 
     let report = Report::of(&net.node, forward);
     let failure = report.only("failure", "other NAT");
-    for word in ["chain services", "-101", "tcp/80 over IPv4"] {
-        assert!(failure.text.contains(word), "{failure:?}");
-    }
+    expect_parts(
+        &failure.text,
+        ["chain services", "-101", "tcp/80 over IPv4"],
+    );
     shell(&net.node, failure.command());
     Report::of(&net.node, forward).expect_ok();
     let _instance = start(&net, forward);
     assert_eq!(server_of(&net), "backend-1");
 }
 
-/// The kernel asks the chain that was made last first.
+/// The kernel runs the newest of the chains with the same priority first.
 #[test]
-fn a_chain_of_the_same_priority_is_a_warning_since_the_last_one_comes_first() {
+fn a_rule_of_a_chain_with_the_same_priority_is_a_warning() {
     let net = net(1);
-    let _servers = (node_server(&net), net.backends[0].serve(BACK));
+    let _servers = (node_server(&net), net.backends[0].serve(BACKEND_PORT));
     let theirs = chain("prerouting", "dstnat", "jump services");
     net.node.load(&theirs);
     let forward = "tcp/80=10.2.1.2:8080";
     let warning = "at the same priority: whose table is made last comes first";
     let report = Report::of(&net.node, forward);
-    assert!(
-        report.only("warning", "other NAT").text.contains(warning),
-        "{report:#?}"
-    );
+    expect_parts(&report.only("warning", "other NAT").text, [warning]);
 
     let _instance = start(&net, forward);
     assert_eq!(server_of(&net), "backend-1");
@@ -72,14 +70,14 @@ fn a_chain_of_the_same_priority_is_a_warning_since_the_last_one_comes_first() {
     net.node.load(&theirs);
     assert_eq!(server_of(&net), "node");
 
-    // What may take some of them only is not worth a word there.
+    // A rule that matches some connections only is not reported there.
     let unclear = "ip saddr 10.1.1.2 tcp dport 80 redirect to :1001";
     net.node.load("delete table inet theirs");
     net.node.load(&chain("prerouting", "dstnat", unclear));
     Report::of(&net.node, forward).only("failure", "instances");
 }
 
-/// What is taken by these rules of an earlier chain, in the eyes of check and of the kernel.
+/// What check says of rules of an earlier chain. The kernel must agree.
 const EARLIER: [(&str, &str, &str); 18] = [
     (
         "failure",
@@ -170,9 +168,9 @@ const EARLIER: [(&str, &str, &str); 18] = [
 ];
 
 #[test]
-fn rules_of_an_earlier_chain() {
+fn check_agrees_with_the_kernel_on_rules_of_an_earlier_chain() {
     let net = net(1);
-    let _servers = (node_server(&net), net.backends[0].serve(BACK));
+    let _servers = (node_server(&net), net.backends[0].serve(BACKEND_PORT));
     for (level, forward, rules) in EARLIER {
         net.node.load("flush ruleset");
         net.node.load(&chain("prerouting", "-150", rules));
@@ -188,7 +186,7 @@ fn rules_of_an_earlier_chain() {
 }
 
 #[test]
-fn iptables_nat() {
+fn rules_of_iptables_that_may_match_are_a_warning_until_they_are_removed() {
     let net = net(1);
     let check = || Report::of(&net.node, "tcp/80=10.2.1.2:8080");
     shell(
@@ -210,7 +208,7 @@ fn iptables_nat() {
 }
 
 #[test]
-fn connections_made_on_the_host_itself_count_only_if_they_are_forwarded() {
+fn rules_at_the_output_hook_matter_only_with_output() {
     let net = net(1);
     net.node
         .load(&chain("output", "-150", "tcp dport 80 redirect to :1001"));
@@ -220,9 +218,9 @@ fn connections_made_on_the_host_itself_count_only_if_they_are_forwarded() {
 }
 
 #[test]
-fn later_chains_and_other_instances_take_nothing() {
+fn later_chains_and_other_instances_are_no_problem() {
     let net = net(1);
-    let _servers = (node_server(&net), net.backends[0].serve(BACK));
+    let _servers = (node_server(&net), net.backends[0].serve(BACKEND_PORT));
     net.node.load(&chain("prerouting", "-99", "jump services"));
     let _other = start(&net, "--name=other udp/80=10.2.1.2:8080 tcp/81=10.2.1.2");
     let forward = "tcp/80=10.2.1.2:8080";
@@ -232,7 +230,7 @@ fn later_chains_and_other_instances_take_nothing() {
 }
 
 #[test]
-fn dropping_is_taking_too() {
+fn an_earlier_nat_chain_that_drops_is_a_failure() {
     let net = net(1);
     net.node.load(&chain(
         "prerouting",

@@ -1,32 +1,28 @@
-//! The ways to destinations and back.
+//! The paths of packets to the backends and back: routes, forwarding, reverse path filters.
 
 use nix::sys::signal::Signal;
 
-use super::{BACK, FRONT, Report, firewall::is_served, net, shell, start};
-use crate::fixture::{Family, Net, Protocol, Server};
+use super::firewall::is_forwarded;
+use super::{BACKEND_PORT, FORWARDED_PORT, Line, Report, net, shell, start};
+use crate::fixture::{Family, Net, Protocol, Server, expect_parts};
 
 #[test]
-fn no_route_to_a_destination_is_a_failure_until_there_is_one() {
+fn a_backend_without_a_route_is_a_failure_until_there_is_one() {
     let net = net(1);
-    for (family, destination, ways) in [
-        ("-4", "10.9.0.1", ["unreachable", "blackhole", "prohibit"]),
-        ("-6", "fd00:9::1", ["unreachable", "blackhole", "prohibit"]),
-    ] {
+    for (family, destination) in [("-4", "10.9.0.1"), ("-6", "fd00:9::1")] {
         let check = || Report::of(&net.node, &format!("tcp/80={destination}"));
         check().expect_ok();
-        for way in ways {
-            net.node
-                .succeed("ip", &[family, "route", "add", way, destination]);
+        let ip_route = |action: &str, kind: &str| {
+            let arguments = [family, "route", action, kind, destination];
+            net.node.succeed("ip", &arguments);
+        };
+        for kind in ["unreachable", "blackhole", "prohibit"] {
+            ip_route("add", kind);
             let report = check();
             let failure = report.only("failure", "routes");
-            assert!(
-                failure
-                    .text
-                    .starts_with(&format!("none to {destination}: add one ")),
-                "{failure:?}"
-            );
-            net.node
-                .succeed("ip", &[family, "route", "del", way, destination]);
+            let start = format!("none to {destination}: add one ");
+            assert!(failure.text.starts_with(&start), "{failure:?}");
+            ip_route("del", kind);
         }
     }
     net.node.ip("route del default");
@@ -49,37 +45,41 @@ fn no_route_to_a_destination_is_a_failure_until_there_is_one() {
     Report::of(&net.node, "tcp/80=10.9.0.1,10.2.1.2 udp/80=10.9.0.2").expect_ok();
 }
 
-/// The route of the host's own packets is not always that of others'.
+/// The host's own packets may have another route.
 #[test]
-fn the_way_is_that_of_packets_that_come_in() {
+fn the_route_that_counts_is_that_of_packets_that_come_in() {
     let net = net(1);
     net.node.ip("rule add iif client to 10.2.1.2 blackhole");
     let report = Report::of(&net.node, "tcp/80=10.2.1.2");
     let failure = report.only("failure", "routes");
-    for word in [
-        "10.2.1.2 for what comes in on client",
-        "from 192.0.2.1 iif client",
-    ] {
-        assert!(failure.text.contains(word), "{failure:?}");
-    }
-    // Not so for those that come in elsewhere.
+    expect_parts(
+        &failure.text,
+        [
+            "10.2.1.2 for what comes in on client",
+            "from 192.0.2.1 iif client",
+        ],
+    );
+    // Those that come in on another interface have a route.
     let _second = net.another_client(2);
     Report::of(&net.node, "--src-ranges=10.1.2.0/24 tcp/80=10.2.1.2").expect_ok();
     let report = Report::of(&net.node, "--src-ranges=10.1.1.0/24 tcp/80=10.2.1.2");
     report.only("failure", "routes");
 }
 
-/// Each interface has a switch of its own, for clients on one side and answers on the other.
+/// Each interface has a sysctl of its own: clients' packets come in on one, and replies on another.
 #[test]
 fn an_interface_that_forwards_nothing_is_a_failure() {
     let net = net(1);
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     let forward = "tcp/80=10.2.1.2:8080 udp/80=10.2.1.2:8080";
     for interface in ["client", "backend-1"] {
         net.node
             .set_sysctl(&format!("net/ipv4/conf/{interface}/forwarding"), "0");
         let instance = start(&net, forward);
-        assert!(!is_served(&net, Protocol::Tcp, Family::V4), "{interface}");
+        assert!(
+            !is_forwarded(&net, Protocol::Tcp, Family::V4),
+            "{interface}"
+        );
         instance.stop(Signal::SIGTERM).expect_exit(0);
         let report = Report::of(&net.node, forward);
         let failures = report.of_level("failure");
@@ -89,12 +89,12 @@ fn an_interface_that_forwards_nothing_is_a_failure() {
         Report::of(&net.node, forward).expect_ok();
     }
     let _instance = start(&net, forward);
-    assert!(is_served(&net, Protocol::Tcp, Family::V4));
+    assert!(is_forwarded(&net, Protocol::Tcp, Family::V4));
 }
 
-/// Without a place that all clients come in at, nothing is said about it.
+/// Without a default route, check does not know on which interface clients come in.
 #[test]
-fn a_host_without_an_uplink() {
+fn on_a_host_without_an_uplink_rules_for_one_interface_are_a_warning() {
     let net = Net::new(1);
     let _second = net.another_client(2);
     let forward = "tcp/80=10.2.1.2,fd00:2:1::2";
@@ -114,15 +114,14 @@ fn a_host_without_an_uplink() {
     ranges("10.1.1.0/24,10.1.2.0/24").only("warning", "firewall");
 }
 
-/// The rules lead a connection to a socket of the host as a redirection would.
+/// A forward to the host's own address leads to a socket of the host, as a redirection would.
 #[test]
-fn a_destination_on_the_host_itself_is_a_socket_of_its_own() {
+fn a_backend_on_the_host_itself_is_a_warning_unless_a_socket_listens_there() {
     let net = net(1);
-    let own = net.front(Family::V4, BACK);
-    let forward = format!("tcp/{FRONT}={own}");
+    let own = net.node_addr(Family::V4, BACKEND_PORT);
+    let forward = format!("tcp/{FORWARDED_PORT}={own}");
     let report = Report::of(&net.node, &forward);
-    let about =
-        |line: &&super::Line| line.subject == "routes" && line.text.contains(&own.to_string());
+    let about = |line: &&Line| line.subject == "routes" && line.text.contains(&own.to_string());
     let find = |report: &Report| report.0.iter().find(about).cloned();
     let line = find(&report).expect("a line");
     assert_eq!(line.level, "warning", "{line:?}");
@@ -131,20 +130,17 @@ fn a_destination_on_the_host_itself_is_a_socket_of_its_own() {
     let report = Report::of(&net.node, &forward);
     report.expect_ok();
     let line = find(&report).expect("a line");
-    assert!(
-        line.text.contains("the socket that listens there"),
-        "{line:?}"
-    );
+    expect_parts(&line.text, ["the socket that listens there"]);
     let _instance = start(&net, &forward);
-    let answer = net
+    let reply = net
         .client
-        .request(Protocol::Tcp, net.front(Family::V4, FRONT));
-    assert_eq!(answer.expect("an answer").server, "node");
+        .request(Protocol::Tcp, net.node_addr(Family::V4, FORWARDED_PORT));
+    assert_eq!(reply.expect("a reply").server, "node");
 }
 
-/// Another link to the backend and one to the client. What comes in from the client's side goes to
-/// the backend over the one, and what comes back that way goes to the client over the other: then
-/// answers come in where the host would not send anything that comes in where they go out.
+/// A second link to the backend and one to the client. Packets from the client's first link go to the
+/// backend over its second link, and replies go to the client over its second link. So replies come in
+/// on an interface through which the host would not send what comes in where they go out.
 fn asymmetric() -> Net {
     let net = net(1);
     for (name, host, subnet) in [
@@ -171,11 +167,11 @@ fn asymmetric() -> Net {
 #[test]
 fn a_strict_reverse_path_filter_is_a_failure_until_it_is_loose() {
     let net = asymmetric();
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     let forward = "tcp/80=10.2.1.2:8080";
     let is_forwarded = || {
         let _instance = start(&net, forward);
-        is_served(&net, Protocol::Tcp, Family::V4)
+        is_forwarded(&net, Protocol::Tcp, Family::V4)
     };
     Report::of(&net.node, forward).expect_ok();
     assert!(is_forwarded());
@@ -206,34 +202,34 @@ fn a_strict_reverse_path_filter_is_a_failure_until_it_is_loose() {
 }
 
 #[test]
-fn a_strict_reverse_path_filter_on_an_ordinary_host_is_none_of_our_business() {
+fn a_strict_reverse_path_filter_is_no_problem_where_paths_are_symmetric() {
     let net = net(1);
     net.node.set_sysctl("net/ipv4/conf/all/rp_filter", "1");
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     for arguments in [
         "tcp/80=10.2.1.2:8080",
         "--masquerade=false tcp/80=10.2.1.2:8080",
     ] {
         Report::of(&net.node, arguments).expect_ok();
         let _instance = start(&net, arguments);
-        assert!(is_served(&net, Protocol::Tcp, Family::V4), "{arguments}");
+        assert!(is_forwarded(&net, Protocol::Tcp, Family::V4), "{arguments}");
     }
 }
 
 #[test]
-fn answers_that_have_no_way_back_are_a_failure() {
+fn replies_without_a_route_to_the_clients_are_a_failure() {
     let net = net(1);
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     let forward = "tcp/80=10.2.1.2:8080";
     net.node
         .ip("rule add pref 10 iif backend-1 to 10.0.0.0/8 lookup main\nrule add pref 11 iif backend-1 unreachable");
     let report = Report::of(&net.node, forward);
     let failure = report.only("failure", "answers");
     let command = "ip route get 192.0.2.1 from 10.2.1.2 iif backend-1";
-    assert!(failure.text.contains(command), "{failure:?}");
-    // Clients of the networks that answers find may well connect.
+    expect_parts(&failure.text, [command]);
+    // Replies do have a route to these clients.
     let ranges = "--src-ranges=10.1.1.0/24";
     Report::of(&net.node, &format!("{ranges} {forward}")).expect_ok();
     let _instance = start(&net, &format!("{ranges} {forward}"));
-    assert!(is_served(&net, Protocol::Tcp, Family::V4));
+    assert!(is_forwarded(&net, Protocol::Tcp, Family::V4));
 }

@@ -1,15 +1,15 @@
-//! What an instance says once it is ready, of what it found around it.
+//! What an instance warns of once it is ready.
 
 use nix::sys::signal::Signal;
 
-use super::{BACK, FRONT, everything, net, start};
+use super::{BACKEND_PORT, FORWARDED_PORT, Report, all_forwards, net, start};
 use crate::fixture::{Family, Server};
 use std::net::SocketAddr;
 
 #[test]
-fn where_all_is_well_an_instance_says_nothing() {
+fn on_a_host_without_problems_an_instance_warns_of_nothing() {
     let net = net(1);
-    let instance = start(&net, &everything(&net));
+    let instance = start(&net, &all_forwards(&net));
     let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;
     let starts: Vec<&str> = stderr
         .lines()
@@ -19,7 +19,7 @@ fn where_all_is_well_an_instance_says_nothing() {
 }
 
 #[test]
-fn what_is_surely_wrong_is_a_warning_after_ready() {
+fn problems_that_are_certain_are_warnings_after_ready() {
     let net = net(1);
     net.node.load(
         "table inet theirs {
@@ -31,11 +31,14 @@ fn what_is_surely_wrong_is_a_warning_after_ready() {
     let _server = Server::start(
         &net.node,
         "node",
-        &[SocketAddr::new(net.front(Family::V4, FRONT).ip(), FRONT)],
+        &[SocketAddr::new(
+            net.node_addr(Family::V4, FORWARDED_PORT).ip(),
+            FORWARDED_PORT,
+        )],
     );
     let instance = start(
         &net,
-        &format!("{} tcp/90=10.2.9.9:{BACK}", everything(&net)),
+        &format!("{} tcp/90=10.2.9.9:{BACKEND_PORT}", all_forwards(&net)),
     );
     let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;
     let lines: Vec<&str> = stderr.lines().collect();
@@ -55,9 +58,8 @@ fn what_is_surely_wrong_is_a_warning_after_ready() {
     assert_eq!(warnings.len(), 5, "{stderr}");
 }
 
-/// Only `check` speaks of what may be.
 #[test]
-fn what_may_be_wrong_is_left_to_check() {
+fn problems_that_are_only_possible_are_left_to_check() {
     let net = net(1);
     net.node.load(
         "table inet theirs {
@@ -68,14 +70,14 @@ fn what_may_be_wrong_is_left_to_check() {
             };
          }",
     );
-    let instance = start(&net, &everything(&net));
+    let instance = start(&net, &all_forwards(&net));
     let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
-/// A firewall of many thousand rules is not read through at every start.
+/// So that a start is fast beside a firewall of many thousand rules too.
 #[test]
-fn a_start_reads_only_so_many_rules() {
+fn a_start_reads_a_limited_number_of_rules_and_check_reads_all() {
     let net = net(1);
     let rules: String = (0..20_000)
         .map(|number| {
@@ -89,9 +91,9 @@ fn a_start_reads_only_so_many_rules() {
     net.node.load(&format!(
         "table ip theirs {{ chain long {{ type filter hook forward priority 0; policy drop;\n{rules} }}; }}"
     ));
-    let instance = start(&net, &everything(&net));
+    let instance = start(&net, &all_forwards(&net));
     let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
-    let report = super::Report::of(&net.node, &everything(&net));
+    let report = Report::of(&net.node, &all_forwards(&net));
     report.only("failure", "firewall");
 }

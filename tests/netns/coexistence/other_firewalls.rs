@@ -1,19 +1,19 @@
-//! Others who clear or reload their rules while traffic runs: the kernel keeps them from the instance's,
-//! and nothing is interrupted.
+//! Other programs that clear or reload their rules while traffic runs: the kernel does not let them
+//! change the instance's, and no connection is interrupted.
 
 use std::thread;
 
 use nix::sys::signal::Signal;
 
 use crate::fixture::{
-    Answer, Connection, Count, Family, Namespace, Net, Protocol, Stop, kinds, nodefwd,
+    BACKEND_PORT, FORWARDED_PORT, Family, Namespace, Net, PROTOCOLS_AND_FAMILIES, Progress,
+    Protocol, StopOnDrop, addresses, expect_parts, nodefwd,
 };
-use crate::fixture::{BACK, FRONT};
 
-/// How often each is done.
+/// How often each change is made.
 const TIMES: usize = 5;
 
-/// A firewall's reload with nft(8): everything goes, and its own comes anew.
+/// The reload of a firewall that uses nft(8): it deletes every rule and loads its own again.
 const RELOAD: &str = "flush ruleset
 table inet filter {
     chain input { type filter hook input priority filter; policy accept; ct state invalid drop; }
@@ -24,8 +24,8 @@ table ip nat {
     chain postrouting { type nat hook postrouting priority srcnat; oifname \"none\" masquerade; }
 }";
 
-/// firewalld's: its own table is made sure of, deleted and made anew in one transaction, with its
-/// chains' usual names and priorities (nftables.py of firewalld).
+/// The reload of firewalld: it deletes its table and makes it again in one transaction, with these
+/// names of chains and priorities (nftables.py of firewalld).
 const FIREWALLD: &str = "add table inet firewalld
 delete table inet firewalld
 table inet firewalld {
@@ -47,7 +47,7 @@ table inet firewalld {
     }
 }";
 
-/// What iptables-restore(8) loads: each table is flushed first.
+/// Input of iptables-restore(8), which flushes each table first.
 const RESTORE: &str = "*filter
 :FORWARD ACCEPT [0:0]
 -A FORWARD -m conntrack --ctstate INVALID -j DROP
@@ -60,30 +60,18 @@ COMMIT
 COMMIT
 ";
 
-/// Somebody else who changes rules.
-type Neighbour = fn(&Namespace);
+/// A change that another program makes.
+type Change = fn(&Namespace);
 
-fn iptables(node: &Namespace, back_end: &str) {
-    for (family, destination) in [("iptables", "10.9.0.1"), ("ip6tables", "fd00:9::1")] {
-        let restore = format!("{family}-{back_end}-restore");
-        node.feed(&RESTORE.replace("DESTINATION", destination), &restore, &[]);
-        let command = format!("{family}-{back_end}");
-        for table in ["filter", "nat", "mangle"] {
-            node.succeed(&command, &["--table", table, "--flush"]);
-            node.succeed(&command, &["--table", table, "--delete-chain"]);
-        }
-    }
-}
-
-const NEIGHBOURS: [(&str, Neighbour); 7] = [
-    ("flush", |node| {
+const CHANGES: [(&str, Change); 7] = [
+    ("flush ruleset", |node| {
         node.succeed("nft", &["flush", "ruleset"]);
     }),
-    ("delete", |node| {
+    ("delete its table", |node| {
         let table = ["delete", "table", "inet", "nodefwd-web"];
         node.output("nft", &table).expect_exit(1);
     }),
-    ("change", |node| {
+    ("flush its chain", |node| {
         let chain = ["flush", "chain", "inet", "nodefwd-web", "prerouting"];
         node.output("nft", &chain).expect_exit(1);
     }),
@@ -93,53 +81,73 @@ const NEIGHBOURS: [(&str, Neighbour); 7] = [
     ("iptables-legacy", |node| iptables(node, "legacy")),
 ];
 
-/// Asks over a flow and over new connections, again and again; each must be answered, and the flow
-/// must stay the same.
-fn ask_again_and_again(net: &Net, protocol: Protocol, family: Family, count: &Count) {
-    let front = net.front(family, FRONT);
-    let (mut flow, answer): (Connection, Answer) = {
-        let mut flow = net.client.connect(protocol, front).expect("a connection");
-        let answer = flow.ask().expect("an answer");
-        (flow, answer)
-    };
-    for number in count.numbers() {
-        assert_eq!(flow.ask().expect("an answer"), answer);
-        let another = net.client.request(protocol, front);
-        another.unwrap_or_else(|error| panic!("{protocol:?} {family:?}: {error}"));
-        count.reach(number);
+fn iptables(node: &Namespace, kind: &str) {
+    for (family, destination) in [("iptables", "10.9.0.1"), ("ip6tables", "fd00:9::1")] {
+        let restore = format!("{family}-{kind}-restore");
+        node.feed(&RESTORE.replace("DESTINATION", destination), &restore, &[]);
+        let command = format!("{family}-{kind}");
+        for table in ["filter", "nat", "mangle"] {
+            node.succeed(&command, &["--table", table, "--flush"]);
+            node.succeed(&command, &["--table", table, "--delete-chain"]);
+        }
+    }
+}
+
+/// Makes requests over one flow and over new connections, again and again: each must get a reply, and
+/// the flow must stay the same.
+fn make_requests(net: &Net, protocol: Protocol, family: Family, progress: &Progress) {
+    let node_addr = net.node_addr(family, FORWARDED_PORT);
+    let mut flow = net.client.live_flow(protocol, node_addr);
+    for number in progress.numbers() {
+        flow.expect_unchanged();
+        let reply = net.client.request(protocol, node_addr);
+        reply.unwrap_or_else(|error| panic!("{protocol:?} {family:?}: {error}"));
+        progress.reach(number);
     }
 }
 
 #[test]
-fn nothing_that_others_do_to_rules_interrupts_it() {
+fn no_change_that_another_program_makes_interrupts_a_connection() {
     let net = Net::new(1);
-    let _server = net.backends[0].serve(BACK);
-    let destinations = Family::BOTH.map(|family| net.backends[0].address(family).to_string());
+    let _servers = net.serve(BACKEND_PORT);
     let forwarder = nodefwd(["--name=web"])
-        .env("DEST_IPS", destinations.join(","))
+        .env("DEST_IPS", addresses(&net.backends[0]))
         .env("DEST_PROTO", "tcp,udp")
-        .env("SRC_PORT", FRONT.to_string())
-        .env("DEST_PORT", BACK.to_string())
+        .env("SRC_PORT", FORWARDED_PORT.to_string())
+        .env("DEST_PORT", BACKEND_PORT.to_string())
         .start(&net.node);
     let table = || {
         let list = ["-as", "list", "table", "inet", "nodefwd-web"];
         net.node.succeed("nft", &list)
     };
     let before = table();
-    let counts: [Count; 4] = Default::default();
+    let progress: [Progress; 4] = Default::default();
     thread::scope(|scope| {
-        for ((protocol, family), count) in kinds().zip(&counts) {
+        for ((protocol, family), progress) in PROTOCOLS_AND_FAMILIES.into_iter().zip(&progress) {
             let net = &net;
-            scope.spawn(move || ask_again_and_again(net, protocol, family, count));
+            scope.spawn(move || make_requests(net, protocol, family, progress));
         }
-        let _stop = Stop(counts.each_ref());
-        for (name, neighbour) in NEIGHBOURS {
+        let _stop = StopOnDrop(progress.each_ref());
+        for (name, change) in CHANGES {
             for _ in 0..TIMES {
-                neighbour(&net.node);
+                change(&net.node);
                 assert_eq!(table(), before, "{name}");
-                counts.iter().for_each(Count::expect_progress);
+                progress.iter().for_each(Progress::wait_for_progress);
             }
         }
     });
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+#[test]
+fn a_table_of_its_name_that_no_instance_made_is_left_alone() {
+    let node = Namespace::forwarding("node");
+    node.load("table inet nodefwd-tcp-80 { chain theirs { counter accept; }; }");
+    let before = node.ruleset();
+    let stderr = nodefwd(["tcp/80=10.2.0.11"])
+        .finish(&node)
+        .expect_exit(1)
+        .stderr;
+    expect_parts(&stderr, ["nodefwd-tcp-80"]);
+    assert_eq!(node.ruleset(), before);
 }

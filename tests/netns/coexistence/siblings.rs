@@ -1,24 +1,23 @@
-//! Several instances in one network namespace: none disturbs another or takes what it has.
+//! Several instances in one network namespace: none disturbs another, or forwards what another does.
 
 use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::thread;
-use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
 use crate::fixture::{
-    Answer, Connection, Family, LIMIT, Monitor, Namespace, Net, Nodefwd, Process, Protocol, nodefwd,
+    BACKEND_PORT, Connection, FORWARDED_PORT, Family, LiveFlow, Monitor, Namespace, Net, Nodefwd,
+    Process, Protocol, expect_parts, expect_reply, forward_to, nodefwd, wait_until,
 };
-use crate::fixture::{BACK, FRONT, expect_answer, forward_to};
 
-/// Each differs from the others in its protocol or port only: all go to the same destination, so
-/// that nothing but those two can tell whose a flow is.
+/// Each differs from the others only in its protocol or port. All have the same backend, so that only
+/// those two tell whose a flow is.
 const SERVICES: [(Protocol, u16); 4] = [
-    (Protocol::Tcp, FRONT),
-    (Protocol::Udp, FRONT),
-    (Protocol::Tcp, FRONT + 1),
-    (Protocol::Udp, FRONT + 1),
+    (Protocol::Tcp, FORWARDED_PORT),
+    (Protocol::Udp, FORWARDED_PORT),
+    (Protocol::Tcp, FORWARDED_PORT + 1),
+    (Protocol::Udp, FORWARDED_PORT + 1),
 ];
 
 /// A running instance with a live flow of each family.
@@ -27,27 +26,20 @@ struct Sibling<'a> {
     service: (Protocol, u16),
     process: Process,
     rules: String,
-    flows: Vec<(Connection, Answer)>,
+    flows: [LiveFlow; 2],
 }
 
 impl<'a> Sibling<'a> {
     fn start(net: &'a Net, (protocol, port): (Protocol, u16)) -> Self {
         let call = forward_to(protocol, &net.backends).args(&[&format!("--src-port={port}")]);
         let process = call.start(&net.node);
-        let flow = |family| {
-            let mut flow = net
-                .client
-                .connect(protocol, net.front(family, port))
-                .expect("a connection");
-            let answer = flow.ask().expect("an answer");
-            (flow, answer)
-        };
+        let flow = |family| net.client.live_flow(protocol, net.node_addr(family, port));
         let mut sibling = Sibling {
             net,
             service: (protocol, port),
             process,
             rules: String::new(),
-            flows: Family::BOTH.map(flow).into(),
+            flows: Family::BOTH.map(flow),
         };
         sibling.rules = sibling.rules();
         sibling
@@ -58,7 +50,8 @@ impl<'a> Sibling<'a> {
         format!("nodefwd-{}-{port}", protocol.name())
     }
 
-    /// With the handles, which no rule gets back that was gone for a moment; without counters.
+    /// Its rules with their handles, which change if a rule is removed and added again; without
+    /// counters.
     fn rules(&self) -> String {
         let table = self.table();
         let list = ["--stateless", "--handle", "list", "table", "inet", &table];
@@ -68,32 +61,30 @@ impl<'a> Sibling<'a> {
     #[track_caller]
     fn expect_undisturbed(&mut self) {
         assert_eq!(self.rules(), self.rules);
-        // The backend sees the same masqueraded port only as long as the flow is the same.
-        for (flow, answer) in &mut self.flows {
-            assert_eq!(flow.ask().expect("an answer"), *answer);
-        }
+        self.flows.iter_mut().for_each(LiveFlow::expect_unchanged);
         let (protocol, port) = self.service;
         for family in Family::BOTH {
-            let answer = self
-                .net
-                .client
-                .request(protocol, self.net.front(family, port));
-            answer.expect("an answer on a new flow");
+            let node_addr = self.net.node_addr(family, port);
+            let reply = self.net.client.request(protocol, node_addr);
+            reply.expect("a reply on a new flow");
         }
     }
 
+    /// Ends it by a signal. The kernel removes the table of a killed process a moment later.
     #[track_caller]
     fn end(self, signal: Signal) {
-        let table = self.table();
+        let table = format!("table inet {} ", self.table());
         let outcome = self.process.stop(signal);
         if signal != Signal::SIGKILL {
             outcome.expect_exit(0);
         }
-        wait_until_gone(&self.net.node, &table);
+        let awaited = format!("a ruleset without {table}");
+        let has_gone = |ruleset: &String| !ruleset.contains(&table);
+        wait_until(&awaited, || self.net.node.ruleset(), has_gone);
         let (protocol, port) = self.service;
         for family in Family::BOTH {
-            let front = self.net.front(family, port);
-            self.net.client.expect_refused(protocol, front);
+            let node_addr = self.net.node_addr(family, port);
+            self.net.client.expect_refused(protocol, node_addr);
         }
     }
 }
@@ -105,23 +96,14 @@ fn expect_undisturbed(siblings: &mut [Sibling]) {
     }
 }
 
-/// The kernel removes what a killed process owned a moment after it has gone.
-fn wait_until_gone(node: &Namespace, table: &str) {
-    let deadline = Instant::now() + LIMIT;
-    while node.ruleset().contains(&format!("table inet {table} ")) {
-        assert!(Instant::now() < deadline, "{}", node.ruleset());
-    }
-}
-
 #[test]
-fn instances_come_and_go_and_leave_the_others_alone() {
+fn an_instance_that_starts_or_ends_leaves_the_others_alone() {
     let net = Net::new(1);
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let mut siblings: Vec<Sibling> = Vec::new();
         for service in SERVICES {
-            let newcomer = Sibling::start(&net, service);
-            siblings.push(newcomer);
+            siblings.push(Sibling::start(&net, service));
             expect_undisturbed(&mut siblings);
         }
         while !siblings.is_empty() {
@@ -134,12 +116,12 @@ fn instances_come_and_go_and_leave_the_others_alone() {
 #[test]
 fn an_instance_that_cannot_start_leaves_the_others_alone() {
     let net = Net::new(1);
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     let mut siblings = SERVICES.map(|service| Sibling::start(&net, service));
     net.node.load("table inet nodefwd-foreign");
     let call = |arguments: &[&str]| forward_to(Protocol::Tcp, &net.backends).args(arguments);
     for (call, status) in [
-        // Taken, in whole and in part.
+        // Ports that a sibling has: all of them, and one of several.
         (call(&["--name=other"]), 1),
         (call(&["--name=other", "--src-port=70-90"]), 1),
         (call(&["--src-port=90", "--name=foreign"]), 1),
@@ -151,8 +133,9 @@ fn an_instance_that_cannot_start_leaves_the_others_alone() {
     }
 }
 
-/// What the first instance has, what the second asks for, and what both claim.
-const TAKEN: [(&str, &str, &str); 15] = [
+/// The arguments of a running instance, those of a second one, and what the message must name of what
+/// both would forward.
+const CONFLICTS: [(&str, &str, &str); 15] = [
     ("tcp/80=10.2.1.2", "tcp/80=10.2.1.2", "tcp-80"),
     ("tcp/80=10.2.1.2", "tcp/80=10.2.2.2:8080", "tcp-80"),
     ("tcp/80=10.2.1.2", "--name=b tcp/80=10.2.2.2", "tcp/80"),
@@ -187,9 +170,9 @@ const TAKEN: [(&str, &str, &str); 15] = [
 ];
 
 #[test]
-fn what_a_live_instance_has_is_refused_by_name() {
+fn what_a_running_instance_forwards_is_rejected_and_the_instance_is_named() {
     let node = Namespace::forwarding("node");
-    for (first, second, shared) in TAKEN {
+    for (first, second, shared) in CONFLICTS {
         let first = nodefwd(first.split(' ')).start(&node);
         let second = nodefwd(second.split(' '));
         let before = node.ruleset();
@@ -200,9 +183,7 @@ fn what_a_live_instance_has_is_refused_by_name() {
         let stderr = second.finish(&node).expect_exit(1).stderr;
         assert_eq!(monitor.changes(), "", "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        for word in [shared, table, &first.id().to_string()] {
-            assert!(stderr.contains(word), "'{word}' is not in: {stderr}");
-        }
+        expect_parts(&stderr, [shared, table, &first.id().to_string()]);
         assert_eq!(node.ruleset(), before);
 
         first.stop(Signal::SIGTERM).expect_exit(0);
@@ -211,20 +192,20 @@ fn what_a_live_instance_has_is_refused_by_name() {
     }
 }
 
-/// The table's owner is a netlink port, which is the process's number only if it had no such socket
-/// before.
+/// The kernel names a table's owner by a netlink port id, which is the process id only for the first
+/// netlink socket of a process.
 #[test]
-fn its_owner_is_named_by_the_right_number() {
+fn the_owner_of_a_table_is_named_by_its_process_id() {
     let node = Namespace::forwarding("node");
     let first = nodefwd(["--drain=1", "tcp/80=10.2.0.11"]).start(&node);
     let second = nodefwd(["--name=b", "tcp/80=10.2.0.11"]);
     let stderr = second.finish(&node).expect_exit(1).stderr;
     let named = format!("owned by process {} (nodefwd): stop that one", first.id());
-    assert!(stderr.contains(&named), "{stderr}");
+    expect_parts(&stderr, [named]);
 }
 
 #[test]
-fn what_nobody_else_has_is_free() {
+fn instances_that_differ_in_protocol_port_family_or_listening_address_run_side_by_side() {
     let node = Namespace::forwarding("node");
     let _instances = [
         "tcp/80=10.2.1.2",
@@ -240,9 +221,9 @@ fn what_nobody_else_has_is_free() {
     .map(|arguments| nodefwd(arguments.split(' ')).start(&node));
 }
 
-/// Whoever comes first, under the same name or another.
+/// Under the same name or under different ones.
 #[test]
-fn of_two_that_start_at_the_same_moment_exactly_one_becomes_ready() {
+fn of_two_conflicting_instances_that_start_at_the_same_moment_exactly_one_becomes_ready() {
     let node = Namespace::forwarding("node");
     for round in 0..60 {
         let other = [
@@ -250,11 +231,11 @@ fn of_two_that_start_at_the_same_moment_exactly_one_becomes_ready() {
             "--name=b udp/53=10.2.1.2 tcp/70-90=10.2.1.2",
         ][round % 2];
         let calls = ["tcp/80=10.2.1.2", other].map(|arguments| nodefwd(arguments.split(' ')));
-        let (ready, refused): (Vec<_>, Vec<_>) = at_once(&node, &calls)
+        let (ready, rejected): (Vec<_>, Vec<_>) = at_once(&node, &calls)
             .into_iter()
             .partition(|process| process.has_said("ready"));
-        assert_eq!((ready.len(), refused.len()), (1, 1), "round {round}");
-        for process in refused {
+        assert_eq!((ready.len(), rejected.len()), (1, 1), "round {round}");
+        for process in rejected {
             process.finish().expect_exit(1);
         }
         for process in ready {
@@ -281,55 +262,62 @@ fn at_once(node: &Namespace, calls: &[Nodefwd]) -> Vec<Process> {
 }
 
 #[test]
-fn one_port_of_two_addresses_goes_to_two_destinations() {
+fn one_port_of_two_addresses_goes_to_two_backends() {
     let net = Net::new(2);
-    let _servers: Vec<_> = net.backends.iter().map(|host| host.serve(BACK)).collect();
+    let _servers = net.serve(BACKEND_PORT);
     for protocol in Protocol::BOTH {
         // The address on the client's link leads to the first backend, that on the first
         // backend's link to the second.
-        let fronts = [&net.client, &net.backends[0]]
-            .map(|host| Family::BOTH.map(|family| SocketAddr::new(host.gateway(family), FRONT)));
+        let node_addrs = [&net.client, &net.backends[0]].map(|host| {
+            Family::BOTH.map(|family| SocketAddr::new(host.gateway(family), FORWARDED_PORT))
+        });
         let start = |number: usize| {
-            let listen = fronts[number].map(|front| front.ip().to_string()).join(",");
+            let listen = node_addrs[number]
+                .map(|node_addr| node_addr.ip().to_string())
+                .join(",");
             forward_to(protocol, &net.backends[number..=number])
                 .env("NODEFWD_LISTEN", listen)
                 .args(&[&format!("--name=number-{number}")])
                 .start(&net.node)
         };
         let connect = |number: usize| {
-            fronts[number].map(|front| net.client.connect(protocol, front).expect("a connection"))
+            node_addrs[number].map(|node_addr| {
+                net.client
+                    .connect(protocol, node_addr)
+                    .expect("a connection")
+            })
         };
-        let expect_answers = |number: usize, flows: &mut [Connection; 2]| {
+        let expect_replies = |number: usize, flows: &mut [Connection; 2]| {
             let backend = &net.backends[number];
             for (flow, family) in flows.iter_mut().zip(Family::BOTH) {
                 let server = format!("backend-{}", number + 1);
-                expect_answer(flow.ask(), &server, backend.gateway(family));
+                expect_reply(flow.request(), &server, backend.gateway(family));
             }
         };
-        let ask = |flow: &mut Connection| flow.ask().expect("an answer");
+        let request = |flow: &mut Connection| flow.request().expect("a reply");
 
         let _first = start(0);
         let mut flows = connect(0);
-        expect_answers(0, &mut flows);
-        // With the ports, that stay only as long as the flows are the same.
-        let answers = flows.each_mut().map(ask);
+        expect_replies(0, &mut flows);
+        // With the masqueraded ports, which are the same only as long as the flows are.
+        let replies = flows.each_mut().map(request);
         let second = start(1);
-        expect_answers(1, &mut connect(1));
-        assert_eq!(flows.each_mut().map(ask), answers);
+        expect_replies(1, &mut connect(1));
+        assert_eq!(flows.each_mut().map(request), replies);
 
         second.stop(Signal::SIGTERM).expect_exit(0);
-        assert_eq!(flows.each_mut().map(ask), answers);
-        expect_answers(0, &mut connect(0));
-        for front in fronts[1] {
-            net.client.expect_refused(protocol, front);
+        assert_eq!(flows.each_mut().map(request), replies);
+        expect_replies(0, &mut connect(0));
+        for node_addr in node_addrs[1] {
+            net.client.expect_refused(protocol, node_addr);
         }
     }
 }
 
-/// Whoever is refused asks the lock who holds it. Nobody answers, so that must not wait, not even when
-/// more have asked than the kernel lets queue.
+/// A rejected start connects to the lock to learn the process id of its holder. That must not wait for
+/// the holder, not even when more have connected than the kernel queues.
 #[test]
-fn any_number_of_refused_starts_end() {
+fn any_number_of_rejected_starts_end() {
     let node = Namespace::forwarding("node");
     node.set_sysctl("net/core/somaxconn", "2");
     let first = nodefwd(["tcp/80=10.2.0.11"]).start(&node);

@@ -1,38 +1,42 @@
-//! Letting running connections end after the signal.
+//! `--drain`: running connections may end after the signal, before the instance does.
 
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Busy, FRONT, expect_answer, forward_to};
-use crate::fixture::{Family, Net, Protocol};
+use crate::fixture::{
+    Family, ForwardedConnection, Net, Protocol, expect_parts, expect_reply, forward_to,
+};
 
-/// Long enough that no test here sees its end.
+/// So long that no test reaches its end.
 const LONG: &str = "--drain=3600";
 
 #[test]
-fn running_connections_go_on_and_new_ones_are_refused() {
+fn while_it_drains_running_connections_go_on_and_new_ones_are_refused() {
     for family in Family::BOTH {
-        let mut busy = Busy::start(family, |call| call.args(&[LONG]));
-        let (net, forwarder, first) = (&busy.net, &mut busy.forwarder, &mut busy.flow);
+        let forwarded = ForwardedConnection::start(family, |call| call.args(&[LONG]));
+        let mut second = forwarded.another_flow();
+        let ForwardedConnection {
+            flow: mut first,
+            node_addr,
+            mut forwarder,
+            server: _server,
+            net,
+        } = forwarded;
         let source = net.backends[0].gateway(family);
-        let front = net.front(family, FRONT);
-        let second = net.client.connect(Protocol::Tcp, front);
-        let mut second = second.expect("a connection");
-        expect_answer(second.ask(), "backend-1", source);
+        expect_reply(second.request(), "backend-1", source);
 
         forwarder.signal(Signal::SIGTERM);
-        forwarder.wait_for_line("draining: 2 connections");
-        net.client.expect_refused(Protocol::Tcp, front);
-        expect_answer(first.ask(), "backend-1", source);
-        drop(busy.flow);
-        expect_answer(second.ask(), "backend-1", source);
-        // It ends when the last connection has.
+        forwarder.wait_until_draining(2);
+        net.client.expect_refused(Protocol::Tcp, node_addr);
+        expect_reply(first.request(), "backend-1", source);
+        drop(first);
+        expect_reply(second.request(), "backend-1", source);
         drop(second);
-        forwarder.wait_for_line("drained");
-        let stderr = busy.forwarder.finish().expect_exit(0).stderr;
-        // The kernel still remembers both, but neither runs.
-        assert!(stderr.contains(" 0 running connections"), "{stderr}");
+        forwarder.wait_until_drained();
+        let stderr = forwarder.finish().expect_exit(0).stderr;
+        // The kernel still has entries of both, but neither runs.
+        expect_parts(&stderr, [" 0 running connections"]);
         assert_eq!(net.node.ruleset(), "");
     }
 }
@@ -40,32 +44,32 @@ fn running_connections_go_on_and_new_ones_are_refused() {
 #[test]
 fn without_connections_it_ends_at_once() {
     let net = Net::new(1);
-    let mut forwarder = forward_to(Protocol::Tcp, &net.backends)
-        .args(&[LONG])
-        .start(&net.node);
+    let call = forward_to(Protocol::Tcp, &net.backends).args(&[LONG]);
+    let mut forwarder = call.start(&net.node);
     forwarder.signal(Signal::SIGTERM);
-    forwarder.wait_for_line("draining: 0 connections");
+    forwarder.wait_until_draining(0);
     forwarder.finish().expect_exit(0);
 }
 
 #[test]
-fn a_second_signal_ends_the_wait() {
-    let mut busy = Busy::start(Family::V4, |call| call.args(&[LONG]));
-    busy.forwarder.signal(Signal::SIGTERM);
-    busy.forwarder.wait_for_line("draining: 1 connections");
-    busy.forwarder.signal(Signal::SIGTERM);
-    busy.forwarder.wait_for_line("draining is cut short");
-    busy.forwarder.finish().expect_exit(0);
-    assert_eq!(busy.net.node.ruleset(), "");
+fn a_second_signal_cuts_the_drain_short() {
+    let mut forwarded = ForwardedConnection::start(Family::V4, |call| call.args(&[LONG]));
+    let forwarder = &mut forwarded.forwarder;
+    forwarder.signal(Signal::SIGTERM);
+    forwarder.wait_until_draining(1);
+    forwarder.signal(Signal::SIGTERM);
+    forwarder.wait_for_line("draining is cut short");
+    forwarded.forwarder.finish().expect_exit(0);
+    assert_eq!(forwarded.net.node.ruleset(), "");
 }
 
 #[test]
-fn when_the_time_is_up_it_ends() {
-    let mut busy = Busy::start(Family::V4, |call| call.args(&["--drain=1"]));
+fn at_the_limit_it_ends() {
+    let mut forwarded = ForwardedConnection::start(Family::V4, |call| call.args(&["--drain=1"]));
     let begin = Instant::now();
-    busy.forwarder.signal(Signal::SIGTERM);
-    busy.forwarder.wait_for_line("draining is over");
-    busy.forwarder.finish().expect_exit(0);
+    forwarded.forwarder.signal(Signal::SIGTERM);
+    forwarded.forwarder.wait_for_line("draining is over");
+    forwarded.forwarder.finish().expect_exit(0);
     assert!(begin.elapsed() >= Duration::from_secs(1));
-    assert_eq!(busy.net.node.ruleset(), "");
+    assert_eq!(forwarded.net.node.ruleset(), "");
 }

@@ -1,4 +1,4 @@
-//! Bad input: whatever the options hold, all of them at once.
+//! Any input: all options at once, each valid, missing or spoiled.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +18,7 @@ use super::spoiled_input::{Input, VARIABLES, input};
 /// How many inputs are tried.
 pub const INPUTS: u32 = 100_000;
 
-/// How many of those that are accepted, and of the others, are given to the program itself.
+/// How many inputs that are accepted, and how many that are rejected, the program itself is run with.
 const SAMPLES: usize = 200;
 
 /// How many threads try them.
@@ -27,7 +27,7 @@ const THREADS: usize = 2;
 type Checked = Result<(), TestCaseError>;
 
 #[test]
-fn any_input_is_refused_in_words_or_makes_a_sound_ruleset() {
+fn any_input_is_rejected_with_the_option_named_or_makes_a_sound_ruleset() {
     let accepted = AtomicU32::new(0);
     let check = |input: Input| match Config::new(&input.options()) {
         Ok(config) => {
@@ -38,7 +38,7 @@ fn any_input_is_refused_in_words_or_makes_a_sound_ruleset() {
             prop_assert_eq!(again.as_ref().map(text), Ok(text(&config)));
             Ok(())
         }
-        Err(error) => expect_words(&input, &error),
+        Err(error) => expect_readable(&input, &error),
     };
     let run = || {
         let result = runner().run(&input(), check);
@@ -67,21 +67,21 @@ fn runner() -> TestRunner {
     })
 }
 
-/// The program itself does the same, and nft and the kernel take what it makes of it.
+/// The program accepts the same inputs, and nft and the kernel accept their rulesets.
 #[test]
-fn what_is_accepted_is_taken_by_the_kernel() {
+fn the_kernel_accepts_the_rules_of_any_accepted_input() {
     let node = Namespace::forwarding("node");
     let mut runner = runner();
-    let (mut accepted, mut refused) = (0, 0);
-    while accepted < SAMPLES || refused < SAMPLES {
+    let (mut accepted, mut rejected) = (0, 0);
+    while accepted < SAMPLES || rejected < SAMPLES {
         let input = input().new_tree(&mut runner).expect("an input").current();
         match Config::new(&input.options()) {
             Ok(config) if accepted < SAMPLES => {
                 accepted += 1;
-                expect_taken(&node, &input, &Ruleset::new(&config).to_string());
+                expect_installable(&node, &input, &Ruleset::new(&config).to_string());
             }
-            Err(_) if refused < SAMPLES => {
-                refused += 1;
+            Err(_) if rejected < SAMPLES => {
+                rejected += 1;
                 let outcome = call(&input).finish(&node).expect_exit(2);
                 let lines = outcome.stderr.lines();
                 assert_eq!(lines.filter(|line| line.starts_with("error: ")).count(), 1);
@@ -98,7 +98,7 @@ fn call(input: &Input) -> Nodefwd {
     given.fold(nodefwd([""; 0]), |call, (name, text)| call.env(name, text))
 }
 
-fn expect_taken(node: &Namespace, input: &Input, text: &str) {
+fn expect_installable(node: &Namespace, input: &Input, text: &str) {
     let printed = call(input).args(&["render"]).finish(node).expect_success();
     assert_eq!(printed, text, "{input:?}");
     node.feed(&printed, "nft", &["--check", "--file", "-"]);
@@ -107,14 +107,13 @@ fn expect_taken(node: &Namespace, input: &Input, text: &str) {
     assert_eq!(node.ruleset(), "", "{input:?}");
 }
 
-/// One line without anything that a terminal would obey, short enough to be read, that says which
-/// option is wrong.
-fn expect_words(input: &Input, error: &ConfigError) -> Checked {
+/// One line without control characters, short enough to be read, that names an option that is invalid.
+fn expect_readable(input: &Input, error: &ConfigError) -> Checked {
     let message = error.to_string();
     prop_assert!(!message.contains(char::is_control), "{message:?}");
     prop_assert!(message.len() < 1000, "{} bytes", message.len());
     let named: Vec<usize> = (0..VARIABLES.len())
-        .filter(|place| message.contains(VARIABLES[*place]))
+        .filter(|index| message.contains(VARIABLES[*index]))
         .collect();
     prop_assert!(!named.is_empty(), "no option is named: {message}");
     let blamed = match error {
@@ -123,19 +122,19 @@ fn expect_words(input: &Input, error: &ConfigError) -> Checked {
         }
         _ => return Ok(()),
     };
-    // Ports at the destination are right or wrong only beside those that are forwarded.
+    // Whether DEST_PORT is valid depends on SRC_PORT.
     let [source, destination] = ["SRC_PORT", "DEST_PORT"]
         .map(|name| VARIABLES.iter().position(|variable| *variable == name));
-    let guilty = input.spoiled.contains(&blamed)
-        || Some(blamed) == destination && input.spoiled.iter().any(|place| Some(*place) == source);
-    prop_assert!(guilty, "the wrong option is named: {message}");
+    let is_spoiled = input.spoiled.contains(&blamed)
+        || Some(blamed) == destination && input.spoiled.iter().any(|index| Some(*index) == source);
+    prop_assert!(is_spoiled, "a valid option is named: {message}");
     Ok(())
 }
 
 fn expect_sound(config: &Config) -> Checked {
     expect_disjoint(&config.forwards)?;
-    let taken = Family::ALL.iter().any(|family| config.takes(*family));
-    prop_assert!(taken, "nothing is forwarded");
+    let forwarded = Family::ALL.iter().any(|family| config.takes(*family));
+    prop_assert!(forwarded, "nothing is forwarded");
     let ruleset = Ruleset::new(config);
     let chains: HashSet<&str> = ruleset.chains.iter().map(|chain| &chain.name[..]).collect();
     prop_assert_eq!(chains.len(), ruleset.chains.len(), "two chains of a name");
@@ -158,10 +157,10 @@ fn expect_sound(config: &Config) -> Checked {
     Ok(())
 }
 
-/// Each goes somewhere, and no packet is taken by two.
+/// Each has a backend, and no packet matches two.
 fn expect_disjoint(forwards: &[Forward]) -> Checked {
     prop_assert!(!forwards.is_empty());
-    let mut taken = BTreeSet::new();
+    let mut services = BTreeSet::new();
     for forward in forwards {
         let Forward {
             family,
@@ -169,21 +168,24 @@ fn expect_disjoint(forwards: &[Forward]) -> Checked {
             ports,
             ref destinations,
         } = *forward;
-        prop_assert!(!destinations.is_empty(), "{forward} goes nowhere");
+        prop_assert!(!destinations.is_empty(), "{forward} has no backend");
         for to in destinations {
             prop_assert_eq!(Family::of(to.address), family);
             prop_assert!(to.ports.is_single() || to.ports.count() == ports.count());
         }
-        prop_assert!(taken.insert((family, protocol, ports)), "{forward} twice");
+        prop_assert!(
+            services.insert((family, protocol, ports)),
+            "{forward} twice"
+        );
     }
-    for (one, other) in taken.iter().zip(taken.iter().skip(1)) {
+    for (one, other) in services.iter().zip(services.iter().skip(1)) {
         let same = (one.0, one.1) == (other.0, other.1);
         prop_assert!(!same || one.2.last() < other.2.first(), "{one:?} {other:?}");
     }
     Ok(())
 }
 
-/// At least one element, and none that has a part of another.
+/// The set has an element, and no two of its elements overlap.
 fn expect_distinct(set: &Set) -> Checked {
     prop_assert!(!set.elements.is_empty(), "{} is empty", set.name);
     let mut keys: Vec<Vec<[u128; 2]>> = set
@@ -195,7 +197,7 @@ fn expect_distinct(set: &Set) -> Checked {
     let widths: HashSet<usize> = keys.iter().map(Vec::len).collect();
     prop_assert_eq!(widths.into_iter().collect::<Vec<_>>(), [set.key.len()]);
     for pair in keys.windows(2) {
-        // The last field is the one that ranges.
+        // Only the last field may be a range.
         let [one, other] = [&pair[0], &pair[1]].map(|key| key.split_last());
         let (Some((one, before)), Some((other, before_other))) = (one, other) else {
             continue;
@@ -206,7 +208,7 @@ fn expect_distinct(set: &Set) -> Checked {
     Ok(())
 }
 
-/// The first and the last value.
+/// The first and the last value of a field.
 fn ends(field: &Field) -> [u128; 2] {
     let number = |address| match address {
         std::net::IpAddr::V4(address) => u32::from(address).into(),
@@ -221,7 +223,7 @@ fn ends(field: &Field) -> [u128; 2] {
     }
 }
 
-/// The set or map that a statement looks into.
+/// The set or map in which a statement looks up.
 fn set_of(statement: &Statement) -> Option<&str> {
     match statement {
         Statement::DestinationIn(_, set)

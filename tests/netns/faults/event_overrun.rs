@@ -1,24 +1,26 @@
-//! More news than the kernel keeps for a process: some of it is lost, and the process is told no more
-//! than that.
+//! More events than the kernel keeps for a socket: some are lost, and the process learns only that
+//! (ENOBUFS, netlink(7)).
 
 use std::net::UdpSocket;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use super::netlink_sockets::{sockets, wait_until, while_stopped};
-use crate::fixture::{BACK, Busy, FRONT, expect_answer, forward_to};
-use crate::fixture::{Family, Namespace, Net, Process, Protocol, nodefwd};
+use super::netlink_sockets::{Socket, sockets, while_stopped};
+use super::nft_with_input;
+use crate::fixture::{
+    BACKEND_PORT, FORWARDED_PORT, Family, ForwardedConnection, Namespace, Net, Protocol,
+    expect_parts, expect_reply, forward_to, nodefwd, wait_until,
+};
 
-/// How many connections end, or objects of nftables are made, while nobody reads of them.
-pub const NEWS: u16 = 5000;
+/// How many conntrack entries are deleted, or objects of nftables added, while the process is stopped.
+pub const EVENTS: u16 = 5000;
 
-/// Makes as many flows on the host itself, and has the kernel forget them.
-fn flood_of_flows(node: &Namespace) {
+/// Makes as many flows on the host itself, and deletes their conntrack entries.
+fn overrun_conntrack_events(node: &Namespace) {
     node.run(|| {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        for port in 1..=NEWS {
-            // Nobody listens, and the kernel may say so.
+        for port in 1..=EVENTS {
+            // The port is closed, which may be an error here.
             let _ = socket.send_to(b"?", ("127.0.0.1", port));
         }
     });
@@ -27,109 +29,104 @@ fn flood_of_flows(node: &Namespace) {
     let count = deleted
         .split_whitespace()
         .find_map(|word| word.parse().ok());
-    assert!(count.is_some_and(|count: u16| count >= NEWS), "{deleted}");
+    assert!(count.is_some_and(|count: u16| count >= EVENTS), "{deleted}");
 }
 
 #[test]
-fn a_connection_that_ends_unheard_of_does_not_keep_it_draining() {
-    let Busy {
+fn a_connection_whose_end_is_lost_does_not_keep_it_draining() {
+    let forwarded = ForwardedConnection::start(Family::V4, |call| call.args(&["--drain=3600"]));
+    let mut other = forwarded.another_flow();
+    let ForwardedConnection {
         net,
         mut forwarder,
         flow,
         server: _server,
-    } = Busy::start(Family::V4, |call| call.args(&["--drain=3600"]));
-    let front = net.front(Family::V4, FRONT);
-    let mut other = net
-        .client
-        .connect(Protocol::Tcp, front)
-        .expect("a connection");
-    let answer = other.ask().expect("an answer");
+        ..
+    } = forwarded;
     forwarder.signal(Signal::SIGTERM);
-    forwarder.wait_for_line("draining: 2 connections");
+    forwarder.wait_until_draining(2);
     while_stopped(&mut forwarder, || {
-        flood_of_flows(&net.node);
+        overrun_conntrack_events(&net.node);
         drop(flow);
-        let list = || net.node.succeed("conntrack", &["-L", "-p", "tcp"]);
-        wait_until(|| list().contains("TIME_WAIT"));
+        let entries = || net.node.succeed("conntrack", &["-L", "-p", "tcp"]);
+        let has_ended = |entries: &String| entries.contains("TIME_WAIT");
+        wait_until("the end of the connection", entries, has_ended);
     });
-    // The other one is alive, and known to be.
-    assert_eq!(other.ask().expect("an answer"), answer);
+    // The other one still runs, and the forwarder knows.
+    other.expect_unchanged();
     drop(other);
-    forwarder.wait_for_line("drained");
+    forwarder.wait_until_drained();
     forwarder.finish().expect_exit(0);
     assert_eq!(net.node.ruleset(), "");
 }
 
-/// Makes as many objects in a table of somebody else's, and removes it.
-fn flood_of_changes(node: &Namespace) {
-    let chains: String = (1..=NEWS)
+/// Adds as many objects in another program's table, and deletes it.
+fn overrun_nftables_events(node: &Namespace) {
+    let chains: String = (1..=EVENTS)
         .map(|number| format!("chain c{number} {{}}\n"))
         .collect();
     node.load(&format!("table inet flood {{\n{chains}}}"));
     node.succeed("nft", &["delete", "table", "inet", "flood"]);
 }
 
-/// Without an owner, rules are watched by their process.
+/// Without the owner flag it watches the events of nftables.
 #[test]
-fn rules_that_are_removed_unheard_of_come_back() {
+fn rules_whose_removal_is_lost_are_installed_again() {
     let net = Net::new(1);
-    let _server = net.backends[0].serve(BACK);
+    let _servers = net.serve(BACKEND_PORT);
     let call = forward_to(Protocol::Tcp, &net.backends).args(&["--owner=false"]);
     let mut forwarder = call.start(&net.node);
-    let before = net.node.ruleset();
+    let before = net.node.rules();
     while_stopped(&mut forwarder, || {
-        flood_of_changes(&net.node);
+        overrun_nftables_events(&net.node);
         net.node.succeed("nft", &["flush", "ruleset"]);
     });
-    wait_until(|| net.node.ruleset() == before);
-    let answer = net
-        .client
-        .request(Protocol::Tcp, net.front(Family::V4, FRONT));
-    expect_answer(answer, "backend-1", net.backends[0].gateway(Family::V4));
-    let outcome = forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    net.node.wait_for_rules(&before);
+    let node_addr = net.node_addr(Family::V4, FORWARDED_PORT);
+    let reply = net.client.request(Protocol::Tcp, node_addr);
+    expect_reply(reply, "backend-1", net.backends[0].gateway(Family::V4));
+    let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
     assert_eq!(net.node.ruleset(), "");
-    // It was told of nobody.
-    let said = "warning: the kernel had more news of nftables than it could keep: installing table inet nodefwd-tcp-80 again, in case it was changed";
-    assert!(outcome.stderr.contains(said), "{outcome:?}");
-    assert!(!outcome.stderr.contains("somebody else"), "{outcome:?}");
+    let message = "warning: the kernel had more news of nftables than it could keep: installing table inet nodefwd-tcp-80 again, in case it was changed";
+    expect_parts(&stderr, [message]);
+    // It does not know who has changed them.
+    assert!(!stderr.contains("somebody else"), "{stderr}");
 }
 
-/// So many that the news of their installation would be more than the kernel keeps for a process.
+/// The events of its own installation, of so many rules, would overrun its socket.
 #[test]
-fn its_own_rules_are_no_news_to_it() {
+fn its_own_changes_cause_no_events_for_it() {
     let node = Namespace::forwarding("node");
     let forwards = (1..=1000).map(|port| format!("tcp/{port}=10.2.0.11:8080"));
     let call = nodefwd(forwards).args(&["--owner=false", "--name=web"]);
     let forwarder = call.start(&node);
-    let listening = || {
+    let event_socket = || {
         let mut sockets = sockets(&forwarder).into_iter();
         sockets.find(|socket| socket.groups != 0)
     };
-    let has_read_all = || wait_until(|| listening().is_some_and(|socket| socket.queued == 0));
-    has_read_all();
-    assert!(listening().is_some_and(|socket| socket.lost == 0));
-    let before = node.ruleset();
+    let is_read = |socket: &Option<Socket>| socket.is_some_and(|socket| socket.queued == 0);
+    let wait_until_read = || wait_until("an empty queue of events", event_socket, is_read);
+    let socket = wait_until_read();
+    assert!(socket.is_some_and(|socket| socket.lost == 0), "{socket:?}");
+    let before = node.rules();
     node.succeed("nft", &["flush", "ruleset"]);
-    wait_until(|| node.ruleset() == before);
-    has_read_all();
+    node.wait_for_rules(&before);
+    wait_until_read();
     let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
-    let count = |word| stderr.matches(word).count();
-    assert_eq!(
-        count("installed table inet nodefwd-web again"),
-        1,
-        "{stderr}"
-    );
+    let count = |message| stderr.matches(message).count();
+    let reinstalled = count("installed table inet nodefwd-web again");
+    assert_eq!(reinstalled, 1, "{stderr}");
     assert_eq!(count("had more news"), 0, "{stderr}");
     assert_eq!(node.ruleset(), "");
 }
 
-/// How often it is started while others change the ruleset without a pause.
+/// How often it is started while another program changes the ruleset without a pause.
 pub const STARTS: u16 = 50;
 
-/// Its own transaction, and what it reads of a large sibling, must fit between two changes. It may
-/// give up, but must say so, and leave nothing.
+/// What it reads of a large sibling, and its own transaction, must fit between two changes. It may fail,
+/// but must say so, and leave nothing.
 #[test]
-fn amid_changes_without_end_it_starts_or_says_why_not() {
+fn while_the_ruleset_changes_without_a_pause_it_starts_or_says_why_not() {
     let node = Namespace::forwarding("node");
     let sibling = [
         "--name=large",
@@ -139,23 +136,18 @@ fn amid_changes_without_end_it_starts_or_says_why_not() {
     let _sibling = nodefwd(sibling).start(&node);
     let before = node.ruleset();
     let changes = "add table inet other\ndelete table inet other\n".repeat(100_000);
-    let mut others = Command::new("nft");
-    others.arg("--interactive");
-    let mut others = node.run(|| Process::spawn(others, &changes));
+    let other = nft_with_input(&node, &changes);
     for start in 1..=STARTS {
-        let mut forwarder = nodefwd([format!("tcp/{start}=10.2.0.1")]).spawn(&node);
+        let forwarder = nodefwd([format!("tcp/{start}=10.2.0.1")]).spawn(&node);
         if forwarder.has_said("ready") {
             forwarder.stop(Signal::SIGTERM).expect_exit(0);
-            continue;
+        } else {
+            let stderr = forwarder.finish().expect_exit(1).stderr;
+            expect_parts(&stderr, ["others keep changing the ruleset"]);
         }
-        forwarder.wait();
-        let outcome = forwarder.finish().expect_exit(1);
-        let said = outcome.stderr.contains("others keep changing the ruleset");
-        assert!(said, "{outcome:?}");
     }
-    others.signal(Signal::SIGTERM);
-    others.wait();
-    let theirs = node.output("nft", &["delete", "table", "inet", "other"]);
-    drop(theirs);
+    other.stop(Signal::SIGTERM);
+    // It may have ended between its two changes.
+    node.output("nft", &["delete", "table", "inet", "other"]);
     assert_eq!(node.ruleset(), before);
 }

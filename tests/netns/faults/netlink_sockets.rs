@@ -1,22 +1,20 @@
-//! A process's netlink sockets as the kernel shows them, and a stranger's datagrams to them.
+//! The netlink sockets of a process, as /proc/net/netlink lists them.
 
-use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{LIMIT, Process};
+use crate::fixture::{Process, proc_file, wait_until};
 
 /// NETLINK_NETFILTER in linux/netlink.h
 const NETFILTER: &str = "12";
 
-/// A netlink socket to netfilter.
+/// A netlink socket of the netfilter family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// Its port.
+    /// Its port id.
     pub port: u32,
-    /// The groups that it listens to, a bit mask.
+    /// The multicast groups that it receives, as a bit mask.
     pub groups: u32,
     /// Bytes in its queue.
     pub queued: u64,
@@ -24,18 +22,15 @@ pub struct Socket {
     pub lost: u64,
 }
 
-/// All that a process has.
+/// Those of a process.
 pub fn sockets(process: &Process) -> Vec<Socket> {
-    let directory = format!("/proc/{}", process.id());
-    let files = fs::read_dir(format!("{directory}/fd")).expect("its files");
-    let inodes: Vec<String> = files
-        .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
-        .filter_map(|target| {
-            let target = target.to_str()?.strip_prefix("socket:[")?;
-            Some(target.strip_suffix(']')?.to_owned())
-        })
-        .collect();
-    let list = fs::read_to_string(format!("{directory}/net/netlink")).expect("the sockets");
+    let files = process.open_files().into_iter();
+    let inode = |file: PathBuf| {
+        let inode = file.to_str()?.strip_prefix("socket:[")?;
+        Some(inode.strip_suffix(']')?.to_owned())
+    };
+    let inodes: Vec<String> = files.filter_map(|(_, file)| inode(file)).collect();
+    let list = proc_file(process.id(), "net/netlink");
     let of_process = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
@@ -53,29 +48,23 @@ pub fn sockets(process: &Process) -> Vec<Socket> {
     list.lines().filter_map(of_process).collect()
 }
 
-/// Stops a process while `work` is done, in which it must lose messages.
+/// Stops a process while `work` is done, which must overrun one of its sockets.
 pub fn while_stopped(process: &mut Process, work: impl FnOnce()) {
     process.signal(Signal::SIGSTOP);
-    wait_until(|| state(process) == 'T');
+    wait_until(
+        "a stopped process",
+        || state(process),
+        |state| *state == 'T',
+    );
     work();
     let sockets = sockets(process);
     assert!(sockets.iter().any(|socket| socket.lost > 0), "{sockets:?}");
     process.signal(Signal::SIGCONT);
 }
 
-/// As the kernel's scheduler has it: `T` is stopped.
+/// The state of a process in /proc/PID/stat: `T` is stopped.
 fn state(process: &Process) -> char {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).expect("its state");
+    let stat = proc_file(process.id(), "stat");
     let (_, rest) = stat.rsplit_once(") ").expect("a name");
     rest.chars().next().expect("a state")
-}
-
-/// Waits for something that must happen.
-#[track_caller]
-pub fn wait_until(happened: impl Fn() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !happened() {
-        assert!(Instant::now() < deadline, "it does not happen");
-        thread::sleep(Duration::from_millis(1));
-    }
 }

@@ -1,4 +1,4 @@
-//! All options at once: each of them unset, right, or right and then spoiled.
+//! All options at once: each of them unset, valid, or valid and then spoiled.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -33,19 +33,19 @@ pub const VARIABLES: [&str; COUNT] = [
 
 const COUNT: usize = 16;
 
-/// The text of each option; nothing for one that is not set.
+/// The text of each option, if it is set.
 type Texts = [Option<OsString>; COUNT];
 
 /// One input.
 #[derive(Clone, Debug)]
 pub struct Input {
     pub texts: Texts,
-    /// The places of the options that are not as they should be.
+    /// The indices of the options that were spoiled.
     pub spoiled: Vec<usize>,
 }
 
 impl Input {
-    /// As the command line would hand it over.
+    /// The options as the command line hands them to the configuration.
     pub fn options(&self) -> Options {
         let texts = self.texts.clone();
         let [
@@ -66,7 +66,7 @@ impl Input {
             owner,
             forwards,
         ] = texts;
-        // Every field by name: an option that comes later must come here too.
+        // Every field by name, so that an option that is added later must be added here too.
         Options {
             forwards: forwards.into_iter().collect(),
             dest_ips,
@@ -88,32 +88,32 @@ impl Input {
     }
 }
 
-/// Two in five inputs are right in every part, the others have one part or several that are not.
+/// Two in five inputs are valid in every option; in the others, one to three are spoiled.
 pub fn input() -> impl Strategy<Value = Input> {
     let spoilings = prop_oneof![
         4 => Just(Vec::new()),
         6 => vec((0..COUNT, spoiling()), 1..4),
     ];
-    (right(), spoilings).prop_map(|(mut texts, spoilings)| {
+    (valid(), spoilings).prop_map(|(mut texts, spoilings)| {
         let mut spoiled = Vec::new();
-        for (place, spoiling) in spoilings {
-            texts[place] = spoiling.spoil(texts[place].take());
-            spoiled.push(place);
+        for (index, spoiling) in spoilings {
+            texts[index] = spoiling.spoil(texts[index].take());
+            spoiled.push(index);
         }
         Input { texts, spoiled }
     })
 }
 
-/// What is done to a right value.
+/// What is done to a valid value.
 #[derive(Clone, Debug)]
 enum Spoiling {
-    /// Bytes of it are changed, added and taken out.
+    /// Bytes of it are changed, inserted and removed.
     Mutate(Vec<(Index, Edit, u8)>),
     /// It is not set.
     Unset,
     /// Any bytes but NUL, which ends a variable.
     Bytes(Vec<u8>),
-    /// It is repeated, with a comma between, up to this length or a bit more.
+    /// It is repeated, with commas, up to this length or a bit more.
     Repeat(usize),
     /// It is one word of this length.
     Word(u8, usize),
@@ -126,11 +126,11 @@ enum Edit {
     Remove,
 }
 
-/// Bytes that mean something to one of the parsers.
-const TELLING: &[u8] = b"019afl.:-/=,[]%+ \n\t\x1b\"'\\_\x7f\xc2\xe2\xff";
+/// Bytes that one of the parsers treats specially.
+const SPECIAL: &[u8] = b"019afl.:-/=,[]%+ \n\t\x1b\"'\\_\x7f\xc2\xe2\xff";
 
 fn spoiling() -> impl Strategy<Value = Spoiling> {
-    let byte = prop_oneof![3 => select(TELLING), 1 => 1u8..];
+    let byte = prop_oneof![3 => select(SPECIAL), 1 => 1u8..];
     let edit = select(&[Edit::Change, Edit::Insert, Edit::Remove][..]);
     prop_oneof![
         60 => vec((any::<Index>(), edit, byte.clone()), 1..4).prop_map(Spoiling::Mutate),
@@ -141,24 +141,24 @@ fn spoiling() -> impl Strategy<Value = Spoiling> {
     ]
 }
 
-/// A variable or an argument holds no more (MAX_ARG_STRLEN in linux/binfmts.h), its name included.
+/// The longest variable or argument, its name included (MAX_ARG_STRLEN in linux/binfmts.h).
 const LONGEST: usize = (128 << 10) - 64;
 
 impl Spoiling {
-    fn spoil(self, right: Option<OsString>) -> Option<OsString> {
-        let right = || right.unwrap_or_default().into_vec();
+    fn spoil(self, valid: Option<OsString>) -> Option<OsString> {
+        let valid = || valid.unwrap_or_default().into_vec();
         let bytes = match self {
             Spoiling::Unset => return None,
             Spoiling::Bytes(bytes) => bytes,
             Spoiling::Word(byte, length) => vec![byte; length],
             Spoiling::Repeat(length) => {
-                let part = [right().as_slice(), b","].concat();
+                let part = [valid().as_slice(), b","].concat();
                 part.repeat(length.div_ceil(part.len()))
             }
             Spoiling::Mutate(edits) => {
-                let mut bytes = right();
-                for (place, edit, byte) in edits {
-                    mutate(&mut bytes, place, edit, byte);
+                let mut bytes = valid();
+                for (index, edit, byte) in edits {
+                    mutate(&mut bytes, index, edit, byte);
                 }
                 bytes
             }
@@ -167,22 +167,22 @@ impl Spoiling {
     }
 }
 
-fn mutate(bytes: &mut Vec<u8>, place: Index, edit: Edit, byte: u8) {
+fn mutate(bytes: &mut Vec<u8>, index: Index, edit: Edit, byte: u8) {
     match edit {
-        Edit::Insert => bytes.insert(place.index(bytes.len() + 1), byte),
+        Edit::Insert => bytes.insert(index.index(bytes.len() + 1), byte),
         _ if bytes.is_empty() => {}
         Edit::Change => {
-            let place = place.index(bytes.len());
-            bytes[place] = byte;
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
         }
         Edit::Remove => {
-            bytes.remove(place.index(bytes.len()));
+            bytes.remove(index.index(bytes.len()));
         }
     }
 }
 
-/// Options of which each is right; together they may still claim a port twice.
-fn right() -> impl Strategy<Value = Texts> {
+/// Options of which each is valid; together they may still forward a port twice.
+fn valid() -> impl Strategy<Value = Texts> {
     let classic = prop_oneof![1 => Just([const { None }; 4]), 2 => valid_input::classic()];
     let switches = [(); 6].map(|()| option(select(valid_input::SWITCHES)));
     let words = (

@@ -1,4 +1,5 @@
-//! Another process of the network namespace, with all its rights, sends what only the kernel should.
+//! Another process of the network namespace, with all privileges, sends messages that only the kernel
+//! should send.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -7,23 +8,22 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
 };
 
-use super::netlink_sockets::{sockets, wait_until};
-use crate::fixture::{Busy, FRONT};
-use crate::fixture::{Connection, Family, Namespace, Process, Protocol};
+use super::netlink_sockets::{Socket, sockets};
+use crate::fixture::{Family, ForwardedConnection, Process, Protocol, wait_until};
 
-/// How many datagrams each socket of a process is sent: far more than its queue holds.
+/// How many datagrams are sent to each socket of a process: far more than its queue holds.
 pub const DATAGRAMS: usize = 10_000;
 
 /// linux/netfilter/nfnetlink.h: NFNLGRP_CONNTRACK_DESTROY, as a bit mask.
 const DESTROY: u32 = 1 << 2;
 
-fn stranger() -> OwnedFd {
+fn raw_socket() -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC;
     let protocol = SockProtocol::NetlinkNetFilter;
     socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).expect("a netlink socket")
 }
 
-/// A netlink message of this kind and number, from the kernel by its looks.
+/// A netlink message of this type and sequence number that looks as if it came from the kernel.
 fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let length = 16 + payload.len() as u32;
     [
@@ -37,9 +37,9 @@ fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// Acknowledgements, refusals and ends of lists that nobody has given.
-fn forgeries() -> Vec<Vec<u8>> {
-    // linux/netlink.h: NLMSG_ERROR and NLMSG_DONE; 0 is done, 1 is not permitted.
+/// Acknowledgements, errors and ends of dumps that the kernel has not sent.
+fn spoofed_messages() -> Vec<Vec<u8>> {
+    // linux/netlink.h: NLMSG_ERROR and NLMSG_DONE; 0 is an acknowledgement, 1 is EPERM.
     let [done, refused] = [0i32, -1].map(i32::to_ne_bytes);
     let of_sequence = |sequence| {
         [
@@ -52,29 +52,29 @@ fn forgeries() -> Vec<Vec<u8>> {
 }
 
 fn send_to_all(process: &Process) {
-    let (stranger, forgeries) = (stranger(), forgeries());
+    let (spoofer, messages) = (raw_socket(), spoofed_messages());
     for socket in sockets(process) {
         let to = NetlinkAddr::new(socket.port, 0);
-        for forgery in forgeries.iter().cycle().take(DATAGRAMS) {
-            // It may be refused, or be too much.
-            let _ = sendto(stranger.as_raw_fd(), forgery, &to, MsgFlags::MSG_DONTWAIT);
+        for message in messages.iter().cycle().take(DATAGRAMS) {
+            // The kernel may reject it, and the queue may be full.
+            let _ = sendto(spoofer.as_raw_fd(), message, &to, MsgFlags::MSG_DONTWAIT);
         }
     }
 }
 
 #[test]
-fn answers_that_others_send_are_neither_read_nor_in_the_way() {
+fn spoofed_replies_are_neither_believed_nor_in_the_way() {
     for owner in ["--owner=true", "--owner=false"] {
-        let busy = Busy::start(Family::V4, |call| call.args(&["--drain=3600", owner]));
-        let Busy {
+        let ForwardedConnection {
             net,
             mut forwarder,
             flow,
             server: _server,
-        } = busy;
+            ..
+        } = ForwardedConnection::start(Family::V4, |call| call.args(&["--drain=3600", owner]));
         net.node.run(|| send_to_all(&forwarder));
         forwarder.signal(Signal::SIGTERM);
-        forwarder.wait_for_line("draining: 1 connections");
+        forwarder.wait_until_draining(1);
         net.node.run(|| send_to_all(&forwarder));
         drop(flow);
         let outcome = forwarder.finish().expect_exit(0);
@@ -85,67 +85,53 @@ fn answers_that_others_send_are_neither_read_nor_in_the_way() {
     }
 }
 
-/// The number by which the kernel tells of a connection from this port.
-fn flow_number(node: &Namespace, flow: &Connection) -> u32 {
-    let port = flow.source().port().to_string();
-    let list = ["-L", "-o", "id", "-p", "tcp", "--orig-port-src", &port];
-    let list = node.succeed("conntrack", &list);
-    let number = list
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("id="));
-    number
-        .and_then(|number| number.parse().ok())
-        .expect("a number")
-}
-
-/// News that a connection has ended (linux/netfilter/nfnetlink_conntrack.h: IPCTNL_MSG_CT_DELETE, and
-/// CTA_ID in it).
-fn end_of_flow(number: u32) -> Vec<u8> {
-    let id = [
+/// The event that a conntrack entry has been deleted (linux/netfilter/nfnetlink_conntrack.h:
+/// IPCTNL_MSG_CT_DELETE, with CTA_ID).
+fn deletion_event(id: u32) -> Vec<u8> {
+    let attribute = [
         &8u16.to_ne_bytes()[..],
         &12u16.to_ne_bytes(),
-        &number.to_be_bytes(),
+        &id.to_be_bytes(),
     ];
-    message(1 << 8 | 2, 0, &[&[2, 0, 0, 0], &id.concat()[..]].concat())
+    let payload = [&[2, 0, 0, 0], &attribute.concat()[..]].concat();
+    message(1 << 8 | 2, 0, &payload)
 }
 
 #[test]
-fn news_that_others_make_up_is_not_believed() {
-    let Busy {
+fn spoofed_events_that_connections_have_ended_are_not_believed() {
+    let forwarded = ForwardedConnection::start(Family::V4, |call| call.args(&["--drain=3600"]));
+    let mut other = forwarded.another_flow();
+    let ForwardedConnection {
         net,
         mut forwarder,
         mut flow,
         server: _server,
-    } = Busy::start(Family::V4, |call| call.args(&["--drain=3600"]));
-    let front = net.front(Family::V4, FRONT);
-    let mut other = net
-        .client
-        .connect(Protocol::Tcp, front)
-        .expect("a connection");
-    let answer = other.ask().expect("an answer");
-    // In one datagram: who believed it would be drained at once.
-    let news = [&flow, &other].map(|flow| end_of_flow(flow_number(&net.node, flow)));
+        ..
+    } = forwarded;
+    // In one datagram: a process that believed it would have drained at once.
+    let events = [&flow, &other].map(|flow| {
+        let port = flow.source().port();
+        let id = net.node.conntrack_id(Protocol::Tcp, Family::V4, port);
+        deletion_event(id)
+    });
 
     forwarder.signal(Signal::SIGTERM);
-    forwarder.wait_for_line("draining: 2 connections");
+    forwarder.wait_until_draining(2);
     net.node.run(|| {
-        // To the group; the kernel gets it too, and takes no notice of what is no request.
+        // To the multicast group. The kernel gets it too, and ignores what is not a request.
         let to = NetlinkAddr::new(0, DESTROY);
         let sent = sendto(
-            stranger().as_raw_fd(),
-            &news.concat(),
+            raw_socket().as_raw_fd(),
+            &events.concat(),
             &to,
             MsgFlags::empty(),
         );
         sent.expect("to be sent");
     });
-    let has_read_it = || {
-        let mut sockets = sockets(&forwarder).into_iter();
-        sockets.all(|socket| socket.queued == 0)
-    };
-    wait_until(has_read_it);
-    assert_eq!(flow.ask().expect("an answer").server, "backend-1");
-    assert_eq!(other.ask().expect("an answer"), answer);
+    let are_read = |sockets: &Vec<Socket>| sockets.iter().all(|socket| socket.queued == 0);
+    wait_until("empty queues", || sockets(&forwarder), are_read);
+    flow.expect_unchanged();
+    other.expect_unchanged();
     forwarder.signal(Signal::SIGTERM);
     forwarder.wait_for_line("draining is cut short by a signal: 2 connections still run");
     forwarder.finish().expect_exit(0);

@@ -1,32 +1,25 @@
-//! The kernel has no memory for a message of its own or for one to it: each time that the program
-//! talks to netfilter fails in turn, as strace(1) has it.
-
-use std::fs;
-use std::path::Path;
+//! System calls that fail for want of memory: each call by which the program talks to netfilter fails
+//! in turn, by strace(1).
 
 use nix::sys::signal::Signal;
 
-use super::lanes;
+use super::in_parallel;
+use super::trace::Trace;
 use crate::fixture::{Namespace, Nodefwd, nodefwd};
 
-/// How many calls fail, at least, one in each run.
+/// How many calls fail at least, one in each run.
 pub const CALLS: usize = 50;
 
-fn traced(owner: &str, options: &[&str]) -> Nodefwd {
-    let trace = ["--decode-fds=all", "--trace=sendto,recvmsg,write"];
-    nodefwd(["udp/80=10.2.0.1,10.2.0.2", owner]).traced(&[&trace, options].concat())
+const TRACED: [&str; 2] = ["--decode-fds=all", "--trace=sendto,recvmsg,write"];
+
+fn forward(owner: &str) -> Nodefwd {
+    nodefwd(["udp/80=10.2.0.1,10.2.0.2", owner])
 }
 
-/// The calls of a run that can be told by their number: the name of each, and how many of this name
-/// it is. Once it is ready, the signal's handler sends too, whenever that comes.
-fn calls(owner: &str) -> Vec<(&'static str, usize)> {
-    let node = Namespace::forwarding("node");
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("calls{owner}"));
-    let output = format!("--output={}", file.display());
-    let forwarder = traced(owner, &[&output]).start(&node);
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
-    let trace = fs::read_to_string(file).expect("a trace");
-    let (until_ready, _) = trace.split_once("\"ready: ").expect("a line");
+/// The calls of a run that a number identifies: the name of each, and how many of this name it is.
+/// After it is ready the handler of the signal sends too, at any moment.
+fn netfilter_calls(owner: &str) -> Vec<(&'static str, usize)> {
+    let trace = Trace::of(&forward(owner), &TRACED, &format!("syscall-faults{owner}"));
     let of_name = |(name, trace): (&'static str, &str)| {
         let lines = trace.lines().filter(|line| line.starts_with(name));
         let numbered = (1..).zip(lines);
@@ -35,41 +28,39 @@ fn calls(owner: &str) -> Vec<(&'static str, usize)> {
             .map(|(number, _)| (name, number))
             .collect::<Vec<_>>()
     };
-    [("sendto", until_ready), ("recvmsg", &trace)]
+    [("sendto", &trace.until_ready), ("recvmsg", &trace.whole)]
         .into_iter()
-        .flat_map(of_name)
+        .flat_map(|(name, trace)| of_name((name, trace)))
         .collect()
 }
 
 #[test]
-fn a_call_that_fails_leaves_nothing_half_done() {
+fn a_system_call_without_memory_leaves_nothing_half_done() {
     let mut tried = 0;
     for owner in ["--owner=true", "--owner=false"] {
-        let calls = calls(owner);
+        let calls = netfilter_calls(owner);
         tried += calls.len();
-        lanes(calls.len(), |places| {
+        in_parallel(calls.len(), |indices| {
             let node = Namespace::forwarding("node");
-            for (name, number) in places.map(|place| calls[place]) {
+            for (name, number) in indices.map(|index| calls[index]) {
                 let fault = format!("--inject={name}:error=ENOMEM:when={number}");
-                let mut forwarder = traced(owner, &["--output=/dev/null", &fault]).spawn(&node);
+                let options = [&TRACED[..], &["--output=/dev/null", &fault]].concat();
+                let mut forwarder = forward(owner).traced(&options).spawn(&node);
                 if forwarder.has_said("ready") {
                     forwarder.signal(Signal::SIGTERM);
                 }
                 let outcome = forwarder.finish();
-                assert!(
-                    matches!(outcome.status.code(), Some(0 | 1)),
-                    "{fault}: {outcome:?}"
-                );
-                let silent =
-                    outcome.status.code() == Some(1) && !outcome.stderr.contains("error: ");
-                assert!(!silent, "{fault}: {outcome:?}");
+                let status = outcome.status.code();
+                assert!(matches!(status, Some(0 | 1)), "{fault}: {outcome:?}");
+                let explained = status == Some(0) || outcome.stderr.contains("error: ");
+                assert!(explained, "{fault}: {outcome:?}");
                 if outcome.stderr.contains("cannot remove the rules") {
-                    // All that it could do was tried.
+                    // The one call that the removal needs has failed.
                     node.succeed("nft", &["flush", "ruleset"]);
                 }
                 assert_eq!(node.ruleset(), "", "{owner} {fault}: {outcome:?}");
             }
         });
     }
-    assert!(tried >= CALLS, "{tried}");
+    assert!(tried >= CALLS, "only {tried} calls were tried");
 }

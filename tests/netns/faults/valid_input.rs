@@ -1,4 +1,4 @@
-//! Values that each option takes, as text.
+//! Valid values of each option.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +14,7 @@ pub const SECONDS: &[&str] = &["0", "30", "86400"];
 /// Protocols in any case.
 const PROTOCOLS: [&str; 3] = ["tcp", "UDP", "Sctp"];
 
-/// What stands between the entries of a list.
+/// What separates the entries of a list.
 const SEPARATORS: &[&str] = &[",", " ", ", ", "\n", " ,\t"];
 
 /// DEST_IPS, DEST_PROTO, SRC_PORT and DEST_PORT.
@@ -22,39 +22,39 @@ pub fn classic() -> impl Strategy<Value = [Option<String>; 4]> {
     let protocols = subsequence(&PROTOCOLS[..], 1..=3);
     let addresses = vec(address(), 1..4);
     let separator = select(SEPARATORS);
-    (addresses, protocols, ports(1), target(), separator).prop_map(
-        |(addresses, protocols, ports, target, separator)| {
-            let targets = ports.iter().map(|range| target.of(*range));
-            let targets: Option<Vec<String>> = targets.collect();
+    (addresses, protocols, ports(1), backend_ports(), separator).prop_map(
+        |(addresses, protocols, ports, backend_ports, separator)| {
+            let to = ports.iter().map(|range| backend_ports.of(*range));
+            let to: Option<Vec<String>> = to.collect();
             let ports: Vec<String> = ports.iter().map(|range| range.text()).collect();
             [
                 Some(addresses.join(separator)),
                 Some(protocols.join(separator)),
                 Some(ports.join(separator)),
-                targets.map(|targets| targets.join(separator)),
+                to.map(|ports| ports.join(separator)),
             ]
         },
     )
 }
 
-/// NODEFWD_FORWARDS, of ports that the classic variables seldom have.
+/// NODEFWD_FORWARDS, of ports that are seldom in SRC_PORT too.
 pub fn forwards() -> impl Strategy<Value = String> {
-    let destinations = || vec((address(), target()), 1..4);
-    let forward = (select(&PROTOCOLS[..]), destinations());
+    let backends = || vec((address(), backend_ports()), 1..4);
+    let forward = (select(&PROTOCOLS[..]), backends());
     (ports(30_000), vec(forward, 3)).prop_map(|(ports, forwards)| {
         let words = ports.into_iter().zip(forwards);
-        let words = words.map(|(range, (protocol, destinations))| {
-            let destinations: Vec<String> = destinations
+        let words = words.map(|(range, (protocol, backends))| {
+            let backends: Vec<String> = backends
                 .into_iter()
-                .map(|(address, target)| destination(&address, target.of(range)))
+                .map(|(address, ports)| backend(&address, ports.of(range)))
                 .collect();
-            format!("{protocol}/{}={}", range.text(), destinations.join(","))
+            format!("{protocol}/{}={}", range.text(), backends.join(","))
         });
         words.collect::<Vec<_>>().join(" ")
     })
 }
 
-fn destination(address: &str, ports: Option<String>) -> String {
+fn backend(address: &str, ports: Option<String>) -> String {
     match ports {
         None => address.to_owned(),
         Some(ports) if address.contains(':') => format!("[{address}]:{ports}"),
@@ -87,7 +87,7 @@ fn list(
     (vec(entry, count), select(SEPARATORS)).prop_map(|(entries, separator)| entries.join(separator))
 }
 
-/// The address of one host; mostly one of few, so that some come twice.
+/// The address of a host: mostly one of few, so that some come twice.
 fn address() -> impl Strategy<Value = String> {
     (any::<u32>(), any::<u128>(), 0..8u8).prop_map(|(v4, v6, kind)| match kind {
         0..4 => format!("10.2.0.{}", v4 % 8 + 1),
@@ -106,14 +106,16 @@ struct Range {
 
 impl Range {
     fn text(self) -> String {
-        match self {
-            Range { first, last } if first == last => first.to_string(),
-            Range { first, last } => format!("{first}-{last}"),
+        let Range { first, last } = self;
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
         }
     }
 }
 
-/// One to three ranges of ports from `lowest` on; few are long, and none has a port of another.
+/// One to three ranges of ports above `lowest`; few are long, and no two overlap.
 fn ports(lowest: u16) -> impl Strategy<Value = Vec<Range>> {
     let length = prop_oneof![50 => Just(0), 9 => 1..20u16, 1 => 20..2000u16];
     vec((1..3000u16, length), 1..=3).prop_map(move |gaps| {
@@ -128,28 +130,29 @@ fn ports(lowest: u16) -> impl Strategy<Value = Vec<Range>> {
     })
 }
 
-/// The port that a range goes to.
+/// The backend's ports for a range.
 #[derive(Clone, Copy, Debug)]
-enum Target {
+enum BackendPorts {
     Same,
     One(u16),
-    Behind(u16),
+    /// A range of the same length, so much higher.
+    Higher(u16),
 }
 
-fn target() -> impl Strategy<Value = Target> {
+fn backend_ports() -> impl Strategy<Value = BackendPorts> {
     prop_oneof![
-        2 => Just(Target::Same),
-        2 => (1u16..).prop_map(Target::One),
-        1 => (0..20_000u16).prop_map(Target::Behind),
+        2 => Just(BackendPorts::Same),
+        2 => (1u16..).prop_map(BackendPorts::One),
+        1 => (0..20_000u16).prop_map(BackendPorts::Higher),
     ]
 }
 
-impl Target {
+impl BackendPorts {
     fn of(self, range: Range) -> Option<String> {
         match self {
-            Target::Same => None,
-            Target::One(port) => Some(port.to_string()),
-            Target::Behind(distance) => Some(
+            BackendPorts::Same => None,
+            BackendPorts::One(port) => Some(port.to_string()),
+            BackendPorts::Higher(distance) => Some(
                 Range {
                     first: range.first + distance,
                     last: range.last + distance,

@@ -1,7 +1,7 @@
-//! nodefwd beside the rules that klipper-lb makes, written out for the real iptables: the same
-//! probes, and in tables what each of the two lets through.
+//! nodefwd and the iptables rules of klipper-lb side by side: the same requests, and in tables what
+//! becomes of each with either.
 //!
-//! Each probe is made for both protocols and families, against iptables with either back end.
+//! Each request is made for every protocol and family, with both kinds of iptables.
 
 mod hosts;
 mod implementation;
@@ -11,160 +11,165 @@ use std::thread;
 
 use crate::fixture::{Family, Protocol};
 use hosts::Hosts;
-use hosts::Outcome::{self, Direct, Forwarded, Masqueraded, Refused, Silence};
-use hosts::To::{self, Back, BackAtTheNode, BesideBack, FarFront, Front, OtherProtocol, Stranger};
-use hosts::Who::{self, Allowed, Denied, Itself, Node};
-use implementation::{Contender, Options, front};
+use hosts::Outcome::{self, Forwarded, Masqueraded, NoReply, Refused, Untouched};
+use hosts::To::{
+    self, Backend, BackendPortOfNode, ForwardedPort, ForwardedPortOnFarLink, OtherBackendPort,
+    OtherHost, OtherProtocol,
+};
+use hosts::Who::{self, AllowedClient, BackendItself, DeniedClient, Node};
+use implementation::{Implementation, Options, forwarded_port};
 
-/// Who asks what, and what becomes of it with the classical rules and with nodefwd.
+/// Who connects to what, and the outcome with klipper-lb's rules and with nodefwd.
 type Probe = (Who, To, Outcome, Outcome);
 
-/// Equal, whatever the options are.
+/// Equal with both, whatever the options are.
 const EQUAL: [Probe; 9] = [
-    (Allowed, Front, Forwarded, Forwarded),
-    (Allowed, FarFront, Forwarded, Forwarded),
-    (Allowed, OtherProtocol, Refused, Refused),
-    (Allowed, BackAtTheNode, Refused, Refused),
-    (Denied, Front, Silence, Silence),
-    (Denied, FarFront, Silence, Silence),
-    (Denied, OtherProtocol, Refused, Refused),
-    (Node, Front, Refused, Refused),
-    (Node, Stranger, Direct, Direct),
+    (AllowedClient, ForwardedPort, Forwarded, Forwarded),
+    (AllowedClient, ForwardedPortOnFarLink, Forwarded, Forwarded),
+    (AllowedClient, OtherProtocol, Refused, Refused),
+    (AllowedClient, BackendPortOfNode, Refused, Refused),
+    (DeniedClient, ForwardedPort, NoReply, NoReply),
+    (DeniedClient, ForwardedPortOnFarLink, NoReply, NoReply),
+    (DeniedClient, OtherProtocol, Refused, Refused),
+    (Node, ForwardedPort, Refused, Refused),
+    (Node, OtherHost, Untouched, Untouched),
 ];
 
-/// The classical rules meddle with what only passes through, and with all that goes to the
-/// destination's address; nodefwd leaves it alone.
+/// klipper-lb's rules translate traffic to other hosts too, and all traffic to the backend; nodefwd
+/// leaves it alone.
 const DIFFERENT: [Probe; 7] = [
-    (Allowed, Stranger, Forwarded, Direct),
-    (Denied, Stranger, Silence, Direct),
-    (Allowed, Back, Masqueraded, Direct),
-    (Denied, Back, Silence, Direct),
-    (Allowed, BesideBack, Masqueraded, Direct),
-    (Denied, BesideBack, Masqueraded, Direct),
-    (Node, Back, Masqueraded, Direct),
+    (AllowedClient, OtherHost, Forwarded, Untouched),
+    (DeniedClient, OtherHost, NoReply, Untouched),
+    (AllowedClient, Backend, Masqueraded, Untouched),
+    (DeniedClient, Backend, NoReply, Untouched),
+    (AllowedClient, OtherBackendPort, Masqueraded, Untouched),
+    (DeniedClient, OtherBackendPort, Masqueraded, Untouched),
+    (Node, Backend, Masqueraded, Untouched),
 ];
 
-/// The destination's own requests, where it is in SRC_RANGES.
-const OWN: [Probe; 2] = [
-    (Itself, Front, Refused, Refused),
-    (Itself, Stranger, Direct, Direct),
+/// The backend's own requests, if it is in SRC_RANGES.
+const FROM_BACKEND: [Probe; 2] = [
+    (BackendItself, ForwardedPort, Refused, Refused),
+    (BackendItself, OtherHost, Untouched, Untouched),
 ];
 
 /// The same with hairpin.
-const OWN_HAIRPIN: [Probe; 2] = [
-    (Itself, Front, Forwarded, Forwarded),
-    (Itself, Stranger, Forwarded, Direct),
+const FROM_BACKEND_HAIRPIN: [Probe; 2] = [
+    (BackendItself, ForwardedPort, Forwarded, Forwarded),
+    (BackendItself, OtherHost, Forwarded, Untouched),
 ];
 
-/// The same where it is not in SRC_RANGES: nodefwd denies it like anyone else, while the classical
-/// rules do not take its requests at all, or deny them with hairpin.
-const OWN_DENIED: [Probe; 2] = [
-    (Itself, Front, Refused, Silence),
-    (Itself, Stranger, Direct, Direct),
+/// The same if it is not in SRC_RANGES: nodefwd denies it like any other client, while klipper-lb's
+/// rules do not match its requests, or deny them with hairpin.
+const FROM_BACKEND_DENIED: [Probe; 2] = [
+    (BackendItself, ForwardedPort, Refused, NoReply),
+    (BackendItself, OtherHost, Untouched, Untouched),
 ];
-const OWN_HAIRPIN_DENIED: [Probe; 2] = [
-    (Itself, Front, Silence, Silence),
-    (Itself, Stranger, Silence, Direct),
+const FROM_BACKEND_HAIRPIN_DENIED: [Probe; 2] = [
+    (BackendItself, ForwardedPort, NoReply, NoReply),
+    (BackendItself, OtherHost, NoReply, Untouched),
 ];
 
-const WITH_DESTINATION: &str = "10.1.1.0/24,fd00:1:1::/64,10.2.1.0/24,fd00:2:1::/64";
-const WITHOUT_DESTINATION: &str = "10.1.1.0/24,fd00:1:1::/64";
+const WITH_BACKEND: &str = "10.1.1.0/24,fd00:1:1::/64,10.2.1.0/24,fd00:2:1::/64";
+const WITHOUT_BACKEND: &str = "10.1.1.0/24,fd00:1:1::/64";
 
 #[test]
 fn with_source_ranges() {
-    let probes = [&EQUAL[..], &DIFFERENT, &OWN].concat();
-    compare(WITH_DESTINATION, false, &Family::BOTH, &probes);
+    let probes = [&EQUAL[..], &DIFFERENT, &FROM_BACKEND].concat();
+    compare(WITH_BACKEND, false, &Family::BOTH, &probes);
 }
 
 #[test]
 fn with_hairpin() {
-    let probes = [&EQUAL[..], &DIFFERENT, &OWN_HAIRPIN].concat();
-    compare(WITH_DESTINATION, true, &Family::BOTH, &probes);
+    let probes = [&EQUAL[..], &DIFFERENT, &FROM_BACKEND_HAIRPIN].concat();
+    compare(WITH_BACKEND, true, &Family::BOTH, &probes);
 }
 
 #[test]
-fn with_a_destination_outside_the_ranges() {
-    compare(WITHOUT_DESTINATION, false, &Family::BOTH, &OWN_DENIED);
+fn with_a_backend_outside_the_source_ranges() {
+    compare(WITHOUT_BACKEND, false, &Family::BOTH, &FROM_BACKEND_DENIED);
     compare(
-        WITHOUT_DESTINATION,
+        WITHOUT_BACKEND,
         true,
         &Family::BOTH,
-        &OWN_HAIRPIN_DENIED,
+        &FROM_BACKEND_HAIRPIN_DENIED,
     );
 }
 
-/// What Kubernetes' controller sets for a Service without source ranges.
+/// What the controller of k3s sets for a Service without source ranges.
 #[test]
-fn with_everyone_allowed() {
+fn with_source_ranges_that_allow_every_client() {
     let everyone = [
-        (Allowed, Front, Forwarded, Forwarded),
-        (Denied, Front, Forwarded, Forwarded),
-        (Allowed, OtherProtocol, Refused, Refused),
+        (AllowedClient, ForwardedPort, Forwarded, Forwarded),
+        (DeniedClient, ForwardedPort, Forwarded, Forwarded),
+        (AllowedClient, OtherProtocol, Refused, Refused),
     ];
     compare("0.0.0.0/0,::/0", false, &Family::BOTH, &everyone);
 }
 
-/// Without any range the classical rules let nobody in, and nodefwd everyone.
+/// Without any range klipper-lb's rules deny every client, and nodefwd allows every client.
 #[test]
 fn without_source_ranges() {
-    let nobody = [(Allowed, Front, Silence, Forwarded)];
-    compare("", false, &Family::BOTH, &nobody);
+    let allowed = [(AllowedClient, ForwardedPort, NoReply, Forwarded)];
+    compare("", false, &Family::BOTH, &allowed);
 }
 
 #[test]
-fn with_ranges_of_one_family() {
-    let served = [(Allowed, Front, Forwarded, Forwarded)];
-    let denied = [(Allowed, Front, Silence, Silence)];
+fn with_source_ranges_of_one_family() {
+    let served = [(AllowedClient, ForwardedPort, Forwarded, Forwarded)];
+    let denied = [(AllowedClient, ForwardedPort, NoReply, NoReply)];
     compare("10.1.1.0/24", false, &[Family::V4], &served);
     compare("10.1.1.0/24", false, &[Family::V6], &denied);
     compare("fd00:1:1::/64", false, &[Family::V4], &denied);
     compare("fd00:1:1::/64", false, &[Family::V6], &served);
 }
 
-/// Of several destinations the classical rules use the last one only. Were nodefwd's choices fair
-/// and independent, all 64 would agree with a probability of 2^-63.
+/// Of several backends klipper-lb's rules use the last one only. nodefwd's choices are fair and
+/// independent, so all 64 agree with a probability of 2^-63.
 #[test]
-fn with_several_destinations() {
+fn with_several_backends() {
     let options = Options {
         ranges: "0.0.0.0/0,::/0",
         hairpin: true,
     };
-    for contender in Contender::ALL {
+    for implementation in Implementation::ALL {
         let hosts = Hosts::new();
-        let _running = contender.install(&hosts.net, options, &hosts.net.backends);
+        let _running = implementation.install(&hosts.net, options, &hosts.net.backends);
         let request = |_| {
-            let front = hosts.net.front(Family::V4, front(Protocol::Tcp));
-            let answer = hosts.net.client.request(Protocol::Tcp, front);
-            answer.expect("an answer").server
+            let node_addr = hosts
+                .net
+                .node_addr(Family::V4, forwarded_port(Protocol::Tcp));
+            let reply = hosts.net.client.request(Protocol::Tcp, node_addr);
+            reply.expect("a reply").server
         };
         let servers: HashSet<_> = (0..64).map(request).collect();
-        let expected: &[_] = match contender {
-            Contender::Nodefwd => &["backend-1", "backend-2"],
-            Contender::Iptables(_) => &["backend-2"],
+        let expected: &[_] = match implementation {
+            Implementation::Nodefwd => &["backend-1", "backend-2"],
+            Implementation::Iptables(_) => &["backend-2"],
         };
         let expected: HashSet<_> = expected.iter().map(|name| String::from(*name)).collect();
-        assert_eq!(servers, expected, "{contender:?}");
+        assert_eq!(servers, expected, "{implementation:?}");
     }
 }
 
-/// Makes all probes against each contender; all at once, because silence takes its time.
+/// Makes all requests with each implementation; all at once, since to wait for no reply takes long.
 fn compare(ranges: &'static str, hairpin: bool, families: &[Family], probes: &[Probe]) {
     let options = Options { ranges, hairpin };
-    for contender in Contender::ALL {
+    for implementation in Implementation::ALL {
         let hosts = &Hosts::new();
-        let _running = contender.install(&hosts.net, options, &hosts.net.backends[..1]);
+        let _running = implementation.install(&hosts.net, options, &hosts.net.backends[..1]);
         thread::scope(|scope| {
-            for &(from, to, classical, ours) in probes {
-                let expected = match contender {
-                    Contender::Nodefwd => ours,
-                    Contender::Iptables(_) => classical,
+            for &(from, to, klipper, ours) in probes {
+                let expected = match implementation {
+                    Implementation::Nodefwd => ours,
+                    Implementation::Iptables(_) => klipper,
                 };
                 for &family in families {
                     for protocol in Protocol::BOTH {
                         scope.spawn(move || {
                             let outcome = hosts.measure(family, protocol, (from, to), expected);
                             let probe = format!(
-                                "{contender:?}, {from:?} to {to:?} over {family:?} {protocol:?}"
+                                "{implementation:?}, {from:?} to {to:?} over {family:?} {protocol:?}"
                             );
                             assert_eq!(outcome, expected, "{probe}");
                         });

@@ -1,15 +1,17 @@
-//! What a Service with `externalTrafficPolicy: Local` asks for: the pod forwards to the addresses
-//! of the very host that it runs on, at another port, and has one family only.
+//! `externalTrafficPolicy: Local`: the pod forwards to addresses of the host that it runs on, at
+//! another port, and has only one of the host's families.
 
 use std::net::SocketAddr;
 
-use crate::fixture::{FRONT, expect_answer};
-use crate::fixture::{Family, Net, Nodefwd, Process, Protocol, Server, nodefwd};
+use crate::fixture::{
+    FORWARDED_PORT, Family, Net, Nodefwd, Process, Protocol, Server, expect_parts, expect_reply,
+    nodefwd,
+};
 
-/// Where the host itself serves.
+/// The port at which the host itself serves.
 const NODE_PORT: u16 = 30080;
 
-/// The namespace in the middle is the host here, and what is a backend elsewhere is the pod.
+/// The host is the node of the net, and the pod is its backend.
 struct Cluster {
     net: Net,
     _server: Server,
@@ -18,7 +20,7 @@ struct Cluster {
 impl Cluster {
     fn new() -> Self {
         let net = Net::new(1);
-        let addresses = Family::BOTH.map(|family| net.front(family, NODE_PORT));
+        let addresses = Family::BOTH.map(|family| net.node_addr(family, NODE_PORT));
         let server = Server::start(&net.node, "host", &addresses);
         net.backends[0].set_sysctl("net/ipv4/ip_forward", "1");
         Cluster {
@@ -27,11 +29,12 @@ impl Cluster {
         }
     }
 
-    /// The environment as the controller sets it: all that the host has, whatever the pod can.
+    /// The environment as the controller sets it: all addresses of the host, whatever families the pod
+    /// has.
     fn call(&self) -> Nodefwd {
         let host = Family::BOTH.map(|family| self.net.client.gateway(family).to_string());
         nodefwd([""; 0])
-            .env("SRC_PORT", FRONT.to_string())
+            .env("SRC_PORT", FORWARDED_PORT.to_string())
             .env("SRC_RANGES", "0.0.0.0/0")
             .env("DEST_PROTO", "TCP")
             .env("DEST_PORT", NODE_PORT.to_string())
@@ -43,26 +46,26 @@ impl Cluster {
     }
 
     fn pod(&self, family: Family) -> SocketAddr {
-        SocketAddr::new(self.net.backends[0].address(family), FRONT)
+        SocketAddr::new(self.net.backends[0].address(family), FORWARDED_PORT)
     }
 }
 
 #[test]
-fn the_hosts_own_addresses_are_forwarded_to_over_the_family_that_the_pod_has() {
+fn the_host_is_reached_over_the_family_that_the_pod_has() {
     let cluster = Cluster::new();
     let Cluster { net, .. } = &cluster;
     let _forwarder = cluster.start();
     let pod = cluster.pod(Family::V4);
-    let answer = net.client.request(Protocol::Tcp, pod);
-    expect_answer(answer, "host", pod.ip());
+    let reply = net.client.request(Protocol::Tcp, pod);
+    expect_reply(reply, "host", pod.ip());
     net.client.expect_refused(Protocol::Udp, pod);
     net.client
         .expect_refused(Protocol::Tcp, cluster.pod(Family::V6));
 }
 
-/// The way from outside: the host's port leads to the pod, and the pod leads back to the host.
+/// The path of a client from outside: from the host's port to the pod, and from there to the host.
 #[test]
-fn the_hosts_port_leads_through_the_pod_and_back() {
+fn a_host_port_leads_through_the_pod_back_to_the_host() {
     let cluster = Cluster::new();
     let Cluster { net, .. } = &cluster;
     let pod = cluster.pod(Family::V4);
@@ -70,19 +73,19 @@ fn the_hosts_port_leads_through_the_pod_and_back() {
         "table ip hostport {{
             chain prerouting {{
                 type nat hook prerouting priority dstnat;
-                fib daddr type local tcp dport {FRONT} dnat to {pod}
+                fib daddr type local tcp dport {FORWARDED_PORT} dnat to {pod}
             }}
         }}"
     ));
     let _forwarder = cluster.start();
-    let answer = net
+    let reply = net
         .client
-        .request(Protocol::Tcp, net.front(Family::V4, FRONT));
-    expect_answer(answer, "host", pod.ip());
+        .request(Protocol::Tcp, net.node_addr(Family::V4, FORWARDED_PORT));
+    expect_reply(reply, "host", pod.ip());
 }
 
 #[test]
-fn the_family_that_the_pod_lacks_is_one_warning() {
+fn the_family_that_the_pod_lacks_is_named_in_one_warning() {
     let cluster = Cluster::new();
     let forwarder = cluster.start();
     let stderr = forwarder.stderr();
@@ -90,12 +93,10 @@ fn the_family_that_the_pod_lacks_is_one_warning() {
         stderr.lines().partition(|line| line.starts_with("ready"));
     assert_eq!(ready.len(), 1, "{stderr}");
     let [warning] = others[..] else {
-        panic!("not one warning:\n{stderr}");
+        panic!("there should be one warning:\n{stderr}");
     };
     assert!(warning.starts_with("warning:"), "{warning}");
-    for word in ["IPv6", "/proc/sys/net/ipv6/conf/all/forwarding"] {
-        assert!(warning.contains(word), "'{word}' is not in: {warning}");
-    }
+    expect_parts(warning, ["IPv6", "/proc/sys/net/ipv6/conf/all/forwarding"]);
     assert!(!ready[0].contains("fd00"), "{stderr}");
     let rules = cluster.net.backends[0].ruleset();
     assert!(!rules.contains("fd00"), "{rules}");

@@ -1,17 +1,17 @@
-//! SIGKILL at any moment: nothing stays behind that a restart does not replace.
+//! SIGKILL at any moment: nothing is left that a restart does not replace.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{LIMIT, Namespace, Nodefwd, nodefwd};
+use crate::fixture::{Namespace, Nodefwd, nodefwd};
 
-/// How many are killed, in namespaces side by side.
-const MOMENTS: u32 = 200;
+/// How many instances are killed, in so many namespaces at the same time.
+pub const KILLS: u32 = 200;
 const NAMESPACES: u32 = 4;
 
-/// Several forwards, so that there is something to be half done with.
+/// Several forwards, so that an installation has several parts.
 fn forward(owner: &str) -> Nodefwd {
     nodefwd([
         owner,
@@ -23,7 +23,7 @@ fn forward(owner: &str) -> Nodefwd {
     ])
 }
 
-/// A namespace in which somebody else has rules, and those.
+/// A namespace in which another program has rules, and these rules.
 fn node() -> (Namespace, String) {
     let node = Namespace::forwarding("node");
     node.load("table inet other { chain c { type nat hook prerouting priority 0; }; }");
@@ -45,7 +45,7 @@ fn random(seed: u32) -> impl Iterator<Item = f64> {
         .map(|state| (state >> 11) as f64 / (1u64 << 53) as f64)
 }
 
-/// How long it takes from exec until it is ready, at best.
+/// The shortest time from exec until it is ready.
 fn time_to_ready(call: &Nodefwd, node: &Namespace) -> Duration {
     let once = || {
         let begin = Instant::now();
@@ -61,21 +61,21 @@ fn killed_at_any_moment(owner: &str) {
     let call = forward(owner);
     let one_namespace = |seed: u32| {
         let (node, before) = node();
-        // From before its first instruction until behind `ready`.
+        // From before its first instruction until after `ready`.
         let longest = time_to_ready(&call, &node).mul_f64(1.25);
         let forwarder = call.start(&node);
         let expected = node.ruleset();
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
 
-        let moments = random(seed).take((MOMENTS / NAMESPACES) as usize);
+        let moments = random(seed).take((KILLS / NAMESPACES) as usize);
         for (number, moment) in moments.enumerate() {
             let moment = longest.mul_f64(moment);
             let forwarder = call.spawn(&node);
             thread::sleep(moment);
             forwarder.stop(Signal::SIGKILL);
-            // Half of them start again at once, whether or not the rules are gone already.
+            // In half of the cases the next start comes at once, whether the rules are gone or not.
             if owner == "--owner=true" && number % 2 == 0 {
-                expect_ruleset(&node, &before);
+                node.wait_for_rules(&before);
             }
             let forwarder = call.start(&node);
             assert_eq!(node.ruleset(), expected, "killed after {moment:?}");
@@ -90,22 +90,13 @@ fn killed_at_any_moment(owner: &str) {
     });
 }
 
-/// The kernel removes what belonged to the process, a moment after it has gone at the latest.
-#[track_caller]
-fn expect_ruleset(node: &Namespace, expected: &str) {
-    let deadline = Instant::now() + LIMIT;
-    while node.ruleset() != expected {
-        assert!(Instant::now() < deadline, "{}", node.ruleset());
-    }
-}
-
 #[test]
-fn killed_at_any_moment_it_leaves_nothing_and_starts_again() {
+fn an_instance_killed_at_any_moment_leaves_nothing_and_can_start_again() {
     killed_at_any_moment("--owner=true");
 }
 
-/// Nobody removes its rules then, but the next start replaces them.
+/// Its rules stay, and the next start replaces them.
 #[test]
-fn killed_at_any_moment_without_an_owner_it_starts_again() {
+fn an_instance_without_the_owner_flag_killed_at_any_moment_can_start_again() {
     killed_at_any_moment("--owner=false");
 }

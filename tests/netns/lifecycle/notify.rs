@@ -1,4 +1,4 @@
-//! What a service manager hears that listens on NOTIFY_SOCKET, as sd_notify(3) has it.
+//! What it tells a service manager that listens on NOTIFY_SOCKET (sd_notify(3)).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,8 +8,10 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Busy, forward_to};
-use crate::fixture::{Family, LIMIT, Namespace, Net, Nodefwd, Protocol, nodefwd};
+use crate::fixture::{
+    EVENT_TIMEOUT, Family, ForwardedConnection, Namespace, Net, Nodefwd, Protocol, forward_to,
+    nodefwd,
+};
 
 const FORWARDING: &str = "forwarding tcp/80=10.2.0.11:80 in table inet nodefwd-tcp-80";
 const STOPPED: &str =
@@ -26,41 +28,42 @@ struct Manager {
 }
 
 impl Manager {
-    /// Listens at a path.
+    /// Listens on a socket with a path.
     fn at_path(test: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.notify"));
-        // One of an earlier run.
+        // That of an earlier run.
         let _ = fs::remove_file(&path);
         let name = path.to_str().expect("UTF-8").to_owned();
         Manager::bind(&SocketAddr::from_pathname(&path).expect("a path"), name)
     }
 
-    /// Listens at a name without a file, which belongs to the network namespace.
-    fn at_name(node: &Namespace) -> Self {
+    /// Listens on an abstract socket (unix(7)), which belongs to the network namespace.
+    fn at_abstract_name(node: &Namespace) -> Self {
         let address = SocketAddr::from_abstract_name("manager").expect("a name");
         node.run(|| Manager::bind(&address, "@manager".to_owned()))
     }
 
     fn bind(address: &SocketAddr, name: String) -> Self {
         let socket = UnixDatagram::bind_addr(address).expect("a socket");
-        socket.set_read_timeout(Some(LIMIT)).expect("a time limit");
+        let set = socket.set_read_timeout(Some(EVENT_TIMEOUT));
+        set.expect("a read timeout");
         Manager { socket, name }
     }
 
-    /// Tells the program where to report.
+    /// Has a call report to this manager.
     fn of(&self, call: Nodefwd) -> Nodefwd {
         call.env("NOTIFY_SOCKET", &self.name)
     }
 
     /// Waits for the next message.
     #[track_caller]
-    fn hear(&self) -> String {
+    fn receive(&self) -> String {
         let mut buffer = [0; 4096];
         let length = self.socket.recv(&mut buffer).expect("a message");
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
-    /// Fails the test if there is one more message.
+    /// Fails the test if there is another message.
     #[track_caller]
     fn expect_no_more(&self) {
         self.socket.set_nonblocking(true).expect("non-blocking");
@@ -70,20 +73,23 @@ impl Manager {
 }
 
 #[test]
-fn the_manager_hears_of_the_beginning_and_the_end() {
+fn the_manager_is_notified_of_the_start_and_the_stop() {
     let node = Namespace::forwarding("node");
-    for manager in [Manager::at_path("begin-and-end"), Manager::at_name(&node)] {
+    for manager in [
+        Manager::at_path("begin-and-end"),
+        Manager::at_abstract_name(&node),
+    ] {
         let forwarder = manager.of(forward()).spawn(&node);
-        assert_eq!(manager.hear(), format!("READY=1\nSTATUS={FORWARDING}\n"));
+        assert_eq!(manager.receive(), format!("READY=1\nSTATUS={FORWARDING}\n"));
         assert!(node.ruleset().contains("table inet nodefwd-tcp-80"));
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
-        assert_eq!(manager.hear(), "STOPPING=1\nSTATUS=stopping\n");
-        assert_eq!(manager.hear(), format!("STATUS={STOPPED}\n"));
+        assert_eq!(manager.receive(), "STOPPING=1\nSTATUS=stopping\n");
+        assert_eq!(manager.receive(), format!("STATUS={STOPPED}\n"));
         manager.expect_no_more();
     }
 }
 
-/// What comes last before readiness is the kernel's word on the rules: here it refuses them.
+/// The last step before it is ready is the kernel's commit, which fails here.
 #[test]
 fn it_is_not_ready_before_the_rules_are_in_the_kernel() {
     let node = Namespace::forwarding("node");
@@ -94,32 +100,30 @@ fn it_is_not_ready_before_the_rules_are_in_the_kernel() {
 }
 
 #[test]
-fn while_it_drains_the_manager_waits_and_hears_why() {
+fn while_it_drains_the_manager_is_asked_to_wait_and_told_why() {
     let manager = Manager::at_path("drain");
-    let mut busy = Busy::start(Family::V4, |call| manager.of(call.args(&["--drain=86400"])));
-    assert!(manager.hear().starts_with("READY=1\n"));
-    busy.forwarder.signal(Signal::SIGTERM);
+    let mut forwarded =
+        ForwardedConnection::start(Family::V4, |call| manager.of(call.args(&["--drain=86400"])));
+    assert!(manager.receive().starts_with("READY=1\n"));
+    forwarded.forwarder.signal(Signal::SIGTERM);
     // A minute more than the drain may take, in microseconds.
     assert_eq!(
-        manager.hear(),
+        manager.receive(),
         "STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=86460000000\n"
     );
-    let draining = manager.hear();
-    assert_eq!(
-        draining,
-        "STATUS=draining: 1 connections, for at most 86400s\n"
-    );
-    drop(busy.flow);
-    busy.forwarder.finish().expect_exit(0);
-    assert!(manager.hear().starts_with("STATUS=stopped: "));
+    let draining = "STATUS=draining: 1 connections, for at most 86400s\n";
+    assert_eq!(manager.receive(), draining);
+    drop(forwarded.flow);
+    forwarded.forwarder.finish().expect_exit(0);
+    assert!(manager.receive().starts_with("STATUS=stopped: "));
     manager.expect_no_more();
 }
 
 #[test]
-fn without_a_manager_nobody_hears_anything() {
+fn without_a_manager_there_is_no_notification_and_no_warning() {
     let net = Net::new(1);
     let node = &net.node;
-    let manager = Manager::at_name(node);
+    let manager = Manager::at_abstract_name(node);
     let forward = || forward_to(Protocol::Tcp, &net.backends);
     let absent = forward().env("NOTIFY_SOCKET", "/nonexistent/notify");
     let nameless = forward().env("NOTIFY_SOCKET", "");
@@ -131,7 +135,7 @@ fn without_a_manager_nobody_hears_anything() {
 }
 
 #[test]
-fn a_manager_that_does_not_read_keeps_no_rules_in_the_kernel() {
+fn a_manager_that_does_not_read_does_not_keep_it_from_stopping() {
     let node = Namespace::forwarding("node");
     let manager = Manager::at_path("does-not-read");
     let sender = UnixDatagram::unbound().expect("a socket");

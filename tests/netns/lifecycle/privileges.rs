@@ -1,75 +1,63 @@
-//! Where the machine does not let it work: status 1, the reason, and nothing changed.
+//! Which privileges it needs, and which it keeps.
+
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Namespace, Nodefwd, nodefwd};
+use crate::fixture::{Namespace, Nodefwd, expect_parts, field, nodefwd, open_files, proc_file};
 
 fn forward() -> Nodefwd {
     nodefwd(["--dest-ips=10.2.0.11", "--dest-proto=tcp", "--src-port=80"])
 }
 
 #[test]
-fn without_the_capability_it_says_which_and_how_to_grant_it() {
+fn without_cap_net_admin_it_names_the_capability_and_how_to_grant_it() {
     let node = Namespace::forwarding("node");
-    // The last two listen to the kernel's news before they do anything else.
+    // The last two subscribe to events of the kernel before they do anything else.
     for options in [&[][..], &["--drain=1"], &["--owner=false"]] {
         let call = forward().args(options).without_net_admin();
         let stderr = call.finish(&node).expect_exit(1).stderr;
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        for word in ["CAP_NET_ADMIN", "container", "systemd"] {
-            assert!(stderr.contains(word), "'{word}' is not in: {stderr}");
-        }
+        expect_parts(&stderr, ["CAP_NET_ADMIN", "container", "systemd"]);
         assert_eq!(node.ruleset(), "");
     }
 }
 
-/// So it is for a container's user other than root to whom the runtime passes nothing on: what the
-/// bounding set allows, nobody has yet.
+/// As in a container that runs as another user than root: containerd and CRI-O add the capability to
+/// the bounding set only, from which a process without any capability gains nothing.
 #[test]
-fn a_capability_that_is_only_allowed_does_not_count() {
+fn a_capability_in_the_bounding_set_only_is_a_missing_one() {
     let node = Namespace::forwarding("node");
-    let user = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-    ];
-    let only_allowed = [
-        &user[..],
-        &["--inh-caps=-all", "--bounding-set=-all,+net_admin"],
-    ]
-    .concat();
-    let stderr = forward()
-        .wrapped(&only_allowed)
-        .finish(&node)
-        .expect_exit(1)
-        .stderr;
-    assert!(stderr.contains("CAP_NET_ADMIN is missing"), "{stderr}");
+    let bounding_set = ["--inh-caps=-all", "--bounding-set=-all,+net_admin"];
+    let call = forward().run_as_nobody(&bounding_set);
+    let stderr = call.finish(&node).expect_exit(1).stderr;
+    expect_parts(&stderr, ["CAP_NET_ADMIN is missing"]);
 
-    let passed_on = ["--inh-caps=+net_admin", "--ambient-caps=+net_admin"];
-    let call = forward().wrapped(&[&user[..], &passed_on].concat());
+    let call = forward().run_as_nobody_with_net_admin();
     call.start(&node).stop(Signal::SIGTERM).expect_exit(0);
 }
 
+/// Once it runs, it can do no more than remove its rules.
 #[test]
-fn somebody_elses_table_of_the_same_name_is_left_alone() {
+fn it_keeps_no_privilege_that_it_does_not_need() {
+    const NET_ADMIN: u64 = 1 << 12;
     let node = Namespace::forwarding("node");
-    node.load("table inet nodefwd-tcp-80 { chain theirs { counter accept; }; }");
-    let before = node.ruleset();
-    let stderr = forward().finish(&node).expect_exit(1).stderr;
-    assert!(stderr.contains("nodefwd-tcp-80"), "{stderr}");
-    assert_eq!(node.ruleset(), before);
+    let forwarder = forward().start(&node);
+    forwarder.wait_until_unprivileged();
+    let status = proc_file(forwarder.id(), "status");
+    let set = |name| u64::from_str_radix(field(&status, name), 16).expect("capabilities");
+    assert_eq!(["CapPrm", "CapEff"].map(set), [NET_ADMIN; 2]);
+    assert_eq!(["CapInh", "CapBnd", "CapAmb"].map(set), [0; 3]);
+    for (number, file) in forwarder.open_files() {
+        // Some files are inherited, such as the standard ones.
+        let inherited = number < 3 || open_files("self").contains(&(number, file.clone()));
+        assert!(inherited || is_socket(&file), "{number} is {file:?}");
+    }
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(node.ruleset(), "");
 }
 
-#[test]
-fn a_second_instance_of_the_same_name_is_refused_and_the_first_goes_on() {
-    let node = Namespace::forwarding("node");
-    let first = forward().start(&node);
-    let before = node.ruleset();
-    assert!(before.contains("table inet nodefwd-tcp-80"), "{before}");
-
-    let stderr = forward().finish(&node).expect_exit(1).stderr;
-    assert!(stderr.contains("tcp-80"), "{stderr}");
-    assert_eq!(node.ruleset(), before);
-    drop(first);
+fn is_socket(file: &Path) -> bool {
+    file.to_str()
+        .is_some_and(|name| name.starts_with("socket:"))
 }

@@ -1,51 +1,51 @@
-//! Kernels before 5.12 know no tables with an owner. Then the program itself keeps its promises:
-//! one instance of a name, a dead one's rules replaced, and rules that others remove brought back.
+//! Kernels before 5.12 have no owner flag for tables. There, as with `--owner=false`, the program
+//! itself sees to what the flag is for: one instance of a name at a time, the rules of a dead instance
+//! are replaced, and rules that another program removes are installed again.
 
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{BACK, FRONT, expect_answer, forward_to};
-use crate::fixture::{Family, LIMIT, Namespace, Net, Nodefwd, Process, Protocol, nodefwd};
+use crate::fixture::{
+    BACKEND_PORT, FORWARDED_PORT, Family, Namespace, Net, Nodefwd, OTHER_NAT, Protocol,
+    expect_parts, expect_reply, forward_to, nodefwd,
+};
 
 const TABLE: &str = "table inet nodefwd-tcp-80";
 
-fn unowned(net: &Net) -> Nodefwd {
+fn without_owner(net: &Net) -> Nodefwd {
     forward_to(Protocol::Tcp, &net.backends).args(&["--owner=false"])
 }
 
+#[track_caller]
 fn expect_forwarded(net: &Net) {
-    let backend = &net.backends[0];
-    let answer = net
-        .client
-        .request(Protocol::Tcp, net.front(Family::V4, FRONT));
-    expect_answer(answer, "backend-1", backend.gateway(Family::V4));
+    let node_addr = net.node_addr(Family::V4, FORWARDED_PORT);
+    let reply = net.client.request(Protocol::Tcp, node_addr);
+    expect_reply(reply, "backend-1", net.backends[0].gateway(Family::V4));
 }
 
-fn kill(mut forwarder: Process) {
-    forwarder.signal(Signal::SIGKILL);
-    forwarder.wait();
+/// Another program's command.
+fn nft(node: &Namespace, command: &str) {
+    let words: Vec<&str> = command.split(' ').collect();
+    node.succeed("nft", &words);
 }
 
 #[test]
-fn a_dead_instances_rules_are_replaced() {
+fn a_start_replaces_the_rules_of_a_dead_instance() {
     let net = Net::new(1);
-    let _server = net.backends[0].serve(BACK);
-    let forwarder = unowned(&net).start(&net.node);
+    let _servers = net.serve(BACKEND_PORT);
+    let forwarder = without_owner(&net).start(&net.node);
     let ruleset = net.node.ruleset();
     assert!(!ruleset.contains("flags owner"), "{ruleset}");
     let ready = nodefwd(["status", "--ready", "tcp-80"]);
     ready.finish(&net.node).expect_exit(0);
-    kill(forwarder);
-    assert!(net.node.ruleset().contains(TABLE));
-    // They still forward, but nobody minds them.
+    forwarder.stop(Signal::SIGKILL);
+    expect_parts(&net.node.ruleset(), [TABLE]);
+    // They still forward, but no process looks after them.
     let stderr = ready.finish(&net.node).expect_exit(1).stderr;
-    assert!(
-        stderr.contains("is what a dead instance has left"),
-        "{stderr}"
-    );
+    expect_parts(&stderr, ["is what a dead instance has left"]);
 
-    let forwarder = unowned(&net).start(&net.node);
+    let forwarder = without_owner(&net).start(&net.node);
     assert_eq!(net.node.ruleset(), ruleset);
     expect_forwarded(&net);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
@@ -53,152 +53,128 @@ fn a_dead_instances_rules_are_replaced() {
 }
 
 #[test]
-fn a_live_instances_rules_are_not() {
+fn a_start_does_not_replace_the_rules_of_a_running_instance_and_names_it() {
     let net = Net::new(1);
-    let forwarder = unowned(&net).start(&net.node);
-    let outcome = unowned(&net).finish(&net.node).expect_exit(1);
+    let forwarder = without_owner(&net).start(&net.node);
+    let stderr = without_owner(&net).finish(&net.node).expect_exit(1).stderr;
     let named = format!(
-        "instance tcp-80, table inet nodefwd-tcp-80, runs in this network namespace already as process {}",
+        "instance tcp-80, {TABLE}, runs in this network namespace already as process {}",
         forwarder.id()
     );
-    assert!(outcome.stderr.contains(&named), "{outcome:?}");
+    expect_parts(&stderr, [named]);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 #[test]
-fn rules_that_others_remove_come_back() {
+fn rules_that_another_program_removes_are_installed_again() {
     let net = Net::new(1);
-    let _server = net.backends[0].serve(BACK);
-    let forwarder = unowned(&net).start(&net.node);
-    let before = rules(&net.node);
+    let _servers = net.serve(BACKEND_PORT);
+    let forwarder = without_owner(&net).start(&net.node);
+    let before = net.node.rules();
     for removal in [
         "flush ruleset",
         "delete table inet nodefwd-tcp-80",
         "flush chain inet nodefwd-tcp-80 prerouting",
     ] {
-        net.node
-            .succeed("nft", &removal.split(' ').collect::<Vec<_>>());
-        expect_rules(&net.node, &before);
+        nft(&net.node, removal);
+        net.node.wait_for_rules(&before);
         expect_forwarded(&net);
     }
-    let outcome = forwarder.stop(Signal::SIGTERM).expect_exit(0);
-    assert!(
-        outcome
-            .stderr
-            .contains("warning: somebody else has changed table inet nodefwd-tcp-80"),
-        "{outcome:?}"
-    );
+    let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    let warning = format!("warning: somebody else has changed {TABLE}");
+    expect_parts(&stderr, [warning]);
     assert_eq!(net.node.ruleset(), "");
 }
 
-/// Two programs that fight over the rules must not do it at full speed.
+/// So that two programs that fight over the rules do not use up the CPU.
 #[test]
-fn they_come_back_once_a_second_at_most() {
+fn rules_are_installed_again_once_a_second_at_most() {
     let net = Net::new(1);
-    let forwarder = unowned(&net).start(&net.node);
-    let before = rules(&net.node);
+    let forwarder = without_owner(&net).start(&net.node);
+    let before = net.node.rules();
     let begin = Instant::now();
-    // The first one comes at once.
+    // The first time comes at once.
     for _ in 0..4 {
-        net.node.succeed("nft", &["flush", "ruleset"]);
-        expect_rules(&net.node, &before);
+        nft(&net.node, "flush ruleset");
+        net.node.wait_for_rules(&before);
     }
     assert!(begin.elapsed() >= Duration::from_secs(3));
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
-/// A change right behind the installation is as good as any other. The rules of a UDP forward are in
-/// for as long as reading the kernel's connections takes before it is ready.
+/// The rules of a UDP forward are in the kernel before it is ready, for as long as it takes to read
+/// the conntrack entries.
 #[test]
-fn so_do_rules_that_others_remove_while_it_starts() {
+fn rules_that_another_program_removes_during_the_start_are_installed_again() {
     let net = Net::new(1);
     let call = forward_to(Protocol::Udp, &net.backends).args(&["--owner=false"]);
     let forwarder = call.start(&net.node);
-    let expected = rules(&net.node);
+    let expected = net.node.rules();
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
     for _ in 0..30 {
         let forwarder = call.spawn(&net.node);
-        // As fast as it goes, so that some hit that moment.
+        // Without a pause, so that some come at that moment.
         while !forwarder.stderr().contains("ready") {
-            net.node.succeed("nft", &["flush", "ruleset"]);
+            nft(&net.node, "flush ruleset");
         }
-        expect_rules(&net.node, &expected);
+        net.node.wait_for_rules(&expected);
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
     }
 }
 
-/// While it drains, what comes back must not take new connections. Somebody else's NAT rules have the
-/// kernel go on with those that run.
+/// While it drains, rules that are installed again must not forward new connections. The other NAT
+/// rules have the kernel go on with those that run.
 #[test]
-fn closed_rules_come_back_closed() {
+fn while_it_drains_rules_are_installed_again_without_new_connections() {
     let net = Net::new(1);
-    net.node.load(
-        "table ip other { chain c { type nat hook prerouting priority 0; tcp dport 1 dnat to :2; }; }",
-    );
-    let _server = net.backends[0].serve(BACK);
-    let mut forwarder = unowned(&net).args(&["--drain=3600"]).start(&net.node);
-    let front = net.front(Family::V4, FRONT);
-    let mut flow = net.client.connect(Protocol::Tcp, front).expect("a flow");
-    let answer = flow.ask().expect("an answer");
+    net.node.load(OTHER_NAT);
+    let _servers = net.serve(BACKEND_PORT);
+    let call = without_owner(&net).args(&["--drain=3600"]);
+    let mut forwarder = call.start(&net.node);
+    let node_addr = net.node_addr(Family::V4, FORWARDED_PORT);
+    let mut flow = net.client.live_flow(Protocol::Tcp, node_addr);
     forwarder.signal(Signal::SIGTERM);
-    forwarder.wait_for_line("draining: 1 connections");
-    let closed = rules(&net.node);
+    forwarder.wait_until_draining(1);
+    let draining = net.node.rules();
     for removal in [
         "delete table inet nodefwd-tcp-80",
         "delete chain inet nodefwd-tcp-80 prerouting",
     ] {
-        net.node
-            .succeed("nft", &removal.split(' ').collect::<Vec<_>>());
-        expect_rules(&net.node, &closed);
-        net.client.expect_refused(Protocol::Tcp, front);
-        assert_eq!(flow.ask().expect("an answer"), answer);
+        nft(&net.node, removal);
+        net.node.wait_for_rules(&draining);
+        net.client.expect_refused(Protocol::Tcp, node_addr);
+        flow.expect_unchanged();
     }
     drop(flow);
-    forwarder.wait_for_line("drained");
+    forwarder.wait_until_drained();
     let stderr = forwarder.finish().expect_exit(0).stderr;
-    assert!(stderr.contains(" 0 running connections"), "{stderr}");
-    assert!(!net.node.ruleset().contains(TABLE));
+    expect_parts(&stderr, [" 0 running connections"]);
+    let ruleset = net.node.ruleset();
+    assert!(!ruleset.contains(TABLE), "{ruleset}");
 }
 
-/// The kernel knows no owner, but the lock's holder is known.
+/// The kernel knows no owner, but the lock has a holder.
 #[test]
-fn who_has_a_port_is_said_without_an_owner_too() {
+fn the_process_that_has_a_port_is_named_without_the_owner_flag_too() {
     let net = Net::new(1);
-    let first = unowned(&net).start(&net.node);
-    let second = unowned(&net).args(&["--name=b"]);
+    let first = without_owner(&net).start(&net.node);
+    let second = without_owner(&net).args(&["--name=b"]);
     let stderr = second.finish(&net.node).expect_exit(1).stderr;
     let named = format!("held by process {} (nodefwd): stop that one", first.id());
-    assert!(stderr.contains(&named), "{stderr}");
+    expect_parts(&stderr, [named]);
 
-    kill(first);
+    first.stop(Signal::SIGKILL);
     let stderr = second.finish(&net.node).expect_exit(1).stderr;
-    assert!(
-        stderr.contains("without an owner: remove it with nft delete table inet nodefwd-tcp-80"),
-        "{stderr}"
-    );
+    let fix = "without an owner: remove it with nft delete table inet nodefwd-tcp-80";
+    expect_parts(&stderr, [fix]);
 }
 
-/// Changes to other tables are none of its business.
 #[test]
-fn others_tables_do_not_make_it_act() {
+fn changes_to_other_tables_are_ignored() {
     let net = Net::new(1);
-    let forwarder = unowned(&net).start(&net.node);
+    let forwarder = without_owner(&net).start(&net.node);
     net.node.load("table inet other { chain c { counter; }; }");
-    net.node
-        .succeed("nft", &["delete", "table", "inet", "other"]);
-    let outcome = forwarder.stop(Signal::SIGTERM).expect_exit(0);
-    assert!(!outcome.stderr.contains("somebody else"), "{outcome:?}");
-}
-
-/// All rules, without what they have counted.
-fn rules(node: &Namespace) -> String {
-    node.succeed("nft", &["--stateless", "list", "ruleset"])
-}
-
-#[track_caller]
-fn expect_rules(node: &Namespace, expected: &str) {
-    let deadline = Instant::now() + LIMIT;
-    while rules(node) != expected {
-        assert!(Instant::now() < deadline, "{}", rules(node));
-    }
+    nft(&net.node, "delete table inet other");
+    let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    assert!(!stderr.contains("somebody else"), "{stderr}");
 }

@@ -1,19 +1,19 @@
-//! What else may connect to the lock, or hold it: neither must be in anybody's way.
+//! How a predecessor hands its sockets over: other processes may connect to the lock, or hold it, and
+//! must not get in the way.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::thread;
-use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use nodefwd::netfilter::pass;
 
-use super::{replacing, rules};
-use crate::fixture::{LIMIT, Namespace, Nodefwd, nodefwd};
+use super::replacing;
+use crate::fixture::{EVENT_TIMEOUT, Namespace, Nodefwd, expect_parts, nodefwd};
 
-/// What a new process asks for.
+/// What a successor sends first.
 const REQUEST: &[u8] = b"nodefwd replace 1\n";
 
 fn forward() -> Nodefwd {
@@ -27,96 +27,94 @@ fn address() -> SocketAddr {
 fn connect(node: &Namespace) -> UnixStream {
     let stream = node.run(|| UnixStream::connect_addr(&address()));
     let stream = stream.expect("a connection");
-    stream.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    let set = stream.set_read_timeout(Some(EVENT_TIMEOUT));
+    set.expect("a read timeout");
     stream
 }
 
-fn say(mut stream: &UnixStream, words: &[u8]) {
-    // The other side may have hung up already, which is seen by what it says.
-    let _ = stream.write_all(words);
+/// Takes the name of the lock before an instance does.
+fn hold_lock(node: &Namespace) -> UnixListener {
+    let listener = node.run(|| UnixListener::bind_addr(&address()));
+    listener.expect("the name is free")
 }
 
-/// The other side must hang up without having said anything.
+fn send(mut stream: &UnixStream, bytes: &[u8]) {
+    // The instance may have closed it already, which is seen by what it sends.
+    let _ = stream.write_all(bytes);
+}
+
+/// The instance must close the connection without having sent anything.
 #[track_caller]
-fn expect_hang_up(mut stream: UnixStream) {
-    let mut said = Vec::new();
-    match stream.read_to_end(&mut said) {
-        Ok(_) => assert_eq!(said, b""),
-        // What was sent to it was more than it wanted to read.
+fn expect_closed(mut stream: UnixStream) {
+    let mut received = Vec::new();
+    match stream.read_to_end(&mut received) {
+        Ok(_) => assert_eq!(received, b""),
+        // It has not read all that was sent.
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
 }
 
 #[test]
-fn who_says_nothing_or_nonsense_is_shown_out() {
+fn connections_without_a_valid_request_are_closed() {
     let node = Namespace::forwarding("node");
     let forwarder = forward().start(&node);
-    let mute = [connect(&node), connect(&node)];
+    let silent = [connect(&node), connect(&node)];
     let partial = connect(&node);
-    say(&partial, &REQUEST[..5]);
+    send(&partial, &REQUEST[..5]);
     let nonsense = connect(&node);
-    say(&nonsense, &[b'x'; 1000]);
+    send(&nonsense, &[b'x'; 1000]);
     drop(connect(&node));
-    for stream in mute.into_iter().chain([partial, nonsense]) {
-        expect_hang_up(stream);
+    for stream in silent.into_iter().chain([partial, nonsense]) {
+        expect_closed(stream);
     }
-    // Those that still wait keep nobody from replacing it.
-    let _mute = connect(&node);
+    // An open one does not keep a successor from replacing it,
+    let _silent = connect(&node);
     let successor = replacing(&forward()).start(&node);
     forwarder.finish().expect_exit(0);
-    // Nor from ending it.
-    let _mute = [connect(&node), connect(&node)];
+    // nor a signal from ending it.
+    let _silent = [connect(&node), connect(&node)];
     successor.stop(Signal::SIGTERM).expect_exit(0);
     assert_eq!(node.ruleset(), "");
 }
 
 #[test]
-fn who_has_gone_before_it_is_answered_is_let_go() {
+fn a_successor_that_ends_before_it_gets_the_sockets_is_ignored() {
     let node = Namespace::forwarding("node");
     let mut forwarder = forward().start(&node);
-    let before = rules(&node);
+    let before = node.rules();
     forwarder.signal(Signal::SIGSTOP);
-    say(&connect(&node), REQUEST);
+    send(&connect(&node), REQUEST);
     forwarder.signal(Signal::SIGCONT);
     forwarder.wait_for_line("warning: not replaced, going on: cannot pass the sockets on");
-    assert_eq!(rules(&node), before);
+    assert_eq!(node.rules(), before);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
-/// The instance is another user's, and the test is root.
+/// Not even root's: the test is root, and the instance runs as another user.
 #[test]
-fn another_user_gets_nothing() {
+fn a_process_of_another_user_does_not_get_the_sockets() {
     let node = Namespace::forwarding("node");
-    let forwarder = forward()
-        .wrapped(&[
-            "setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--inh-caps=+net_admin",
-            "--ambient-caps=+net_admin",
-        ])
-        .start(&node);
-    let before = rules(&node);
+    let forwarder = forward().run_as_nobody_with_net_admin().start(&node);
+    let before = node.rules();
     let stream = connect(&node);
-    say(&stream, REQUEST);
-    expect_hang_up(stream);
+    send(&stream, REQUEST);
+    expect_closed(stream);
 
     let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
     let named = format!(
         "cannot replace instance web, which runs as process {}: user 65534 runs it",
         forwarder.id()
     );
-    assert!(stderr.contains(&named), "{stderr}");
-    assert_eq!(rules(&node), before);
+    expect_parts(&stderr, [named]);
+    assert_eq!(node.rules(), before);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
-/// Asks for the instance's sockets, and deletes its table with them, as a new one does that is about to
-/// make it anew. Goes no further.
+/// Asks for the instance's sockets, and deletes its table with them, as a successor does in the
+/// transaction that installs its own. Goes no further.
 fn replace_by_half(node: &Namespace) -> UnixStream {
     let stream = connect(node);
-    say(&stream, REQUEST);
+    send(&stream, REQUEST);
     let passed = pass::receive(&stream).expect("sockets");
     let [netlink, _lock] = passed.expect("what it passes on");
     // linux/netlink.h, linux/netfilter/nfnetlink.h: begin and end of a batch for nf_tables (10), and
@@ -132,56 +130,48 @@ fn replace_by_half(node: &Namespace) -> UnixStream {
         message(10 << 8 | 2, 1, &name),
         message(0x11, 0, &[]),
     ];
-    // A question that there is not (255). Nobody reads that it is refused.
-    let question = message(10 << 8 | 255, 1, &[]);
+    // A message type that does not exist (255). Its error is left in the socket's queue.
+    let unknown = message(10 << 8 | 255, 1, &[]);
     let mut netlink = File::from(netlink);
-    for sent in [&batch.concat(), &question] {
+    for sent in [&batch.concat(), &unknown] {
         netlink.write_all(sent).expect("the kernel takes it");
     }
     stream
 }
 
-#[track_caller]
-fn expect_rules(node: &Namespace, expected: &str) {
-    let deadline = Instant::now() + LIMIT;
-    while rules(node) != expected {
-        assert!(Instant::now() < deadline, "{}", rules(node));
-    }
-}
-
 #[test]
-fn what_is_done_by_half_is_undone() {
+fn what_a_successor_changed_before_it_ended_is_undone() {
     for owner in ["--owner=true", "--owner=false"] {
         let node = Namespace::forwarding("node");
         let forwarder = forward().args(&[owner]).start(&node);
-        let before = rules(&node);
+        let before = node.rules();
         drop(replace_by_half(&node));
         forwarder.wait_for_line("warning: not replaced, going on: the new process has ended");
-        expect_rules(&node, &before);
+        node.wait_for_rules(&before);
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
         assert_eq!(node.ruleset(), "");
     }
 }
 
-/// A new one that is given everything and does not go on is not waited for; it may not go on later
-/// either.
+/// The predecessor does not wait for a successor that has its sockets and does not go on, and does not
+/// let it go on later.
 #[test]
-fn who_takes_too_long_is_too_late() {
+fn a_successor_that_takes_too_long_cannot_take_over_any_more() {
     for owner in ["--owner=true", "--owner=false"] {
         let node = Namespace::forwarding("node");
         let mut forwarder = forward().args(&[owner]).start(&node);
-        let before = rules(&node);
+        let before = node.rules();
         let mut stream = replace_by_half(&node);
-        assert_eq!(rules(&node), "");
+        assert_eq!(node.rules(), "");
         forwarder.wait_for_line("warning: not replaced, going on: the new process was not ready");
-        expect_rules(&node, &before);
+        node.wait_for_rules(&before);
         assert!(forwarder.is_running());
-        let mut said = [0; 1];
-        stream.read_exact(&mut said).expect("a word");
-        assert_eq!(said, *b"w");
-        // It is heard no more.
-        say(&stream, b"d");
-        expect_hang_up(stream);
+        let mut withdrawn = [0; 1];
+        stream.read_exact(&mut withdrawn).expect("a byte");
+        assert_eq!(withdrawn, *b"w");
+        // That it is done is not read any more.
+        send(&stream, b"d");
+        expect_closed(stream);
 
         let successor = replacing(&forward()).args(&[owner]).start(&node);
         forwarder.finish().expect_exit(0);
@@ -190,18 +180,17 @@ fn who_takes_too_long_is_too_late() {
     }
 }
 
-/// Something else has the name, or a nodefwd that is too old for this.
+/// Another program may hold the lock, or a nodefwd that is too old to hand over.
 #[test]
-fn who_does_not_give_way_is_named() {
+fn a_holder_of_the_lock_that_does_not_reply_or_does_not_hand_over_is_named() {
     let node = Namespace::forwarding("node");
-    let listener = node.run(|| UnixListener::bind_addr(&address()));
-    let listener = listener.expect("the name is free");
+    let listener = hold_lock(&node);
     let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
     let named = format!(
         "cannot replace instance web, which runs as process {}: it has not answered within 10s",
         std::process::id()
     );
-    assert!(stderr.contains(&named), "{stderr}");
+    expect_parts(&stderr, [named]);
 
     let closing = thread::spawn(move || {
         for stream in listener.incoming() {
@@ -211,42 +200,36 @@ fn who_does_not_give_way_is_named() {
         }
     });
     let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
-    assert!(stderr.contains("it does not give way"), "{stderr}");
+    expect_parts(&stderr, ["it does not give way"]);
     assert_eq!(node.ruleset(), "");
     drop(closing);
 }
 
-/// Waits for somebody who asks; others only want to know who is there.
+/// Waits for a request; other processes connect only to learn the holder's process id.
 fn next_request(listener: &UnixListener) -> UnixStream {
     let mut streams = listener.incoming().flatten();
-    let asks = streams.find_map(|mut stream| {
-        let mut said = [0; REQUEST.len()];
-        (stream.read_exact(&mut said).is_ok() && said == REQUEST).then_some(stream)
+    let requesting = streams.find_map(|mut stream| {
+        let mut received = [0; REQUEST.len()];
+        (stream.read_exact(&mut received).is_ok() && received == REQUEST).then_some(stream)
     });
-    asks.expect("a request")
+    requesting.expect("a request")
 }
 
-/// A signal ends the new one also while it waits for the old one's answer.
 #[test]
-fn a_signal_ends_the_wait() {
+fn a_signal_ends_a_successor_that_waits_for_its_predecessor() {
     let node = Namespace::forwarding("node");
-    let listener = node.run(|| UnixListener::bind_addr(&address()));
-    let listener = listener.expect("the name is free");
+    let listener = hold_lock(&node);
     let forwarder = replacing(&forward()).spawn(&node);
     let _request = next_request(&listener);
     let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(1).stderr;
-    assert!(
-        stderr.contains("a signal has come before it answered"),
-        "{stderr}"
-    );
+    expect_parts(&stderr, ["a signal has come before it answered"]);
 }
 
-/// One that is about to end hears nobody any more; then its name is free.
+/// A predecessor that is about to end closes the connection without a reply, and then the name is free.
 #[test]
-fn one_that_ends_just_then_is_followed() {
+fn a_successor_of_an_instance_that_ends_at_that_moment_starts() {
     let node = Namespace::forwarding("node");
-    let listener = node.run(|| UnixListener::bind_addr(&address()));
-    let listener = listener.expect("the name is free");
+    let listener = hold_lock(&node);
     let forwarder = replacing(&forward()).spawn(&node);
     let request = next_request(&listener);
     drop(listener);

@@ -1,60 +1,62 @@
-//! What is asked, who asks, and what comes of it.
+//! Who connects to what, and what becomes of it.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 
-use super::implementation::front;
-use crate::fixture::BACK;
-use crate::fixture::{Answer, Family, Host, LIMIT, Namespace, Net, Protocol, SILENCE, Server};
+use super::implementation::forwarded_port;
+use crate::fixture::{
+    BACKEND_PORT, EVENT_TIMEOUT, Family, Host, Namespace, Net, Protocol, Reply, SILENCE_TIMEOUT,
+    Server,
+};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The destination answers, and sees the node's address.
+    /// The backend replies, and sees the node's address.
     Forwarded,
-    /// Who was asked answers, and sees the address that the request was sent from.
-    Direct,
-    /// Who was asked answers, but sees the node's address.
+    /// The host that was connected to replies, and sees the client's address.
+    Untouched,
+    /// The host that was connected to replies, but sees the node's address.
     Masqueraded,
-    /// The node says that nobody listens.
+    /// The node refuses it, as nothing listens there.
     Refused,
-    /// No answer of any kind.
-    Silence,
+    /// Neither a reply nor an error.
+    NoReply,
 }
 
 /// Who makes a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// A client in SRC_RANGES.
-    Allowed,
+    AllowedClient,
     /// A client outside.
-    Denied,
-    /// The destination itself.
-    Itself,
+    DeniedClient,
+    /// The backend itself.
+    BackendItself,
     /// The node, from its address on the allowed client's link.
     Node,
 }
 
-/// What is asked.
+/// What is connected to.
 #[derive(Clone, Copy, Debug)]
 pub enum To {
-    /// The forwarded port, at the node's address on the asking host's own link.
-    Front,
-    /// The same, at its address on the destination's link.
-    FarFront,
-    /// A port of the node that is forwarded for the other protocol only.
+    /// The forwarded port, at the node's address on the client's own link.
+    ForwardedPort,
+    /// The same at the node's address on the backend's link.
+    ForwardedPortOnFarLink,
+    /// A port of the node that is forwarded only for the other protocol.
     OtherProtocol,
-    /// The destination's port, at the node.
-    BackAtTheNode,
-    /// The forwarded port of somebody else, behind the node.
-    Stranger,
-    /// The destination, straight.
-    Back,
-    /// Another port of the destination.
-    BesideBack,
+    /// The backend's port number, at the node.
+    BackendPortOfNode,
+    /// The forwarded port number, at another host beyond the node.
+    OtherHost,
+    /// The backend itself.
+    Backend,
+    /// Another port of the backend.
+    OtherBackendPort,
 }
 
-/// A net with all that is asked and all who ask.
+/// A net with all clients and servers.
 pub struct Hosts {
     pub net: Net,
     denied: Host,
@@ -64,12 +66,12 @@ pub struct Hosts {
 impl Hosts {
     pub fn new() -> Self {
         let net = Net::new(2);
-        let [destination, stranger] = &net.backends[..] else {
+        let [backend, other_host] = &net.backends[..] else {
             unreachable!()
         };
-        let mut servers = vec![destination.serve(BACK), destination.serve(BACK + 1)];
-        servers.push(stranger.serve(BACK));
-        servers.extend(Protocol::BOTH.map(|protocol| stranger.serve(front(protocol))));
+        let mut servers = vec![backend.serve(BACKEND_PORT), backend.serve(BACKEND_PORT + 1)];
+        servers.push(other_host.serve(BACKEND_PORT));
+        servers.extend(Protocol::BOTH.map(|protocol| other_host.serve(forwarded_port(protocol))));
         Hosts {
             denied: net.another_client(2),
             _servers: servers,
@@ -77,7 +79,7 @@ impl Hosts {
         }
     }
 
-    /// What becomes of a request. Where an answer is expected, it has all the time it needs.
+    /// Makes a request and says what becomes of it. A reply that is expected has all the time it needs.
     pub fn measure(
         &self,
         family: Family,
@@ -85,27 +87,27 @@ impl Hosts {
         (who, what): (Who, To),
         expected: Outcome,
     ) -> Outcome {
-        let (namespace, source, node) = self.asking(who, family);
+        let (namespace, source, node) = self.client(who, family);
         let from = SocketAddr::new(source, 0);
-        let to = self.asked(what, node, family, protocol);
-        let limit = match expected {
-            Outcome::Silence => SILENCE,
-            _ => LIMIT,
+        let to = self.server(what, node, family, protocol);
+        let timeout = match expected {
+            Outcome::NoReply => SILENCE_TIMEOUT,
+            _ => EVENT_TIMEOUT,
         };
-        match namespace.request_within(limit, protocol, Some(from), to) {
-            Ok(answer) => self.judge(&answer, source, to.ip(), family),
+        match namespace.request_within(timeout, protocol, Some(from), to) {
+            Ok(reply) => self.outcome(&reply, source, to.ip(), family),
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => Outcome::Refused,
-            Err(error) if error.kind() == ErrorKind::TimedOut => Outcome::Silence,
+            Err(error) if error.kind() == ErrorKind::TimedOut => Outcome::NoReply,
             Err(error) => panic!("{protocol:?} from {from} to {to}: {error}"),
         }
     }
 
-    /// Who asks, from which address, and the node's address as it is known there.
-    fn asking(&self, who: Who, family: Family) -> (&Namespace, IpAddr, IpAddr) {
+    /// Who connects, from which address, and the node's address on its link.
+    fn client(&self, who: Who, family: Family) -> (&Namespace, IpAddr, IpAddr) {
         let host = match who {
-            Who::Allowed => &self.net.client,
-            Who::Denied => &self.denied,
-            Who::Itself => &self.net.backends[0],
+            Who::AllowedClient => &self.net.client,
+            Who::DeniedClient => &self.denied,
+            Who::BackendItself => &self.net.backends[0],
             Who::Node => {
                 let address = self.net.client.gateway(family);
                 return (&self.net.node, address, address);
@@ -114,35 +116,35 @@ impl Hosts {
         (host, host.address(family), host.gateway(family))
     }
 
-    fn asked(&self, what: To, node: IpAddr, family: Family, protocol: Protocol) -> SocketAddr {
-        let [destination, stranger] = [0, 1].map(|number| &self.net.backends[number]);
+    fn server(&self, what: To, node: IpAddr, family: Family, protocol: Protocol) -> SocketAddr {
+        let [backend, other_host] = [0, 1].map(|number| &self.net.backends[number]);
         let other = match protocol {
             Protocol::Tcp => Protocol::Udp,
             Protocol::Udp => Protocol::Tcp,
         };
         let (address, port) = match what {
-            To::Front => (node, front(protocol)),
-            To::FarFront => (destination.gateway(family), front(protocol)),
-            To::OtherProtocol => (node, front(other)),
-            To::BackAtTheNode => (node, BACK),
-            To::Stranger => (stranger.address(family), front(protocol)),
-            To::Back => (destination.address(family), BACK),
-            To::BesideBack => (destination.address(family), BACK + 1),
+            To::ForwardedPort => (node, forwarded_port(protocol)),
+            To::ForwardedPortOnFarLink => (backend.gateway(family), forwarded_port(protocol)),
+            To::OtherProtocol => (node, forwarded_port(other)),
+            To::BackendPortOfNode => (node, BACKEND_PORT),
+            To::OtherHost => (other_host.address(family), forwarded_port(protocol)),
+            To::Backend => (backend.address(family), BACKEND_PORT),
+            To::OtherBackendPort => (backend.address(family), BACKEND_PORT + 1),
         };
         SocketAddr::new(address, port)
     }
 
-    fn judge(&self, answer: &Answer, source: IpAddr, asked: IpAddr, family: Family) -> Outcome {
+    fn outcome(&self, reply: &Reply, source: IpAddr, to: IpAddr, family: Family) -> Outcome {
         let backends = self.net.backends.iter().zip(["backend-1", "backend-2"]);
-        let answers_itself = backends
-            .filter(|(host, _)| host.address(family) == asked)
-            .any(|(_, name)| name == answer.server);
-        match (answers_itself, answer.source.ip() == source) {
-            (true, true) => Outcome::Direct,
+        let replies_itself = backends
+            .filter(|(host, _)| host.address(family) == to)
+            .any(|(_, name)| name == reply.server);
+        match (replies_itself, reply.source.ip() == source) {
+            (true, true) => Outcome::Untouched,
             (true, false) => Outcome::Masqueraded,
             (false, _) => {
                 let node = self.net.backends[0].gateway(family);
-                let seen = (answer.server.as_str(), answer.source.ip());
+                let seen = (reply.server.as_str(), reply.source.ip());
                 assert_eq!(seen, ("backend-1", node));
                 Outcome::Forwarded
             }
