@@ -228,11 +228,22 @@ fn set_of(statement: &Statement) -> Option<&str> {
     match statement {
         Statement::DestinationIn(_, set)
         | Statement::SourceNotIn(_, set)
+        | Statement::SourceIn(_, set)
         | Statement::SourceAndServiceIn(_, set)
         | Statement::Dispatch(set)
         | Statement::TargetIn(_, set) => Some(set),
         Statement::Choose(choice) => Some(&choice.map),
         Statement::Dnat(Dnat::ByPort(_, map)) => Some(map),
-        _ => None,
+        // Each by name, so that a statement that is added later must be added here too.
+        Statement::Family(_)
+        | Statement::Protocol(_)
+        | Statement::DestinationType(_)
+        | Statement::LoopbackDestination(_)
+        | Statement::Translated
+        | Statement::Counter
+        | Statement::Drop
+        | Statement::Return
+        | Statement::Dnat(Dnat::SamePort(_) | Dnat::Port(..))
+        | Statement::Masquerade => None,
     }
 }

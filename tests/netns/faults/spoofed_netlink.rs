@@ -114,6 +114,7 @@ fn spoofed_events_that_connections_have_ended_are_not_believed() {
         let id = net.node.conntrack_id(Protocol::Tcp, Family::V4, port);
         deletion_event(id)
     });
+    assert_ne!(events[0], events[1], "two flows have two ids");
 
     forwarder.signal(Signal::SIGTERM);
     forwarder.wait_until_draining(2);

@@ -10,27 +10,27 @@ use std::collections::HashSet;
 use std::thread;
 
 use crate::fixture::{Family, Protocol};
+use hosts::Client::{self, Allowed, BackendItself, Denied, Node};
 use hosts::Hosts;
 use hosts::Outcome::{self, Forwarded, Masqueraded, NoReply, Refused, Untouched};
 use hosts::To::{
     self, Backend, BackendPortOfNode, ForwardedPort, ForwardedPortOnFarLink, OtherBackendPort,
     OtherHost, OtherProtocol,
 };
-use hosts::Who::{self, AllowedClient, BackendItself, DeniedClient, Node};
 use implementation::{Implementation, Options, forwarded_port};
 
 /// Who connects to what, and the outcome with klipper-lb's rules and with nodefwd.
-type Probe = (Who, To, Outcome, Outcome);
+type Probe = (Client, To, Outcome, Outcome);
 
 /// Equal with both, whatever the options are.
 const EQUAL: [Probe; 9] = [
-    (AllowedClient, ForwardedPort, Forwarded, Forwarded),
-    (AllowedClient, ForwardedPortOnFarLink, Forwarded, Forwarded),
-    (AllowedClient, OtherProtocol, Refused, Refused),
-    (AllowedClient, BackendPortOfNode, Refused, Refused),
-    (DeniedClient, ForwardedPort, NoReply, NoReply),
-    (DeniedClient, ForwardedPortOnFarLink, NoReply, NoReply),
-    (DeniedClient, OtherProtocol, Refused, Refused),
+    (Allowed, ForwardedPort, Forwarded, Forwarded),
+    (Allowed, ForwardedPortOnFarLink, Forwarded, Forwarded),
+    (Allowed, OtherProtocol, Refused, Refused),
+    (Allowed, BackendPortOfNode, Refused, Refused),
+    (Denied, ForwardedPort, NoReply, NoReply),
+    (Denied, ForwardedPortOnFarLink, NoReply, NoReply),
+    (Denied, OtherProtocol, Refused, Refused),
     (Node, ForwardedPort, Refused, Refused),
     (Node, OtherHost, Untouched, Untouched),
 ];
@@ -38,12 +38,12 @@ const EQUAL: [Probe; 9] = [
 /// klipper-lb's rules translate traffic to other hosts too, and all traffic to the backend; nodefwd
 /// leaves it alone.
 const DIFFERENT: [Probe; 7] = [
-    (AllowedClient, OtherHost, Forwarded, Untouched),
-    (DeniedClient, OtherHost, NoReply, Untouched),
-    (AllowedClient, Backend, Masqueraded, Untouched),
-    (DeniedClient, Backend, NoReply, Untouched),
-    (AllowedClient, OtherBackendPort, Masqueraded, Untouched),
-    (DeniedClient, OtherBackendPort, Masqueraded, Untouched),
+    (Allowed, OtherHost, Forwarded, Untouched),
+    (Denied, OtherHost, NoReply, Untouched),
+    (Allowed, Backend, Masqueraded, Untouched),
+    (Denied, Backend, NoReply, Untouched),
+    (Allowed, OtherBackendPort, Masqueraded, Untouched),
+    (Denied, OtherBackendPort, Masqueraded, Untouched),
     (Node, Backend, Masqueraded, Untouched),
 ];
 
@@ -100,9 +100,9 @@ fn with_a_backend_outside_the_source_ranges() {
 #[test]
 fn with_source_ranges_that_allow_every_client() {
     let everyone = [
-        (AllowedClient, ForwardedPort, Forwarded, Forwarded),
-        (DeniedClient, ForwardedPort, Forwarded, Forwarded),
-        (AllowedClient, OtherProtocol, Refused, Refused),
+        (Allowed, ForwardedPort, Forwarded, Forwarded),
+        (Denied, ForwardedPort, Forwarded, Forwarded),
+        (Allowed, OtherProtocol, Refused, Refused),
     ];
     compare("0.0.0.0/0,::/0", false, &Family::BOTH, &everyone);
 }
@@ -110,14 +110,14 @@ fn with_source_ranges_that_allow_every_client() {
 /// Without any range klipper-lb's rules deny every client, and nodefwd allows every client.
 #[test]
 fn without_source_ranges() {
-    let allowed = [(AllowedClient, ForwardedPort, NoReply, Forwarded)];
+    let allowed = [(Allowed, ForwardedPort, NoReply, Forwarded)];
     compare("", false, &Family::BOTH, &allowed);
 }
 
 #[test]
 fn with_source_ranges_of_one_family() {
-    let served = [(AllowedClient, ForwardedPort, Forwarded, Forwarded)];
-    let denied = [(AllowedClient, ForwardedPort, NoReply, NoReply)];
+    let served = [(Allowed, ForwardedPort, Forwarded, Forwarded)];
+    let denied = [(Allowed, ForwardedPort, NoReply, NoReply)];
     compare("10.1.1.0/24", false, &[Family::V4], &served);
     compare("10.1.1.0/24", false, &[Family::V6], &denied);
     compare("fd00:1:1::/64", false, &[Family::V4], &denied);

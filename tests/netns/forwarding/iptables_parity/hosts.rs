@@ -26,11 +26,11 @@ pub enum Outcome {
 
 /// Who makes a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Client {
     /// A client in SRC_RANGES.
-    AllowedClient,
+    Allowed,
     /// A client outside.
-    DeniedClient,
+    Denied,
     /// The backend itself.
     BackendItself,
     /// The node, from its address on the allowed client's link.
@@ -84,10 +84,10 @@ impl Hosts {
         &self,
         family: Family,
         protocol: Protocol,
-        (who, what): (Who, To),
+        (client, what): (Client, To),
         expected: Outcome,
     ) -> Outcome {
-        let (namespace, source, node) = self.client(who, family);
+        let (namespace, source, node) = self.client(client, family);
         let from = SocketAddr::new(source, 0);
         let to = self.server(what, node, family, protocol);
         let timeout = match expected {
@@ -103,12 +103,12 @@ impl Hosts {
     }
 
     /// Who connects, from which address, and the node's address on its link.
-    fn client(&self, who: Who, family: Family) -> (&Namespace, IpAddr, IpAddr) {
-        let host = match who {
-            Who::AllowedClient => &self.net.client,
-            Who::DeniedClient => &self.denied,
-            Who::BackendItself => &self.net.backends[0],
-            Who::Node => {
+    fn client(&self, client: Client, family: Family) -> (&Namespace, IpAddr, IpAddr) {
+        let host = match client {
+            Client::Allowed => &self.net.client,
+            Client::Denied => &self.denied,
+            Client::BackendItself => &self.net.backends[0],
+            Client::Node => {
                 let address = self.net.client.gateway(family);
                 return (&self.net.node, address, address);
             }
