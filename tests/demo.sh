@@ -41,13 +41,13 @@ link() {
     ip -n "$id-$3" link set "to-$1" up
 }
 
-# start HOST COMMAND…: in the background, as $pid, with its output to be read from $log.
+# start HOST COMMAND…: starts it in the background, as $pid; its output is read from $log.
 start() {
     exec {log}< <(exec ip netns exec "$id-$1" "${@:2}" 2>&1)
     pid=$!
 }
 
-# await REGEX: shows what the program started last says, up to the line that matches.
+# await REGEX: shows the output of the program that was started last, up to the line that matches.
 await() {
     local line
     while IFS= read -r -t 10 -u "$log" line; do
@@ -64,7 +64,7 @@ run() {
     indent <<<"${output:-(nothing)}"
 }
 
-# stop PID LOG: TERM, and shows its last words; it must end, with status 0.
+# stop PID LOG: sends TERM and shows the rest of the output; the program must end with status 0.
 stop() {
     local line more=0
     kill -TERM "$1"
@@ -95,7 +95,7 @@ link client 10.80.1.2 node 10.80.1.1
 link node 10.80.2.1 backend 10.80.2.2
 run node 'echo 1 | tee /proc/sys/net/ipv4/ip_forward'
 
-step "3. Start servers in the backend, HTTP on port 8080 and UDP on 5353; both tell who asks"
+step "3. Start servers in the backend, HTTP on port 8080 and UDP on 5353; both reply with the client's address"
 mkdir "$files/cgi-bin"
 cat >"$files/cgi-bin/index.cgi" <<'CGI'
 #!/bin/sh
@@ -108,7 +108,7 @@ start backend socat -d -d UDP4-RECVFROM:5353,fork \
     SYSTEM:'read -r word; echo "$word, $SOCAT_PEERADDR, said the backend"'
 await 'receiving on'
 
-step "4. Start two nodefwd in the node, one told by its environment, one by its arguments"
+step "4. Start two nodefwd in the node, one with environment variables, one with arguments"
 forward_http=(DEST_IPS=10.80.2.2 DEST_PROTO=TCP SRC_PORT=80 DEST_PORT=8080 nodefwd)
 prompt node "${forward_http[*]}"
 start node env "${forward_http[@]}"
@@ -119,17 +119,17 @@ start node nodefwd udp/53=10.80.2.2:5353
 udp_pid=$pid udp_log=$log
 await '(^| )ready'
 
-step "5. Ask the node: the backend answers, and takes the node (10.80.2.1) for the one who asks"
+step "5. Connect to the node: the backend replies, and sees the node (10.80.2.1) as the client"
 run client 'timeout 5 busybox wget -q -O - http://10.80.1.1/'
 expect 'Hello 10.80.2.1, this is the backend'
 run client 'exec 3<>/dev/udp/10.80.1.1/53; echo ping >&3; timeout 5 head -n 1 <&3'
 expect 'ping, 10.80.2.1, said the backend'
 
-step "6. This is all there is: rules in the kernel, which does the work"
+step "6. Look at the rules: the kernel does all the work"
 run node 'nft list ruleset'
 [[ $output == *"table inet nodefwd-tcp-80 "*"table inet nodefwd-udp-53 "* ]] || die "a table is missing"
 
-step "7. TERM ends both, and nothing is left"
+step "7. Stop both with TERM: no rules are left"
 prompt node "kill -TERM $http_pid $udp_pid"
 stop "$http_pid" "$http_log"
 stop "$udp_pid" "$udp_log"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the Containerfile and runs its image as k3s does: two containers share a pod, and packets
-# come straight to the pod or through host ports in front of it. Nothing of it stays. As root.
+# Builds the Containerfile and runs its image as k3s does: two containers share a pod, and clients
+# connect to the pod itself or to host ports that lead to it. It leaves nothing. As root.
 set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -40,15 +40,15 @@ trap 'exit 143' TERM
 SECONDS=0
 step() { echo "$SECONDS s: $*"; }
 
-# quietly COMMAND…: shows what it says only if it fails.
+# quietly COMMAND…: shows its output only if it fails.
 quietly() {
     "$@" >"$files/said" 2>&1 </dev/null || die "'$*' failed: $(tail -n 30 "$files/said")"
 }
 
 # --- The image --------------------------------------------------------------------------------------
 
-# All that podman keeps is in a folder of ours, so that it neither sees nor touches anything else.
-# Its usual limits are higher than what a container may have that may not even raise its own.
+# All of podman's state is in a folder of this test, so that it neither sees nor changes any other.
+# Its default limits are higher than a container without the privilege to raise limits may have.
 cat >"$files/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
@@ -132,7 +132,7 @@ node4=10.82.1.1 node6=fd82:1::1 pod4=10.82.2.2 pod6=fd82:2::2 local4=10.82.3.2
 for host in "${hosts[@]}"; do
     ip netns add "$id-$host"
     ip -n "$id-$host" link set lo up
-    # Nobody else has our addresses: no waiting for a protest.
+    # No other host has these addresses: do not wait for duplicate address detection.
     on "$host" sysctl -qw net.ipv6.conf.default.accept_dad=0
 done
 link node client 1
@@ -148,7 +148,7 @@ forwarding pod 1 1
 forwarding local 1 0
 forwarding off 0 0
 
-# serve HOST ADDRESS…: a socat server, which tells who asks.
+# serve HOST ADDRESS…: a socat server, which replies with the client's address.
 serve() {
     # shellcheck disable=SC2016 # socat's shell fills it in
     on "$1" socat "$2" SYSTEM:'read -r word; echo "$word, $SOCAT_PEERADDR"' 2>/dev/null &
@@ -159,7 +159,7 @@ serve backend "UDP4-RECVFROM:53,bind=$cluster4,reuseaddr,fork"
 serve backend "UDP6-RECVFROM:53,bind=[$cluster6],reuseaddr,fork"
 serve node "TCP4-LISTEN:30080,bind=$node4,reuseaddr,fork"
 
-# What the node's network plugins do for a pod with host ports: the same plugin, told the same.
+# The host ports of a pod: the same plugin as a node's, with the same input.
 publish_host_ports() {
     on node env CNI_COMMAND=ADD CNI_CONTAINERID="$id" CNI_NETNS="/run/netns/$id-pod" CNI_IFNAME=to-node \
         CNI_PATH=/usr/lib/cni /usr/lib/cni/portmap <<JSON
@@ -184,7 +184,8 @@ said=$(publish_host_ports 2>&1) || die "the portmap plugin failed: $said"
 
 # --- The containers ---------------------------------------------------------------------------------
 
-# start NAME POD VARIABLE=VALUE…: a container as the kubelet starts it, and as locked up as can be.
+# start NAME POD VARIABLE=VALUE…: a container as the kubelet starts it, with as few privileges as
+# possible.
 capability=NET_ADMIN
 start() {
     local environment=("${@:3}")
@@ -206,7 +207,7 @@ ready() {
 
 exit_status() { podman inspect --format '{{.State.ExitCode}}' "$1"; }
 
-# stop NAME: TERM, and nothing harder.
+# stop NAME: sends TERM, which must be enough.
 stop() {
     local before=${EPOCHREALTIME/[.,]/} took
     podman stop --time 10 "$1" >/dev/null
@@ -225,20 +226,22 @@ fails() {
         die "container $1 should end with status 1 and '$2'; it ended with $(exit_status "$1") and: $log"
 }
 
-# ask HOST PROTOCOL ADDRESS PORT: fails with 1 if refused, with 124 if nobody answers.
+# ask HOST PROTOCOL ADDRESS PORT: connects and prints the reply; status 1 if the connection is refused,
+# 124 if there is no reply.
 ask() {
     # shellcheck disable=SC2016 # the inner shell fills them in
     on "$1" timeout 2 bash -c 'exec 3<>"/dev/$0/$1/$2" && echo hello >&3 && head -n 1 <&3' "${@:2}" 2>/dev/null
 }
 
-# answered WHO HOST PROTOCOL ADDRESS PORT: the server must have taken WHO for the one who asks.
+# answered SOURCE HOST PROTOCOL ADDRESS PORT: there must be a reply, and SOURCE must be the client's
+# address that the server has seen.
 answered() {
     local answer status=0
     answer=$(ask "${@:2}") || status=$?
     [[ $answer == "hello, $1" ]] || die "${*:2}: expected 'hello, $1', not '$answer' (status $status)"
 }
 
-# unanswered STATUS HOST PROTOCOL ADDRESS PORT
+# unanswered STATUS HOST PROTOCOL ADDRESS PORT: connecting must fail with this status.
 unanswered() {
     local answer status=0
     answer=$(ask "${@:2}") || status=$?
@@ -247,7 +250,7 @@ unanswered() {
 
 rules() { on pod nft --stateless list ruleset; }
 
-# By now the servers should listen; the first container would not wait for them.
+# The servers should listen by now.
 for tries in {1..50}; do
     [[ $(on backend ss -Hltun | wc -l) -lt 4 || $(on node ss -Hltn | wc -l) -lt 1 ]] || break
     ((tries < 50)) || die "the servers do not listen"
@@ -255,7 +258,7 @@ for tries in {1..50}; do
 done
 
 step "a pod with two containers"
-# Only the client's network may connect to the one, everyone to the other.
+# Only the client's network may connect to the first, every client to the second.
 start tcp pod SRC_PORT=80 SRC_RANGES=10.82.1.0/24,fd82:1::/64 DEST_PROTO=TCP DEST_PORT=80 DEST_IPS=$cluster4,$cluster6
 start udp pod SRC_PORT=53 SRC_RANGES=0.0.0.0/0,::/0 DEST_PROTO=UDP DEST_PORT=53 DEST_IPS=$cluster4,$cluster6
 ready tcp
@@ -267,7 +270,7 @@ all_answered() {
     answered "$seen6" client tcp "$2" 80
     answered "$seen6" client udp "$2" 53
 }
-all_answered $pod4 $pod6  # straight to the pod
+all_answered $pod4 $pod6  # to the pod itself
 all_answered $node4 $node6 # through the node's host ports
 unanswered 124 node tcp $pod4 80
 answered $pod4 node udp $pod4 53

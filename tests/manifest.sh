@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the manifests in deploy/ against Kubernetes' schemas, and that nodefwd takes the environment
+# Checks the manifests in deploy/ against Kubernetes' schemas, and that nodefwd accepts the environment
 # of their containers. Needs root only to install what is missing.
 set -euo pipefail
 # shellcheck source=tests/setup.sh
@@ -13,7 +13,7 @@ manifest=deploy/daemonset.yaml
 files=$(mktemp -d)
 trap 'rm -rf "$files"' EXIT
 
-# It brings the schemas of all these versions along.
+# It contains the schemas of all these versions.
 /usr/bin/python3 -m venv "$files/venv"
 "$files/venv/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0
 validate() { "$files/venv/bin/kubernetes-validate" --strict --quiet -k "$1" "$2"; }
@@ -21,9 +21,9 @@ validate() { "$files/venv/bin/kubernetes-validate" --strict --quiet -k "$1" "$2"
 for version in 1.25 1.30 1.37; do
     validate "$version" "$manifest" || die "$manifest is not valid for Kubernetes $version"
 done
-# A check that finds nothing wrong is worth something only if it can.
+# The check must be able to fail.
 sed 's/hostPort:/hostport:/' "$manifest" >"$files/broken.yaml"
-! validate 1.37 "$files/broken.yaml" >/dev/null 2>&1 || die "a misspelt field went unnoticed"
+! validate 1.37 "$files/broken.yaml" >/dev/null 2>&1 || die "a misspelt field was not noticed"
 
 # Each container's environment on one line of words.
 cat >"$files/environments.py" <<'PYTHON'
@@ -40,6 +40,6 @@ PYTHON
 cargo build --release --locked
 environments=$("$files/venv/bin/python" "$files/environments.py" "$manifest")
 while read -ra environment; do
-    env -i "${environment[@]}" "$release_binary" render >/dev/null || die "nodefwd refuses ${environment[*]}"
+    env -i "${environment[@]}" "$release_binary" render >/dev/null || die "nodefwd rejects ${environment[*]}"
 done <<<"$environments"
-echo "$manifest is valid, and nodefwd takes the environment of its $(wc -l <<<"$environments") containers"
+echo "$manifest is valid, and nodefwd accepts the environment of its $(wc -l <<<"$environments") containers"

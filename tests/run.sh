@@ -13,6 +13,6 @@ headers=$(readelf --wide --dynamic --program-headers "$release_binary")
 size=$(stat -c %s "$release_binary")
 ((size <= 2 * 1024 * 1024)) || die "$release_binary takes $size bytes; 2 MiB are allowed"
 
-# The tests themselves use the dev profile, since building them with the release's fat LTO takes far
-# longer; what they run in network namespaces is the release.
+# The tests themselves are built with the dev profile, since the release's fat LTO takes much longer;
+# the program that they run in network namespaces is the release.
 NODEFWD_BIN=$release_binary cargo test --locked "$@"

@@ -14,7 +14,7 @@ cargo build --release --locked
 id=nodefwd-service-$$
 log=$(mktemp)
 nspawn=''
-# Systemd wants version 2 of cgroups, which may stand beside version 1.
+# systemd needs version 2 of cgroups, which may be mounted next to version 1.
 cgroup=$(findmnt -rnfo TARGET -t cgroup2)/$id
 
 cleanup() {
@@ -64,7 +64,8 @@ ip netns exec "$id-node" sysctl -qw net.ipv4.ip_forward=1
 ip netns exec "$id-peer" socat TCP4-LISTEN:8080,bind=10.0.0.5,fork EXEC:cat 2>/dev/null &
 disown
 
-# boot: a systemd that has /usr, and all else empty; the node's network; the files README speaks of.
+# boot: a systemd with this machine's /usr and otherwise empty folders, the node's network, and the
+# files that README names.
 boot() {
     mkdir "$cgroup"
     echo "$BASHPID" >"$cgroup/cgroup.procs"
@@ -77,8 +78,8 @@ boot() {
         systemd.unit=basic.target
 }
 
-# inside COMMAND…: in the container, beside its first process; never on this machine, which has no
-# /nodefwd, even if the container is not there yet.
+# inside COMMAND…: runs it in the container's namespaces; never on this machine, which has no /nodefwd,
+# even if the container does not run yet.
 inside() {
     local pid
     for pid in $(ip netns pids "$id-node"); do
@@ -121,7 +122,8 @@ installation=$(commands README.md '### Install')
 as_written "$(grep '^install ' <<<"$installation")"
 as_written "$(commands deploy/README.md '## Shell completion')"
 as_written "$(commands README.md '### Survive a reboot')"
-# Nothing to wait for: systemctl came back when the program said that it is ready.
+inside systemctl is-enabled --quiet nodefwd@web || die "the service is not enabled"
+# No need to wait: systemctl returned when the program had notified systemd that it is ready.
 forwards || die "it is ready, but does not forward"
 expect_property StatusText 'forwarding tcp/80=10.0.0.5:8080 in table inet nodefwd-web'
 
@@ -138,7 +140,7 @@ until_true property_is NRestarts 1
 until_true property_is ActiveState active
 forwards || die "it does not forward after a restart"
 
-step "stopping it while a connection runs, for longer than systemd would wait by itself"
+step "draining for longer than systemd's own timeout"
 inside mkdir /run/systemd/system/nodefwd@web.service.d
 inside bash -c 'printf "[Service]\nTimeoutStopSec=1\nEnvironment=NODEFWD_DRAIN=3600\n" >/run/systemd/system/nodefwd@web.service.d/drain.conf'
 inside systemctl daemon-reload

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Brings what a fresh Debian 12 or 13 lacks to build, test and show nodefwd. Does only what is
-# missing, and needs root only then. Scripts that source it stand at the top of the repository
-# afterwards, and have: die, CARGO_BUILD_TARGET (exported) and release_binary.
+# Installs what a fresh Debian 12 or 13 lacks to build and test nodefwd and to run the demo; needs root
+# only if something is missing. Scripts that source it are then at the top of the repository, and have:
+# die, CARGO_BUILD_TARGET (exported) and release_binary.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,7 +25,7 @@ announce() {
     echo "${0##*/}: installing $1" >&2
 }
 
-# apt's chatter is worth reading only when it fails.
+# Shows apt's output only if it fails.
 apt_get() {
     local said
     said=$(DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@" 2>&1 </dev/null) ||
@@ -40,7 +40,7 @@ install_packages() {
 
 missing_packages() {
     local states package
-    # dpkg-query fails for a package it never heard of, and that is an answer too.
+    # dpkg-query fails for an unknown package, and still lists the others.
     states=$(dpkg-query -Wf '${db:Status-Status}=${Package} ' "${packages[@]}" 2>/dev/null) || true
     for package in "${packages[@]}"; do
         [[ " $states" == *" installed=$package "* ]] || echo "$package"
@@ -51,8 +51,8 @@ have_static_libmnl() {
     [[ -e /usr/local/lib/libmnl.a || $(dpkg -L libmnl-dev) == */libmnl.a* ]]
 }
 
-# Debian 12's libmnl-dev holds no archive, Debian 13's does. It is fetched from wherever this
-# machine gets Debian 12 from, with an apt configuration of its own: nothing else comes from there.
+# Debian 12's libmnl-dev has no static library, Debian 13's does. It is downloaded from where this
+# machine gets Debian 12, with a separate apt configuration, so that no other package comes from there.
 install_static_libmnl() (
     announce "Debian 13's libmnl.a in /usr/local/lib"
     dir=$(mktemp -d)
@@ -81,7 +81,7 @@ install_static_libmnl() (
     install -Dm 644 usr/lib/*/libmnl.a /usr/local/lib/libmnl.a
 )
 
-# Just the one tool: the package's service has no place on a machine that only runs tests.
+# Only this program: the package would also start a service.
 bring_promtool() (
     ! command -v promtool >/dev/null || return 0
     announce "promtool in /usr/local/bin"
@@ -96,7 +96,7 @@ bring_promtool() (
     install usr/bin/promtool /usr/local/bin/promtool
 )
 
-# sudo hides the caller's Rust: look where rustup puts it, for root and for the caller.
+# sudo hides the caller's Rust: look where rustup installs it, for root and for the caller.
 find_cargo() {
     local home
     for home in "$HOME" "$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)"; do
@@ -129,7 +129,7 @@ rust_found=$(sed -n 's/^release: //p' <<<"$rustc")
 dpkg --compare-versions "$rust_found" ge "$rust_needed" ||
     die "Rust $rust_found is too old: install Rust $rust_needed or newer"
 
-# "host-tuple" in .cargo/config.toml is news to a cargo before 1.91; the host's name works with all.
+# cargo before 1.91 does not know "host-tuple" in .cargo/config.toml; all know the host's own name.
 export CARGO_BUILD_TARGET=${CARGO_BUILD_TARGET:-$(sed -n 's/^host: //p' <<<"$rustc")}
-# shellcheck disable=SC2034 # for those who source this
+# shellcheck disable=SC2034 # for the scripts that source this
 release_binary=$(realpath -m "${CARGO_TARGET_DIR:-target}/$CARGO_BUILD_TARGET/release/nodefwd")

@@ -1,23 +1,22 @@
-//! `nodefwd check`: what it says of a host where everything is well, and of one where something is
-//! wrong, next to what becomes of real traffic there.
+//! `nodefwd check`: what it reports of a host without problems and of hosts with them, next to what
+//! becomes of real traffic there.
 
-mod filter;
-mod filter_rules;
+mod firewall;
+mod firewall_rules;
 mod kernel;
-mod nat;
+mod other_nat;
+mod paths;
 mod sockets;
-mod start;
-mod ways;
+mod start_warnings;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Family, Monitor, Namespace, Net, Nodefwd, Process, nodefwd};
+use crate::fixture::{
+    BACKEND_PORT, FORWARDED_PORT, Family, Monitor, Namespace, Net, Nodefwd, Process, Protocol,
+    expect_parts, nodefwd,
+};
 
-/// What is forwarded in most tests, and where the backend serves it.
-const FRONT: u16 = 80;
-const BACK: u16 = 8080;
-
-/// A line of the list.
+/// A line of the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Line {
     level: String,
@@ -41,7 +40,7 @@ impl Line {
         }
     }
 
-    /// The command at its end.
+    /// The command at its end, which fixes the problem.
     #[track_caller]
     fn command(&self) -> &str {
         let command = self.text.rsplit_once(" with: ");
@@ -49,12 +48,12 @@ impl Line {
     }
 }
 
-/// The whole list.
+/// The whole report.
 #[derive(Debug)]
 struct Report(Vec<Line>);
 
 impl Report {
-    /// Runs `nodefwd check` with these arguments; the status must be that which goes with its lines.
+    /// Runs `nodefwd check` with these arguments; the exit status must agree with the lines.
     #[track_caller]
     fn of(namespace: &Namespace, arguments: &str) -> Self {
         Report::from(&nodefwd(["check"]).args(&words(arguments)), namespace)
@@ -83,7 +82,7 @@ impl Report {
         self.0.iter().filter(|line| line.level == level).collect()
     }
 
-    /// The only line on a subject, which must have this level.
+    /// The only line about a subject, which must have this level.
     #[track_caller]
     fn line(&self, level: &str, subject: &str) -> &Line {
         let about: Vec<&Line> = self
@@ -93,17 +92,17 @@ impl Report {
             .collect();
         match about[..] {
             [line] if line.level == level => line,
-            _ => panic!("not one line '{level}: {subject}':\n{self:#?}"),
+            _ => panic!("there should be one line '{level}: {subject}':\n{self:#?}"),
         }
     }
 
-    /// All is well.
+    /// All lines must say `ok`.
     #[track_caller]
     fn expect_ok(&self) {
         assert!(self.0.iter().all(|line| line.level == "ok"), "{self:#?}");
     }
 
-    /// One line is not well: gives it.
+    /// All lines but the only one about a subject must say `ok`; gives that line.
     #[track_caller]
     fn only(&self, level: &str, subject: &str) -> &Line {
         let others = self
@@ -119,7 +118,7 @@ fn words(text: &str) -> Vec<&str> {
     text.split_whitespace().collect()
 }
 
-/// A node whose strangers come in on the client's side, as on a host with an uplink.
+/// A net whose node has its default route on the client's link, as a host has on its uplink.
 fn net(backends: u8) -> Net {
     let net = Net::new(backends);
     for family in Family::BOTH {
@@ -129,17 +128,19 @@ fn net(backends: u8) -> Net {
     net
 }
 
-/// Forwards TCP and UDP of both families to a backend: as arguments.
-fn everything(net: &Net) -> String {
+/// Arguments that forward TCP and UDP of both families to a backend.
+fn all_forwards(net: &Net) -> String {
     let [v4, v6] = Family::BOTH.map(|family| net.backends[0].address(family));
-    format!("tcp/{FRONT}={v4}:{BACK},[{v6}]:{BACK} udp/{FRONT}={v4}:{BACK},[{v6}]:{BACK}")
+    format!(
+        "tcp/{FORWARDED_PORT}={v4}:{BACKEND_PORT},[{v6}]:{BACKEND_PORT} udp/{FORWARDED_PORT}={v4}:{BACKEND_PORT},[{v6}]:{BACKEND_PORT}"
+    )
 }
 
 fn start(net: &Net, arguments: &str) -> Process {
     nodefwd(words(arguments)).start(&net.node)
 }
 
-/// Runs a command as a person would type it.
+/// Runs a command as it would be typed.
 fn shell(namespace: &Namespace, command: &str) {
     namespace.succeed("sh", &["-c", command]);
 }
@@ -159,12 +160,12 @@ const SUBJECTS: [&str; 11] = [
 ];
 
 #[test]
-fn where_all_is_well_it_says_so_and_changes_nothing() {
+fn on_a_host_without_problems_every_line_says_ok_and_nothing_is_changed() {
     let net = net(1);
     net.node.load("table ip theirs { chain c { counter; }; }");
     let before = net.node.ruleset();
     let monitor = Monitor::start(&net.node);
-    let call = nodefwd(["check"]).args(&words(&everything(&net)));
+    let call = nodefwd(["check"]).args(&words(&all_forwards(&net)));
     let outcome = call.finish(&net.node).expect_exit(0);
     assert_eq!(monitor.changes(), "");
     assert_eq!(net.node.ruleset(), before);
@@ -178,7 +179,7 @@ fn where_all_is_well_it_says_so_and_changes_nothing() {
 }
 
 #[test]
-fn where_nothing_is_well_it_changes_nothing_either() {
+fn on_a_host_with_many_problems_nothing_is_changed_either() {
     let net = net(1);
     net.node.load(
         "table inet theirs {
@@ -191,7 +192,7 @@ fn where_nothing_is_well_it_changes_nothing_either() {
     net.node.ip("route add blackhole 10.2.1.2");
     let before = net.node.ruleset();
     let monitor = Monitor::start(&net.node);
-    let report = Report::of(&net.node, &everything(&net));
+    let report = Report::of(&net.node, &all_forwards(&net));
     assert_eq!(monitor.changes(), "");
     assert_eq!(net.node.ruleset(), before);
     let failed: Vec<&str> = report
@@ -206,28 +207,24 @@ fn where_nothing_is_well_it_changes_nothing_either() {
     );
 }
 
-/// Also the next start is none the wiser.
 #[test]
-fn a_running_instance_goes_on_through_a_hundred_checks() {
+fn a_hundred_checks_do_not_disturb_a_running_instance() {
     let net = net(1);
-    let _server = net.backends[0].serve(BACK);
-    let instance = start(&net, &everything(&net));
-    let mut flow = net
-        .client
-        .connect(crate::fixture::Protocol::Udp, net.front(Family::V4, FRONT))
-        .expect("a connection");
-    let answer = flow.ask().expect("an answer");
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let instance = start(&net, &all_forwards(&net));
+    let node_addr = net.node_addr(Family::V4, FORWARDED_PORT);
+    let mut flow = net.client.live_flow(Protocol::Udp, node_addr);
     let rules = net.node.ruleset();
     for _ in 0..100 {
         Report::of(&net.node, "--name=other tcp/81=10.2.1.2").expect_ok();
     }
-    assert_eq!(flow.ask().expect("an answer"), answer);
+    flow.expect_unchanged();
     assert_eq!(net.node.ruleset(), rules);
     instance.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 #[test]
-fn colours_are_for_terminals() {
+fn colours_are_printed_on_terminals_only() {
     let node = Namespace::forwarding("node");
     let call = nodefwd(["check", "tcp/80=10.9.0.1"]);
     let plain = call.finish(&node).expect_exit(1).stdout;
@@ -235,15 +232,14 @@ fn colours_are_for_terminals() {
     let on_a_terminal = ["sh", "-c", "script -qefc \"$*\" /dev/null", "sh"];
     let call = call.wrapped(&on_a_terminal).env("TERM", "xterm");
     let coloured = call.finish(&node).expect_exit(1).stdout;
-    for level in ["\x1b[32mok:\x1b[0m ", "\x1b[31mfailure:\x1b[0m "] {
-        assert!(coloured.contains(level), "{coloured:?}");
-    }
+    let levels = ["\x1b[32mok:\x1b[0m ", "\x1b[31mfailure:\x1b[0m "];
+    expect_parts(&coloured, levels);
     let forbidden = call.env("NO_COLOR", "1").finish(&node).stdout;
     assert!(!forbidden.contains('\x1b'), "{forbidden}");
 }
 
 #[test]
-fn wrong_input_is_refused_before_anything_is_looked_at() {
+fn invalid_input_is_rejected_before_any_check() {
     let node = Namespace::forwarding("node");
     for arguments in [
         "",
@@ -276,12 +272,9 @@ fn the_input_comes_from_the_environment_too() {
         .collect();
     let levels: Vec<&str> = input.iter().map(|line| line.level.as_str()).collect();
     assert_eq!(levels, ["ok", "warning"], "{report:#?}");
-    for word in ["tcp/80=10.43.0.10:80", "10.1.0.1, fd00::1"] {
-        assert!(input[0].text.contains(word), "{report:#?}");
-    }
-    for word in ["SRC_RANGES", "IPv4"] {
-        assert!(input[1].text.contains(word), "{report:#?}");
-    }
+    let read = ["tcp/80=10.43.0.10:80", "10.1.0.1, fd00::1"];
+    expect_parts(&input[0].text, read);
+    expect_parts(&input[1].text, ["SRC_RANGES", "IPv4"]);
     let stderr = call.finish(&node).stderr;
     assert!(
         stderr.starts_with("warning: DEST_IPS (--dest-ips): 10.43.0.10 is listed more than once"),

@@ -1,5 +1,5 @@
-//! The two encoders against each other: what is installed over netlink lists exactly as what is
-//! printed and loaded by nft.
+//! The two encoders against each other: nft lists the same rules when they are installed over netlink
+//! and when `nft -f` loads what `nodefwd render` prints.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 
 use crate::fixture::{Namespace, nodefwd};
 
-/// What the classical variables can say.
-const CLASSICAL: [&str; 12] = [
+/// The classic options.
+const CLASSIC: [&str; 12] = [
     "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=80 --dest-port=8080",
     "--dest-ips=10.2.0.11 --dest-proto=TCP --src-port=80",
     "--dest-ips=10.2.0.11 --dest-proto=udp --src-port=53 --dest-port=5353",
@@ -24,7 +24,7 @@ const CLASSICAL: [&str; 12] = [
     "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp --src-port=80 --name=a-rather_long.name",
 ];
 
-/// Who may connect, to addresses of both families.
+/// Source ranges, for a forward of both families.
 const SOURCES: [&str; 11] = [
     "10.1.0.0/24",
     "10.1.0.0/24,192.168.0.0/16",
@@ -39,7 +39,7 @@ const SOURCES: [&str; 11] = [
     "0.0.0.0/32,255.255.255.255/32,::/128,ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128",
 ];
 
-/// Everything else, for two destinations of each family.
+/// All other options, for two backends of each family.
 const OPTIONS: [&str; 9] = [
     "--balance=random",
     "--balance=round-robin",
@@ -53,7 +53,7 @@ const OPTIONS: [&str; 9] = [
      --hairpin=true --src-ranges=10.1.0.0/16,fd00:1::/32 --name=everything",
 ];
 
-/// Many ports, and forwards of their own.
+/// Several ports, and forwards as arguments.
 const PORTS: [&str; 13] = [
     "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=80,443,8000-8010",
     "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp,udp --src-port=80,443",
@@ -70,7 +70,7 @@ const PORTS: [&str; 13] = [
     "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=80 udp/53=10.2.0.12 --src-ranges=10.1.0.0/24",
 ];
 
-/// Installs and loads the same call, each in a namespace of its own.
+/// A namespace in which the rules of a call are installed, and one in which they are loaded.
 struct Pair {
     installing: Namespace,
     loading: Namespace,
@@ -86,7 +86,7 @@ impl Pair {
         }
     }
 
-    /// What nft lists while nodefwd runs.
+    /// The rules that nft lists while nodefwd runs.
     fn installed(&self, arguments: &[&str]) -> String {
         let forwarder = nodefwd(arguments).start(&self.installing);
         let ruleset = self.installing.ruleset();
@@ -95,7 +95,7 @@ impl Pair {
         without_owner(&ruleset)
     }
 
-    /// What nft lists after it has read what `nodefwd render` prints.
+    /// The rules that nft lists after it has loaded what `nodefwd render` prints.
     fn rendered(&self, arguments: &[&str]) -> String {
         let call = nodefwd(["render"]).args(arguments).without_net_admin();
         let text = call.finish_here().expect_success();
@@ -121,14 +121,10 @@ impl Pair {
     }
 }
 
-/// nft tells which program owns a table; that is the one difference there must be.
+/// Without the name of the program that owns the table, which is not the same.
 fn without_owner(ruleset: &str) -> String {
-    let lines = ruleset
-        .lines()
-        .map(|line| match line.split_once(" # progname ") {
-            Some((line, _)) => line,
-            None => line,
-        });
+    let lines = ruleset.lines();
+    let lines = lines.map(|line| line.split(" # progname ").next().unwrap_or(line));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -140,31 +136,31 @@ fn expect_equal(name: &str, calls: impl IntoIterator<Item = String>) {
 }
 
 #[test]
-fn classical_variables_encode_alike() {
-    expect_equal("classical", CLASSICAL.map(str::to_owned));
+fn both_encoders_agree_on_classic_options() {
+    expect_equal("classic", CLASSIC.map(str::to_owned));
 }
 
 #[test]
-fn source_ranges_encode_alike() {
+fn both_encoders_agree_on_source_ranges() {
     let call = "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp --src-port=80 --src-ranges=";
     expect_equal("sources", SOURCES.map(|ranges| format!("{call}{ranges}")));
 }
 
 #[test]
-fn options_encode_alike() {
+fn both_encoders_agree_on_other_options() {
     let destinations = "--dest-ips=10.2.0.11,10.2.0.12,fd00:2::11,fd00:2::12";
     let call = format!("{destinations} --dest-proto=tcp --src-port=80 --dest-port=8080 ");
     expect_equal("options", OPTIONS.map(|options| format!("{call}{options}")));
 }
 
 #[test]
-fn ports_and_forwards_encode_alike() {
+fn both_encoders_agree_on_ports_and_forwards() {
     expect_equal("ports", PORTS.map(str::to_owned));
 }
 
-/// Long lists are sent in several parts.
+/// Over netlink, long sets are sent in several messages.
 #[test]
-fn many_destinations_encode_alike() {
+fn both_encoders_agree_on_many_backends() {
     let addresses = |prefix: &str| {
         (1..=250)
             .map(|n| format!("{prefix}{n}"))

@@ -1,53 +1,77 @@
-//! What can go wrong around it, tried as often as the README's table says, and that nothing is lost.
+//! Faults around the program, each tried as often as the table in README says: nothing is lost, and
+//! nothing is left.
 
-mod calls;
-mod floods;
-mod forgery;
-mod input;
-mod netlink;
-mod options;
-mod refusals;
+mod any_input;
+mod event_overrun;
+mod netlink_sockets;
+mod rejected;
 mod restarts;
-mod right;
 mod signals;
+mod spoiled_input;
+mod spoofed_netlink;
+mod syscall_faults;
+mod trace;
+mod valid_input;
 
+use std::process::Command;
 use std::thread;
 
-/// How many threads work side by side: the kernel takes its time to remove a table, and does it for
+use crate::conntrack::FOREIGN_FLOWS;
+use crate::fixture::{Namespace, Process};
+use crate::lifecycle::KILLS;
+use crate::replace::REPLACEMENTS;
+
+/// The page with the table of faults.
+const FAULT_TABLE: &str = include_str!("../README.md");
+
+/// How many threads work at the same time: the kernel takes a while to remove a table, and does it for
 /// all of them at once.
-const LANES: usize = 8;
+const THREADS: usize = 8;
 
 /// Deals out the numbers from 0 to `count` to threads.
-fn lanes(count: usize, work: impl Fn(std::iter::StepBy<std::ops::Range<usize>>) + Sync) {
+fn in_parallel(count: usize, work: impl Fn(std::iter::StepBy<std::ops::Range<usize>>) + Sync) {
     thread::scope(|scope| {
-        for lane in 0..LANES {
-            let (work, numbers) = (&work, (lane..count).step_by(LANES));
+        for thread in 0..THREADS {
+            let (work, numbers) = (&work, (thread..count).step_by(THREADS));
             scope.spawn(move || work(numbers));
         }
     });
 }
 
-/// README's table has the figures of the tests.
+/// An nft that makes one change after the other, without a pause.
+fn nft_with_input(node: &Namespace, changes: &str) -> Process {
+    let mut nft = Command::new("nft");
+    nft.arg("--interactive");
+    node.run(|| Process::spawn(nft, changes))
+}
+
+/// The table has the figures of the tests: how often each fault is tried.
 #[test]
-fn the_readme_has_these_figures() {
-    let readme = include_str!("../../README.md").replace(',', "");
+fn the_fault_table_has_the_figures_of_the_tests() {
+    let page = FAULT_TABLE.replace(',', "");
     for (fault, tried) in [
-        ("any input", input::INPUTS as usize),
-        ("as many chains at a hook", refusals::FULL),
-        ("somebody makes and removes", refusals::COLLISIONS),
-        ("others change the ruleset", floods::STARTS.into()),
-        ("a message to or from the kernel", calls::CALLS),
-        ("another process sends", forgery::DATAGRAMS),
-        ("more news", floods::NEWS.into()),
-        ("bursts of", 2 * signals::STARTS),
-        ("TERM at each call", signals::CALLS),
+        ("any input", any_input::INPUTS as usize),
+        ("as many chains at a hook", rejected::CHAINS_OF_A_HOOK),
+        ("somebody makes and removes", rejected::COLLISIONS),
+        ("others change the ruleset", event_overrun::STARTS.into()),
+        ("a message to or from the kernel", syscall_faults::CALLS),
+        ("another process sends", spoofed_netlink::DATAGRAMS),
+        ("more news", event_overrun::EVENTS.into()),
         ("starts and stops beside", restarts::RESTARTS),
+        ("SIGKILL from its start on", KILLS as usize),
+        ("bursts of", 2 * signals::STARTS),
+        ("bursts of", signals::SIGNALS),
+        ("TERM at each call", signals::CALLS),
+        ("`--replace` under running", REPLACEMENTS as usize),
+        ("100000 connections", FOREIGN_FLOWS),
     ] {
         let start = format!("| {fault}");
-        let row = readme.lines().find(|line| line.starts_with(&start));
-        let figures = row.and_then(|row| row.split(" | ").nth(1));
-        let tried = tried.to_string();
-        let found = figures.is_some_and(|text| text.split(' ').any(|word| word == tried));
-        assert!(found, "{fault}: {tried}, not {figures:?}");
+        let row = page.lines().find(|line| line.starts_with(&start));
+        let row = row.unwrap_or_else(|| panic!("the fault table has no row '{fault} …'"));
+        // Without the last column, the outcome.
+        let (tries, _) = row.rsplit_once(" | ").expect("columns");
+        let figure = tried.to_string();
+        let is_there = tries.split(' ').any(|word| word == figure);
+        assert!(is_there, "the tests try it {figure} times, unlike: {row}");
     }
 }

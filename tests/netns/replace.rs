@@ -1,32 +1,28 @@
-//! Replacing a live instance with `--replace`.
+//! `--replace`: a new process takes the place of a running instance.
 
-mod failures;
+mod failed_successor;
 mod flows;
-mod lock;
+mod handover;
 mod starts;
 
-use crate::fixture::{Family, Host, Namespace, Nodefwd, nodefwd};
-use crate::forward::{BACK, FRONT};
+pub use flows::REPLACEMENTS;
 
-/// The second port that is forwarded.
-const COUNTED: u16 = 90;
+use crate::fixture::{BACKEND_PORT, FORWARDED_PORT, Host, Nodefwd, addresses, nodefwd};
 
-/// Forwards [`FRONT`] and [`COUNTED`] of both protocols and families to a host.
+/// The second port that is forwarded, to the same port of the backend.
+const SECOND_PORT: u16 = 90;
+
+/// Forwards [`FORWARDED_PORT`] and [`SECOND_PORT`] of both protocols and families to a host.
 fn forward_both(host: &Host) -> Nodefwd {
-    let destinations = Family::BOTH.map(|family| host.address(family).to_string());
     nodefwd([""; 0])
         .env("NODEFWD_NAME", "web")
-        .env("DEST_IPS", destinations.join(","))
+        .env("DEST_IPS", addresses(host))
         .env("DEST_PROTO", "TCP,UDP")
-        .env("SRC_PORT", format!("{FRONT},{COUNTED}"))
-        .env("DEST_PORT", format!("{BACK},{COUNTED}"))
+        .env("SRC_PORT", format!("{FORWARDED_PORT},{SECOND_PORT}"))
+        .env("DEST_PORT", format!("{BACKEND_PORT},{SECOND_PORT}"))
 }
 
+/// The same call with `--replace`.
 fn replacing(call: &Nodefwd) -> Nodefwd {
     call.clone().env("NODEFWD_REPLACE", "true")
-}
-
-/// All rules, without what they have counted.
-fn rules(node: &Namespace) -> String {
-    node.succeed("nft", &["--stateless", "list", "ruleset"])
 }

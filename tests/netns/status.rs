@@ -1,4 +1,4 @@
-//! `nodefwd status`: what it says of instances that it does not own.
+//! `nodefwd status`: what it says of the instances in a network namespace.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -6,20 +6,37 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::fixture::{Family, LIMIT, Namespace, Net, Nodefwd, Process, Protocol, nodefwd};
-use crate::forward::{BACK, Busy, FRONT, forward_to};
+use crate::fixture::{
+    BACKEND_PORT, FORWARDED_PORT, Family, ForwardedConnection, Namespace, Net, Nodefwd, Process,
+    Protocol, expect_parts, forward_to, nodefwd, wait_until,
+};
 
-/// The container that the service load balancer starts.
+/// Fields of the JSON output.
+mod json {
+    /// How many connections a forward has given to a backend.
+    pub const CONNECTIONS: &str = "connections";
+    /// How many of them the kernel still has entries of.
+    pub const ACTIVE: &str = "active";
+    /// How many packets of denied sources were dropped.
+    pub const DROPPED: &str = "dropped";
+    /// Whether an instance forwards new connections.
+    pub const ACCEPTING: &str = "accepting";
+}
+
+/// A sample of the Prometheus output, of a forward without connections.
+const SAMPLE: &str = "nodefwd_connections_total{forwarder=\"web\",protocol=\"tcp\",ports=\"80\",family=\"ipv4\",destination=\"10.2.0.11:80\"} 0\n";
+
+/// The call of a container of the service load balancer.
 fn container() -> Nodefwd {
-    with_its_environment(nodefwd([""; 0]))
+    with_environment(nodefwd([""; 0]))
 }
 
-/// The probe in that container.
+/// The call of the readiness probe in that container.
 fn probe() -> Nodefwd {
-    with_its_environment(nodefwd(["status", "--ready"]))
+    with_environment(nodefwd(["status", "--ready"]))
 }
 
-fn with_its_environment(call: Nodefwd) -> Nodefwd {
+fn with_environment(call: Nodefwd) -> Nodefwd {
     call.env("DEST_IPS", "10.2.0.11 fd00:2::11")
         .env("DEST_PROTO", "TCP")
         .env("SRC_PORT", "80")
@@ -31,7 +48,7 @@ fn expect_not_ready(probe: &Nodefwd, node: &Namespace, missing: &str) {
     let outcome = probe.finish(node).expect_exit(1);
     let stderr = outcome.stderr;
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.contains(missing), "{stderr}");
+    expect_parts(&stderr, [missing]);
     assert_eq!(outcome.stdout, "");
 }
 
@@ -52,7 +69,7 @@ fn a_container_is_ready_while_its_own_rules_are_in_the_kernel() {
 }
 
 #[test]
-fn a_name_says_which_instance_is_meant() {
+fn status_ready_is_about_the_instance_with_the_given_name_or_forwards() {
     let node = Namespace::forwarding("node");
     let any = nodefwd(["status", "--ready"]);
     let web = any.clone().args(&["web"]);
@@ -73,12 +90,12 @@ fn a_name_says_which_instance_is_meant() {
 }
 
 #[test]
-fn reading_needs_the_capability_too() {
+fn status_needs_cap_net_admin_too() {
     let node = Namespace::new("node");
     for call in [nodefwd(["status"]), probe()] {
         let stderr = call.without_net_admin().finish(&node).expect_exit(1).stderr;
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        assert!(stderr.contains("CAP_NET_ADMIN"), "{stderr}");
+        expect_parts(&stderr, ["CAP_NET_ADMIN"]);
     }
 }
 
@@ -88,26 +105,23 @@ fn status(node: &Namespace) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// What an instance says of each destination, by the destination's address.
-fn by_destination(instance: &Value, field: &str) -> HashMap<String, u64> {
+/// A field of each backend, by the backend's address.
+fn by_backend(instance: &Value, field: &str) -> HashMap<String, u64> {
     let list = |value: &Value, field: &str| value[field].as_array().expect("a list").clone();
     let forwards = list(instance, "forwards");
-    let destinations = forwards.iter().flat_map(|one| list(one, "destinations"));
-    destinations
-        .map(|destination| {
-            let address = destination["to"]["address"].as_str().expect("an address");
-            (
-                address.to_owned(),
-                destination[field].as_u64().expect("a number"),
-            )
-        })
-        .collect()
+    let backends = forwards.iter().flat_map(|one| list(one, "destinations"));
+    let of_backend = |backend: Value| {
+        let address = backend["to"]["address"].as_str().expect("an address");
+        let number = backend[field].as_u64().expect("a number");
+        (address.to_owned(), number)
+    };
+    backends.map(of_backend).collect()
 }
 
 #[test]
-fn connections_are_counted_at_their_destinations() {
+fn connections_are_counted_at_their_backends() {
     let net = Net::new(2);
-    let _servers: Vec<_> = net.backends.iter().map(|host| host.serve(BACK)).collect();
+    let _servers = net.serve(BACKEND_PORT);
     for protocol in Protocol::BOTH {
         let _forwarder = forward_to(protocol, &net.backends).start(&net.node);
         let mut expected = HashMap::new();
@@ -119,63 +133,65 @@ fn connections_are_counted_at_their_destinations() {
         let mut flows = Vec::new();
         for family in Family::BOTH {
             for _ in 0..10 {
-                let front = net.front(family, FRONT);
-                let mut flow = net.client.connect(protocol, front).expect("a connection");
+                let node_addr = net.node_addr(family, FORWARDED_PORT);
+                let mut flow = net.client.live_flow(protocol, node_addr);
                 for _ in 0..3 {
-                    flow.ask().expect("an answer");
+                    flow.expect_unchanged();
                 }
-                let server = flow.ask().expect("an answer").server;
-                let index = usize::from(server == "backend-2");
+                let index = usize::from(flow.reply.server == "backend-2");
                 let address = net.backends[index].address(family).to_string();
                 *expected.entry(address).or_default() += 1;
                 flows.push(flow);
             }
         }
         let instance = &status(&net.node)["instances"][0];
-        assert_eq!(by_destination(instance, "taken"), expected, "{instance:#}");
-        assert_eq!(by_destination(instance, "flows"), expected, "{instance:#}");
-        let denied = instance["forwards"].as_array().expect("a list");
-        assert!(denied.iter().all(|one| one["denied"] == 0), "{instance:#}");
+        for field in [json::CONNECTIONS, json::ACTIVE] {
+            assert_eq!(by_backend(instance, field), expected, "{instance:#}");
+        }
+        let forwards = instance["forwards"].as_array().expect("a list");
+        let none_dropped = forwards.iter().all(|one| one[json::DROPPED] == 0);
+        assert!(none_dropped, "{instance:#}");
     }
 }
 
 #[test]
-fn who_drains_is_not_ready() {
-    let mut busy = Busy::start(Family::V4, |call| call.args(&["--drain=3600"]));
-    let node = &busy.net.node;
+fn an_instance_that_drains_is_not_ready() {
+    let mut forwarded = ForwardedConnection::start(Family::V4, |call| call.args(&["--drain=3600"]));
+    let node = &forwarded.net.node;
     probe().finish(node).expect_success();
 
-    busy.forwarder.signal(Signal::SIGTERM);
-    busy.forwarder.wait_for_line("draining");
+    forwarded.forwarder.signal(Signal::SIGTERM);
+    forwarded.forwarder.wait_until_draining(1);
     expect_not_ready(&probe(), node, "takes no new connections");
     let instance = &status(node)["instances"][0];
-    assert_eq!(instance["open"], false);
-    assert_eq!(by_destination(instance, "flows").values().sum::<u64>(), 1);
+    assert_eq!(instance[json::ACCEPTING], false);
+    let active = by_backend(instance, json::ACTIVE);
+    assert_eq!(active.values().sum::<u64>(), 1);
 }
 
 #[test]
-fn denied_sources_are_counted() {
+fn packets_of_denied_sources_are_counted() {
     let net = Net::new(1);
-    let _server = net.backends[0].serve(BACK);
+    let _server = net.backends[0].serve(BACKEND_PORT);
     let call = forward_to(Protocol::Udp, &net.backends).args(&["--src-ranges=10.9.0.0/16"]);
     let _forwarder = call.start(&net.node);
     for family in Family::BOTH {
         net.client
-            .expect_silence(Protocol::Udp, net.front(family, FRONT));
+            .expect_silence(Protocol::Udp, net.node_addr(family, FORWARDED_PORT));
     }
     let instance = &status(&net.node)["instances"][0];
     for forward in instance["forwards"].as_array().expect("a list") {
-        assert_eq!(forward["denied"], 1, "{instance:#}");
+        assert_eq!(forward[json::DROPPED], 1, "{instance:#}");
     }
+    let connections = by_backend(instance, json::CONNECTIONS);
     assert!(
-        by_destination(instance, "taken")
-            .values()
-            .all(|count| *count == 0)
+        connections.values().all(|count| *count == 0),
+        "{instance:#}"
     );
 }
 
 #[test]
-fn every_kind_of_forward_reads_back() {
+fn every_kind_of_forward_is_read_back_from_the_rules() {
     let node = Namespace::forwarding("node");
     let mut call = nodefwd([
         "--name=all",
@@ -192,13 +208,19 @@ fn every_kind_of_forward_reads_back() {
     let forwarder = call.start(&node);
     let forward = |protocol: &str, family: &str, ports: [u16; 2], to: &[(&str, [u16; 2])]| {
         let range = |[first, last]: [u16; 2]| json!({"first": first, "last": last});
-        let destination = |(address, ports): &(&str, [u16; 2])| json!({"to": {"address": address, "ports": range(*ports)}, "taken": 0, "flows": 0});
+        let backend = |(address, ports): &(&str, [u16; 2])| {
+            json!({
+                "to": {"address": address, "ports": range(*ports)},
+                (json::CONNECTIONS): 0,
+                (json::ACTIVE): 0,
+            })
+        };
         json!({
             "protocol": protocol,
             "family": family,
             "ports": range(ports),
-            "denied": 0,
-            "destinations": to.iter().map(destination).collect::<Vec<_>>(),
+            (json::DROPPED): 0,
+            "destinations": to.iter().map(backend).collect::<Vec<_>>(),
         })
     };
     let [one, two, six] = ["10.2.0.11", "10.2.0.12", "fd00::11"];
@@ -225,7 +247,7 @@ fn every_kind_of_forward_reads_back() {
             forward("sctp", "ipv6", [100, 199], &[(six, [100, 199])]),
         ])
     );
-    assert_eq!(instance["open"], true);
+    assert_eq!(instance[json::ACCEPTING], true);
     assert_eq!(instance["name"], "all");
     assert_eq!(instance["table"], "nodefwd-all");
     assert_eq!(instance["listen"], json!(["10.9.0.1", "fd00::1"]));
@@ -236,7 +258,7 @@ fn every_kind_of_forward_reads_back() {
 }
 
 #[test]
-fn tables_of_others_are_shown_as_far_as_they_are_understood() {
+fn another_programs_table_with_a_name_like_its_own_is_listed_without_forwards() {
     let node = Namespace::forwarding("node");
     assert_eq!(status(&node), json!({"instances": []}));
     node.load("table inet other { chain c { counter drop; }; }");
@@ -246,7 +268,7 @@ fn tables_of_others_are_shown_as_far_as_they_are_understood() {
     let theirs = json!({
         "name": "theirs",
         "table": "nodefwd-theirs",
-        "open": false,
+        (json::ACCEPTING): false,
         "listen": [],
         "owner": null,
         "forwards": [],
@@ -255,7 +277,7 @@ fn tables_of_others_are_shown_as_far_as_they_are_understood() {
 }
 
 #[test]
-fn text_has_a_line_for_each_destination_and_a_name_chooses() {
+fn the_text_has_a_line_for_each_backend_and_a_name_selects_an_instance() {
     let node = Namespace::forwarding("node");
     let _web = nodefwd(["--name=web", "tcp/80=10.2.0.11:8080,10.2.0.12:8080"]).start(&node);
     let _dns = nodefwd(["--name=dns", "udp/53=10.2.0.13"]).start(&node);
@@ -265,42 +287,37 @@ fn text_has_a_line_for_each_destination_and_a_name_chooses() {
         all.starts_with("dns: table inet nodefwd-dns, owned by"),
         "{all}"
     );
-    // The first line says for how long, which may have changed meanwhile.
+    // The first line says since when, which may have changed meanwhile.
     let (_, table) = web.split_once('\n').expect("a table");
     assert!(all.contains(table), "{all}");
-    for word in ["web: ", "tcp/80 IPv4", "10.2.0.11:8080", "10.2.0.12:8080"] {
-        assert!(web.contains(word), "{word} is not in: {web}");
-    }
+    let parts = ["web: ", "tcp/80 IPv4", "10.2.0.11:8080", "10.2.0.12:8080"];
+    expect_parts(&web, parts);
     let unknown = nodefwd(["status", "mail"]).finish(&node).expect_exit(1);
-    assert!(unknown.stderr.contains("'mail'"), "{}", unknown.stderr);
+    expect_parts(&unknown.stderr, ["'mail'"]);
     nodefwd(["status", "no name"]).finish(&node).expect_exit(2);
 }
 
 #[test]
-fn prometheus_takes_the_metrics() {
+fn promtool_accepts_the_metrics() {
     let node = Namespace::forwarding("node");
     let _web = nodefwd(["--name=web", "--src-ranges=10.0.0.0/8", "tcp/80=10.2.0.11"]).start(&node);
     let call = nodefwd(["status", "--format=prometheus"]);
     let metrics = call.finish(&node).expect_success();
-    let sample = "nodefwd_connections_total{instance=\"web\",protocol=\"tcp\",ports=\"80\",family=\"ipv4\",destination=\"10.2.0.11:80\"} 0\n";
-    assert!(metrics.contains(sample), "{metrics}");
+    expect_parts(&metrics, [SAMPLE]);
     let promtool = Command::new("promtool").arg("--version").output();
-    assert!(promtool.is_ok(), "no promtool: tests/run.sh brings it");
-    // It has an opinion on good metrics too, and then says so.
+    assert!(promtool.is_ok(), "no promtool: tests/run.sh installs it");
+    // It prints advice on valid metrics too.
     let outcome = node.feed(&metrics, "promtool", &["check", "metrics"]);
     assert_eq!(outcome, "");
 }
 
 #[test]
-fn watching_goes_on_until_a_signal() {
+fn watch_repeats_until_a_signal() {
     let node = Namespace::forwarding("node");
     let mut watch: Process = nodefwd(["status", "--watch"]).spawn(&node);
     let nothing = "nodefwd forwards nothing";
-    let deadline = std::time::Instant::now() + LIMIT;
-    while watch.stdout().matches(nothing).count() < 2 {
-        assert!(std::time::Instant::now() < deadline, "{}", watch.stdout());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    let is_repeated = |stdout: &String| stdout.matches(nothing).count() >= 2;
+    wait_until("a second report", || watch.stdout(), is_repeated);
     watch.signal(Signal::SIGTERM);
     watch.wait();
 }

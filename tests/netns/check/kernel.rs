@@ -1,15 +1,15 @@
-//! What the kernel must have and allow, and who else is there.
+//! What a start needs of the kernel: privileges, forwarding, rules, a free name and free ports.
 
 use nix::sys::signal::Signal;
 
 use super::{Report, shell};
-use crate::fixture::{Namespace, Nodefwd, nodefwd};
+use crate::fixture::{Namespace, Nodefwd, expect_parts, nodefwd};
 
 fn check(arguments: &[&str]) -> Nodefwd {
     nodefwd(["check", "tcp/80=10.2.0.11"]).args(arguments)
 }
 
-/// A node that leads everywhere.
+/// A node with a default route of each family.
 fn node() -> Namespace {
     let node = Namespace::forwarding("node");
     node.ip("link add uplink type veth peer name other
@@ -23,17 +23,18 @@ fn node() -> Namespace {
 }
 
 #[test]
-fn without_the_capability_only_the_rest_is_looked_at() {
+fn without_cap_net_admin_the_checks_that_do_not_need_it_are_made() {
     let node = node();
     let report = Report::from(&check(&[]).without_net_admin(), &node);
     let failure = report.only("failure", "privileges");
-    for word in [
-        "CAP_NET_ADMIN",
-        "--cap-add=NET_ADMIN",
-        "AmbientCapabilities",
-    ] {
-        assert!(failure.text.contains(word), "{failure:?}");
-    }
+    expect_parts(
+        &failure.text,
+        [
+            "CAP_NET_ADMIN",
+            "--cap-add=NET_ADMIN",
+            "AmbientCapabilities",
+        ],
+    );
     for subject in ["rules", "instances", "firewall", "other NAT"] {
         assert!(
             report.0.iter().all(|line| line.subject != subject),
@@ -44,7 +45,7 @@ fn without_the_capability_only_the_rest_is_looked_at() {
 }
 
 #[test]
-fn a_family_that_is_not_forwarded_is_judged_as_a_start_would_judge_it() {
+fn a_family_that_the_host_does_not_forward_is_a_warning_or_a_failure_as_for_a_start() {
     let node = node();
     let both = "tcp/80=10.2.0.11,fd00:2::11";
     let ipv4 = ("net/ipv4/ip_forward", "sysctl -w net.ipv4.ip_forward=1");
@@ -80,9 +81,9 @@ fn a_family_that_is_not_forwarded_is_judged_as_a_start_would_judge_it() {
     assert_eq!(failed[..2], [ipv4.1, ipv6.1], "{report:#?}");
 }
 
-/// The other family has destinations, but no address to listen on.
+/// The other family has backends, but no address to listen on.
 #[test]
-fn the_only_family_that_is_listened_on_off_is_a_failure() {
+fn without_forwarding_of_the_only_family_that_it_listens_on_it_is_a_failure() {
     let node = node();
     let call = "tcp/80=10.2.0.11,fd00:2::11 --listen=10.1.0.1";
     let report = Report::of(&node, call);
@@ -109,27 +110,24 @@ fn hairpin_without_masquerading_is_a_warning() {
     assert!(warnings[0].text.contains("NODEFWD_HAIRPIN"), "{report:#?}");
 }
 
-/// It is the kernel that judges the rules: where it cannot make them, that is said.
+/// check has the kernel try the rules.
 #[test]
-fn rules_that_the_kernel_refuses_are_a_failure() {
+fn rules_that_the_kernel_rejects_are_a_failure() {
     let node = node();
     let ranges: Vec<String> = (1..5).map(|number| format!("10.{number}.0.0/16")).collect();
     let call = check(&["--src-ranges", &ranges.join(",")]);
     Report::from(&call, &node).expect_ok();
-    // In the way of the name under which the kernel looks through them.
+    // The name of the table in which the kernel tries them.
     node.load("table inet nodefwd-tcp-80.trial");
     let before = node.ruleset();
     let report = Report::from(&call, &node);
     let failure = report.line("failure", "rules");
-    assert!(
-        failure.text.contains("table inet nodefwd-tcp-80"),
-        "{failure:?}"
-    );
+    expect_parts(&failure.text, ["table inet nodefwd-tcp-80"]);
     assert_eq!(node.ruleset(), before);
 }
 
 #[test]
-fn all_shapes_of_rules_are_looked_through() {
+fn every_kind_of_rules_passes() {
     let node = node();
     for arguments in [
         "tcp/80=10.2.0.11,10.2.0.12 --balance=source --output",
@@ -143,10 +141,10 @@ fn all_shapes_of_rules_are_looked_through() {
 }
 
 #[test]
-fn another_instance_of_the_name_is_a_failure_in_the_words_of_a_start() {
+fn a_running_instance_of_the_name_is_a_failure_in_the_same_words_as_at_a_start() {
     let node = node();
     for owner in ["--owner=true", "--owner=false"] {
-        // With the hairpin, its rules surely take every connection: that is no other NAT.
+        // With hairpin its rules match every connection, which must not count as other NAT.
         let call = check(&[owner, "--hairpin"]);
         let start = nodefwd(["tcp/80=10.2.0.11", owner, "--hairpin"]);
         let other = start.start(&node);
@@ -164,13 +162,13 @@ fn another_instance_of_the_name_is_a_failure_in_the_words_of_a_start() {
 }
 
 #[test]
-fn a_claimed_port_and_a_foreign_table_are_failures_that_name_a_command() {
+fn another_programs_table_and_a_port_of_another_instance_are_failures() {
     let node = node();
     node.load("table inet nodefwd-tcp-80 { chain theirs { counter; }; }");
     let report = Report::from(&check(&[]), &node);
     let failure = report.only("failure", "instances");
     let command = "nft delete table inet nodefwd-tcp-80";
-    assert!(failure.text.contains(command), "{failure:?}");
+    expect_parts(&failure.text, [command]);
     Report::from(&check(&["--name=other"]), &node).expect_ok();
     shell(&node, command);
     Report::from(&check(&[]), &node).expect_ok();
@@ -178,13 +176,14 @@ fn a_claimed_port_and_a_foreign_table_are_failures_that_name_a_command() {
     let other = nodefwd(["--name=other", "tcp/70-90=10.2.0.11"]).start(&node);
     let report = Report::from(&check(&[]), &node);
     let failure = report.only("failure", "instances");
-    for word in ["tcp/80 over IPv4", "nodefwd-other", &other.id().to_string()] {
-        assert!(failure.text.contains(word), "{failure:?}");
-    }
+    expect_parts(
+        &failure.text,
+        ["tcp/80 over IPv4", "nodefwd-other", &other.id().to_string()],
+    );
 }
 
 #[test]
-fn a_table_of_connections_that_is_nearly_full_is_a_warning() {
+fn a_conntrack_table_that_is_nearly_full_is_a_warning() {
     let node = node();
     for (count, most, full) in [(90, 100, false), (91, 100, true), (5, 0, false)] {
         let script = format!(

@@ -1,14 +1,13 @@
-//! Sockets of the host itself on a port that is to be forwarded.
+//! Sockets of the host itself that listen on a forwarded port, and get no connections any more.
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Instant;
 
 use super::{Report, net, words};
-use crate::fixture::{LIMIT, Net, Protocol, Server};
+use crate::fixture::{Net, Protocol, Server, wait_until};
 
-/// Sockets that serve TCP and UDP in the node, arguments, and the sockets that lose. `P` stands for
-/// the port.
+/// Addresses that serve TCP and UDP on the node, arguments, and the sockets that lose their
+/// connections. `P` stands for the port.
 const CASES: [(&str, &str, &str); 14] = [
     ("10.1.1.1:P", "tcp/P=10.2.1.2", "tcp/10.1.1.1:P"),
     ("0.0.0.0:P", "tcp/P=10.2.1.2", "tcp/0.0.0.0:P"),
@@ -39,7 +38,7 @@ const CASES: [(&str, &str, &str); 14] = [
         "--listen=10.2.1.1 tcp/P=10.2.1.2",
         "tcp/0.0.0.0:P",
     ),
-    // Other ports, protocols, families and addresses, and what nobody else can reach.
+    // Other ports, protocols, families and addresses, and loopback.
     ("10.1.1.1:P", "tcp/1P=10.2.1.2", ""),
     ("10.1.1.1:P", "sctp/P=10.2.1.2", ""),
     ("[fd00:1:1::1]:P", "tcp/P=10.2.1.2", ""),
@@ -47,8 +46,8 @@ const CASES: [(&str, &str, &str); 14] = [
     ("10.1.1.1:P", "--listen=10.2.1.1 tcp/P=10.2.1.2", ""),
 ];
 
-/// The sockets that check says lose their connections.
-fn losers(net: &Net, arguments: &str) -> String {
+/// The sockets that lose their connections, as check says.
+fn losing_sockets(net: &Net, arguments: &str) -> String {
     let report = Report::of(&net.node, arguments);
     let mut found = Vec::new();
     for line in report.0.iter().filter(|line| line.level != "ok") {
@@ -63,10 +62,10 @@ fn losers(net: &Net, arguments: &str) -> String {
 }
 
 #[test]
-fn a_socket_loses_what_is_forwarded_and_nothing_else() {
+fn a_socket_on_a_forwarded_port_is_a_warning_and_no_other_is() {
     let net = net(1);
-    // Each case has a port of its own: a socket lives on for a moment in a process that another
-    // test just starts.
+    // Each case has a port of its own: a child process that another test just starts may keep a closed
+    // socket open for a moment.
     for (port, (sockets, arguments, expected)) in (1001..).zip(CASES) {
         let [sockets, arguments, expected] =
             [sockets, arguments, expected].map(|text| text.replace('P', &format!("{port}")));
@@ -74,7 +73,7 @@ fn a_socket_loses_what_is_forwarded_and_nothing_else() {
         let sockets: Vec<SocketAddr> = words(&sockets).into_iter().map(parse).collect();
         let _server = Server::start(&net.node, "node", &sockets);
         assert_eq!(
-            losers(&net, &arguments),
+            losing_sockets(&net, &arguments),
             expected,
             "{sockets:?} {arguments}"
         );
@@ -82,26 +81,24 @@ fn a_socket_loses_what_is_forwarded_and_nothing_else() {
 }
 
 #[test]
-fn the_process_is_named() {
+fn the_process_that_listens_is_named() {
     let net = net(1);
     let mut busybox = Command::new("busybox");
     busybox.args(["nc", "-l", "-p", "80"]);
     let server = net.node.spawn(busybox);
     let expected = format!("process {} (busybox) listens on tcp ", server.id());
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let report = Report::of(&net.node, "tcp/80=10.2.1.2");
-        let lines = report.of_level("warning");
-        if lines.iter().any(|line| line.text.starts_with(&expected)) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{report:#?}");
-    }
+    // It does not say when it listens.
+    let report = || Report::of(&net.node, "tcp/80=10.2.1.2");
+    let names_it = |report: &Report| {
+        let warnings = report.of_level("warning");
+        let mut texts = warnings.iter().map(|line| &line.text);
+        texts.any(|text| text.starts_with(&expected))
+    };
+    wait_until(&expected, report, names_it);
 }
 
-/// A socket that is connected is somebody's own, not a server's.
 #[test]
-fn clients_are_not_servers() {
+fn a_connected_socket_of_a_client_on_the_host_is_no_warning() {
     let net = net(1);
     let _server = net.backends[0].serve(53);
     let backend = SocketAddr::from(([10, 2, 1, 2], 53));

@@ -1,22 +1,23 @@
-//! A day in which an instance is restarted every minute and a half, beside others that run on: none of their
-//! flows breaks or loses a packet, and nothing grows.
+//! As many restarts as in a day with one every minute and a half, beside instances that run on: none
+//! of their flows loses a packet, and nothing grows.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::signals::ENDING;
-use super::{LANES, lanes};
-use crate::fixture::{Count, Family, LIMIT, Namespace, Net, Process, Protocol, Stop, kinds};
-use crate::forward::{BACK, FRONT, forward_to};
+use super::{THREADS, in_parallel};
+use crate::fixture::{
+    BACKEND_PORT, ENDING_SIGNALS, FORWARDED_PORT, Family, Namespace, Net, PROTOCOLS_AND_FAMILIES,
+    Process, Progress, Protocol, StopOnDrop, forward_to, wait_until,
+};
 
 /// Starts and stops.
 pub const RESTARTS: usize = 1000;
 
-/// Of so many, one has a flow, and one is killed: never the same.
+/// One of so many has a flow, and one of so many is killed; never the same one.
 const BUSY: usize = 4;
 const KILLED: usize = 10;
 
@@ -24,35 +25,32 @@ const KILLED: usize = 10;
 const GROWTH: u64 = 64;
 
 #[test]
-fn a_day_of_restarts_breaks_no_flow_and_leaves_nothing() {
+fn a_thousand_restarts_break_no_flow_of_other_instances_and_leave_nothing() {
     let net = Net::new(1);
-    // A flow that is left must not be forgotten for its age.
-    for kind in ["udp_timeout", "udp_timeout_stream"] {
-        let key = format!("net/netfilter/nf_conntrack_{kind}");
-        net.node.set_sysctl(&key, "3600");
-    }
-    let _server = net.backends[0].serve(BACK);
+    // So that an entry that is left is seen.
+    net.node.keep_udp_entries();
+    let _servers = net.serve(BACKEND_PORT);
     let siblings = siblings(&net);
-    let counts: [Count; 4] = Default::default();
+    let progress: [Progress; 4] = Default::default();
     thread::scope(|scope| {
-        for ((protocol, family), count) in kinds().zip(&counts) {
+        for ((protocol, family), progress) in PROTOCOLS_AND_FAMILIES.into_iter().zip(&progress) {
             let net = &net;
-            scope.spawn(move || exchange(net, protocol, family, count));
+            scope.spawn(move || exchange_packets(net, protocol, family, progress));
         }
-        let _stop = Stop(counts.each_ref());
-        // What is set up once is no growth.
-        restart(&net, 3 * LANES);
-        counts.iter().for_each(Count::expect_progress);
+        let _stop = StopOnDrop(progress.each_ref());
+        // What the first restarts set up once is no growth.
+        restart(&net, 3 * THREADS);
+        progress.iter().for_each(Progress::wait_for_progress);
         let before = State::of(&net.node, &siblings);
         restart(&net, RESTARTS);
-        before.kernel.expect_again(&net.node);
+        before.kernel.wait_for_return(&net.node);
         let after = State::of(&net.node, &siblings);
         for (before, after) in before.siblings.iter().zip(&after.siblings) {
             assert_eq!(before.files, after.files);
             let grown = after.memory.saturating_sub(before.memory);
             assert!(grown <= GROWTH, "{grown} KiB: {before:?} {after:?}");
         }
-        counts.iter().for_each(Count::expect_progress);
+        progress.iter().for_each(Progress::wait_for_progress);
     });
     for sibling in siblings {
         sibling.stop(Signal::SIGTERM).expect_exit(0);
@@ -60,8 +58,8 @@ fn a_day_of_restarts_breaks_no_flow_and_leaves_nothing() {
     assert_eq!(net.node.ruleset(), "");
 }
 
-/// One whose table is its own, one that hears of every change of nftables, and one that hears of
-/// every flow that ends.
+/// One with the owner flag, one that receives the events of nftables, and one that receives the events
+/// of conntrack.
 fn siblings(net: &Net) -> Vec<Process> {
     let start = |(option, port): (&str, u16)| {
         let port = format!("--src-port={port}");
@@ -71,69 +69,71 @@ fn siblings(net: &Net) -> Vec<Process> {
     };
     ["--owner=true", "--owner=false", "--drain=1"]
         .into_iter()
-        .zip(FRONT..)
+        .zip(FORWARDED_PORT..)
         .map(start)
         .collect()
 }
 
-/// Sends a packet, waits for its answer, and so on: one that is lost is missed. The backend sees the
-/// same masqueraded port only as long as the flow is the same.
-fn exchange(net: &Net, protocol: Protocol, family: Family, count: &Count) {
-    let front = net.front(family, FRONT);
-    let mut flow = net.client.connect(protocol, front).expect("a connection");
-    let answer = flow.ask().expect("an answer");
-    for number in count.numbers() {
-        assert_eq!(flow.ask().expect("an answer"), answer);
-        count.reach(number);
+/// Makes one request after the other on one flow, none of which may be lost.
+fn exchange_packets(net: &Net, protocol: Protocol, family: Family, progress: &Progress) {
+    let node_addr = net.node_addr(family, FORWARDED_PORT);
+    let mut flow = net.client.live_flow(protocol, node_addr);
+    for number in progress.numbers() {
+        flow.expect_unchanged();
+        progress.reach(number);
         // As much as the machine could do would only slow down other tests.
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Starts an instance on a port of its own, and stops it, so many times. Some have a flow, which is
-/// ended with them; some are killed.
+/// Starts and stops so many instances, each on a port of its own. Some have a flow, which is deleted at
+/// their stop; some are killed.
 fn restart(net: &Net, count: usize) {
-    lanes(count, |rounds| {
+    in_parallel(count, |rounds| {
         for round in rounds {
             let port = 1000 + round as u16;
             let (killed, busy) = (round % KILLED == 1, round % BUSY == 0);
             let protocol = if busy { Protocol::Udp } else { Protocol::Tcp };
             let call = forward_to(protocol, &net.backends);
-            let mut forwarder = call.args(&[&format!("--src-port={port}")]).start(&net.node);
+            let call = call.args(&[&format!("--src-port={port}")]);
+            let forwarder = call.start(&net.node);
             if killed {
-                forwarder.signal(Signal::SIGKILL);
-                forwarder.wait();
+                forwarder.stop(Signal::SIGKILL);
                 continue;
             }
             if busy {
-                let answer = net.client.request(protocol, net.front(Family::V4, port));
-                assert_eq!(answer.expect("an answer").server, "backend-1");
+                let reply = net
+                    .client
+                    .request(protocol, net.node_addr(Family::V4, port));
+                assert_eq!(reply.expect("a reply").server, "backend-1");
             }
-            forwarder.stop(ENDING[round % ENDING.len()]).expect_exit(0);
+            forwarder
+                .stop(ENDING_SIGNALS[round % ENDING_SIGNALS.len()])
+                .expect_exit(0);
         }
     });
 }
 
-/// All that could grow.
+/// What could grow.
 #[derive(Debug)]
 struct State {
     kernel: Kernel,
-    siblings: Vec<Memory>,
+    siblings: Vec<Usage>,
 }
 
 /// What the kernel has for a network namespace.
 #[derive(Debug, PartialEq, Eq)]
 struct Kernel {
     ruleset: String,
-    flows: String,
+    conntrack_entries: String,
     netlink_sockets: usize,
     names: BTreeSet<String>,
 }
 
 /// What a process has.
 #[derive(Debug)]
-struct Memory {
-    /// In KiB, what it has written.
+struct Usage {
+    /// What it has written to memory, in KiB.
     memory: u64,
     files: usize,
 }
@@ -142,14 +142,14 @@ impl State {
     fn of(node: &Namespace, siblings: &[Process]) -> Self {
         State {
             kernel: Kernel::of(node),
-            siblings: siblings.iter().map(Memory::of).collect(),
+            siblings: siblings.iter().map(Usage::of).collect(),
         }
     }
 }
 
 impl Kernel {
     fn of(node: &Namespace) -> Self {
-        // This thread's namespace, not its process's.
+        // The namespace of this thread, not that of its process.
         let list = |name: &str| {
             let path = format!("/proc/thread-self/net/{name}");
             node.run(|| fs::read_to_string(&path)).expect("a list")
@@ -158,7 +158,7 @@ impl Kernel {
         let unix = list("unix");
         Kernel {
             ruleset: node.ruleset(),
-            flows: node.succeed("conntrack", &["--count"]),
+            conntrack_entries: node.succeed("conntrack", &["--count"]),
             netlink_sockets: list("netlink").lines().count(),
             names: unix
                 .lines()
@@ -168,29 +168,19 @@ impl Kernel {
         }
     }
 
-    /// The kernel removes what a killed process had a moment later.
-    fn expect_again(&self, node: &Namespace) {
-        let deadline = Instant::now() + LIMIT;
-        while Kernel::of(node) != *self {
-            let found = Kernel::of(node);
-            assert!(Instant::now() < deadline, "{self:?}\n{found:?}");
-        }
+    /// Waits until the kernel has this again. It removes what a killed process had a moment later.
+    #[track_caller]
+    fn wait_for_return(&self, node: &Namespace) {
+        let awaited = format!("{self:#?}");
+        wait_until(&awaited, || Kernel::of(node), |found| found == self);
     }
 }
 
-impl Memory {
+impl Usage {
     fn of(process: &Process) -> Self {
-        let directory = format!("/proc/{}", process.id());
-        let rollup = fs::read_to_string(format!("{directory}/smaps_rollup")).expect("its memory");
-        let written = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Anonymous:"));
-        let kilobytes = written.and_then(|size| size.trim().strip_suffix(" kB")?.parse().ok());
-        Memory {
-            memory: kilobytes.expect("a size"),
-            files: fs::read_dir(format!("{directory}/fd"))
-                .expect("its files")
-                .count(),
+        Usage {
+            memory: process.written_memory(),
+            files: process.open_files().len(),
         }
     }
 }

@@ -1,28 +1,20 @@
-//! Signals by the hundred, of every kind that ends it, from the first moment to the last.
+//! Hundreds of ending signals, from its first moment to its last.
 
 use std::collections::HashMap;
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 
-use super::lanes;
-use crate::fixture::{Namespace, Nodefwd, Process, nodefwd};
+use super::in_parallel;
+use super::trace::Trace;
+use crate::fixture::{ENDING_SIGNALS, Namespace, Nodefwd, Process, nodefwd};
 
-/// How often it is started, and with how many signals at most: it ends before they do.
+/// How often it is started, and with how many signals at most; it ends before the last one.
 pub const STARTS: usize = 200;
-const SIGNALS: usize = 500;
-
-pub const ENDING: [Signal; 4] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-];
+pub const SIGNALS: usize = 500;
 
 /// Ways to run that wait in different places.
 fn call(start: usize) -> Nodefwd {
@@ -34,12 +26,12 @@ fn call(start: usize) -> Nodefwd {
     }
 }
 
-/// Sends one signal after the other until it has ended.
-fn bombard(process: &mut Process, start: usize) {
+/// Sends signals until it has ended.
+fn send_signals(process: &mut Process, start: usize) {
     for number in 0..SIGNALS {
-        // Multiples of a large prime, for gaps that are never the same, up to a quarter of a millisecond.
+        // Multiples of a large prime, for different pauses of up to a quarter of a millisecond.
         let draw = (start * SIGNALS + number).wrapping_mul(2_654_435_761) >> 8;
-        if !process.signal_if_running(ENDING[draw % ENDING.len()]) {
+        if !process.signal_if_running(ENDING_SIGNALS[draw % ENDING_SIGNALS.len()]) {
             return;
         }
         thread::sleep(Duration::from_micros(draw as u64 / 4 % 250));
@@ -47,14 +39,14 @@ fn bombard(process: &mut Process, start: usize) {
 }
 
 #[test]
-fn from_when_it_minds_them_on_signals_end_it_cleanly() {
-    let held: SigSet = ENDING.into_iter().collect();
-    lanes(STARTS, |starts| {
+fn from_when_it_handles_signals_on_they_end_it_with_status_0() {
+    let blocked: SigSet = ENDING_SIGNALS.into_iter().collect();
+    in_parallel(STARTS, |starts| {
         let node = Namespace::forwarding("node");
         for start in starts {
-            // What comes before it minds signals waits until it does.
-            let mut forwarder = call(start).spawn_holding(&node, &held);
-            bombard(&mut forwarder, start);
+            // A signal before that is pending until it handles signals.
+            let mut forwarder = call(start).spawn_with_blocked(&node, &blocked);
+            send_signals(&mut forwarder, start);
             let outcome = forwarder.finish().expect_exit(0);
             for word in ["error", "panicked"] {
                 assert!(!outcome.stderr.contains(word), "{outcome:?}");
@@ -64,79 +56,74 @@ fn from_when_it_minds_them_on_signals_end_it_cleanly() {
     });
 }
 
-/// Before the program's first instruction no signal can be minded: there one may end it, and nothing
-/// was said or done.
+/// Before the program's first instructions the kernel's default is to kill it.
 #[test]
-fn before_that_they_may_kill_it_and_nothing_was_done() {
-    lanes(STARTS, |starts| {
+fn before_that_they_may_kill_it_before_it_has_done_anything() {
+    in_parallel(STARTS, |starts| {
         let node = Namespace::forwarding("node");
         for start in starts {
             let mut forwarder = call(start).spawn(&node);
             thread::sleep(Duration::from_micros(start as u64 % 64 * 50));
-            bombard(&mut forwarder, start);
+            send_signals(&mut forwarder, start);
             let outcome = forwarder.finish();
-            match outcome.status.signal() {
-                Some(_) => assert_eq!(outcome.stderr, "", "{outcome:?}"),
-                None => drop(outcome.expect_exit(0)),
+            if outcome.status.signal().is_some() {
+                assert_eq!(outcome.stderr, "", "{outcome:?}");
+            } else {
+                outcome.expect_exit(0);
             }
             assert_eq!(node.ruleset(), "", "start {start}");
         }
     });
 }
 
-/// How many calls to the kernel it makes until it is ready, at least, in two ways to run.
+/// How many system calls it makes at least until it is ready, in two ways to run.
 pub const CALLS: usize = 150;
 
-/// The calls to the kernel until it is ready: the name of each, and how many of this name it is.
-fn calls_until_ready(call: &Nodefwd, node: &Namespace, file: &Path) -> Vec<(String, usize)> {
-    let output = format!("--output={}", file.display());
-    let forwarder = call.clone().traced(&[&output]).start(node);
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
-    let trace = fs::read_to_string(file).expect("a trace");
-    let (until_ready, _) = trace.split_once("\"ready: ").expect("a line");
+/// The system calls until it is ready: the name of each, and how many of this name it is.
+fn calls_until_ready(call: &Nodefwd, name: &str) -> Vec<(String, usize)> {
+    let trace = Trace::of(call, &[], name);
     let mut numbers = HashMap::new();
-    let names = until_ready.lines().filter_map(|line| line.split_once('('));
+    let lines = trace.until_ready.lines();
+    let names = lines.filter_map(|line| line.split_once('('));
     let calls = names.map(|(name, _)| {
         let number = numbers.entry(name).or_insert(0);
         *number += 1;
         (name.to_owned(), *number)
     });
-    // The first one is its exec, which is strace's.
+    // The first one is strace's exec.
     calls.skip(1).collect()
 }
 
-/// One signal at each call to the kernel in turn: either it ends the program at once, before anything
-/// was done, or it is minded in the end. It is never lost.
+/// One signal at each system call in turn: it either kills the program before it has done anything, or
+/// ends it with status 0. It is never lost.
 #[test]
-fn a_signal_at_any_call_is_minded() {
+fn a_signal_at_any_system_call_is_never_lost() {
     let mut tried = 0;
     for start in [0, 2] {
         let call = call(start);
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("signals{start}"));
-        let calls = calls_until_ready(&call, &Namespace::forwarding("node"), &file);
+        let calls = calls_until_ready(&call, &format!("signals{start}"));
         tried += calls.len();
-        let minded = AtomicUsize::new(0);
-        lanes(calls.len(), |places| {
+        let handled = AtomicUsize::new(0);
+        in_parallel(calls.len(), |indices| {
             let node = Namespace::forwarding("node");
-            for (name, number) in places.map(|place| &calls[place]) {
+            for (name, number) in indices.map(|index| &calls[index]) {
                 let signal = format!("--inject={name}:signal=SIGTERM:when={number}");
                 let trace = format!("--trace={name}");
                 let traced = call
                     .clone()
                     .traced(&["--output=/dev/null", &trace, &signal]);
                 let outcome = traced.finish(&node);
-                match outcome.status.signal() {
-                    Some(_) => assert_eq!(outcome.stderr, "", "{signal}: {outcome:?}"),
-                    None => {
-                        outcome.expect_exit(0);
-                        minded.fetch_add(1, Ordering::Relaxed);
-                    }
+                if outcome.status.signal().is_some() {
+                    assert_eq!(outcome.stderr, "", "{signal}: {outcome:?}");
+                } else {
+                    outcome.expect_exit(0);
+                    handled.fetch_add(1, Ordering::Relaxed);
                 }
                 assert_eq!(node.ruleset(), "", "{signal}");
             }
         });
-        let minded = minded.into_inner();
-        assert!(minded > calls.len() / 3, "{minded} of {}", calls.len());
+        let handled = handled.into_inner();
+        assert!(handled > calls.len() / 3, "{handled} of {}", calls.len());
     }
-    assert!(tried >= CALLS, "{tried}");
+    assert!(tried >= CALLS, "only {tried} calls were tried");
 }

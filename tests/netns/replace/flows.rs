@@ -1,5 +1,5 @@
-//! Flows that run while the instance is replaced again and again, and what becomes of those that the
-//! new one would not forward.
+//! Flows that run while the instance is replaced again and again, and those that the successor would
+//! not forward.
 
 use std::io::{Read, Write};
 use std::mem;
@@ -9,30 +9,32 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::{COUNTED, forward_both, replacing, rules};
+use super::{SECOND_PORT, forward_both, replacing};
 use crate::fixture::{
-    Answer, Connection, Count, Family, Host, LIMIT, Monitor, Net, Protocol, Stop,
+    BACKEND_PORT, EVENT_TIMEOUT, FORWARDED_PORT, Family, Host, LiveFlow, Monitor, Net, OTHER_NAT,
+    PROTOCOLS_AND_FAMILIES, Progress, Protocol, StopOnDrop, expect_parts,
 };
-use crate::forward::{BACK, FRONT};
 
 /// How often it is replaced while the flows run.
-const TIMES: u32 = 20;
+pub const REPLACEMENTS: u32 = 20;
 
-/// Writes numbers one behind the other, without waiting for answers; the other side must read just
-/// those.
-fn count_over_tcp(client: &Host, server: &Host, front: SocketAddr, family: Family, count: &Count) {
-    let address = SocketAddr::new(server.address(family), COUNTED);
+/// Writes numbers without waiting for replies; the server must read all of them, in order.
+fn count_over_tcp(net: &Net, server: &Host, family: Family, progress: &Progress) {
+    let node_addr = net.node_addr(family, SECOND_PORT);
+    let address = SocketAddr::new(server.address(family), SECOND_PORT);
     let listener = server
         .run(|| TcpListener::bind(address))
         .expect("a listener");
-    let mut writer = client
-        .run(|| TcpStream::connect(front))
+    let mut writer = net
+        .client
+        .run(|| TcpStream::connect(node_addr))
         .expect("a connection");
     let (mut reader, _) = listener.accept().expect("a connection");
-    reader.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    let set = reader.set_read_timeout(Some(EVENT_TIMEOUT));
+    set.expect("a read timeout");
     thread::scope(|scope| {
         scope.spawn(move || {
-            for number in count.numbers() {
+            for number in progress.numbers() {
                 writer.write_all(&number.to_be_bytes()).expect("written");
                 // As much as the machine could do would only slow down other tests.
                 thread::sleep(Duration::from_micros(100));
@@ -43,96 +45,101 @@ fn count_over_tcp(client: &Host, server: &Host, front: SocketAddr, family: Famil
         while reader.read_exact(&mut bytes).is_ok() {
             assert_eq!(u64::from_be_bytes(bytes), expected);
             expected += 1;
-            count.reach(expected);
+            progress.reach(expected);
         }
-        assert!(count.is_stopped(), "ended at {expected}");
+        assert!(
+            progress.is_stopped(),
+            "the connection has ended at {expected}"
+        );
     });
 }
 
-/// Sends numbers, each when the one before has come back: none must be lost, and all must come from
-/// the same port.
-fn count_over_udp(client: &Host, server: &Host, front: SocketAddr, family: Family, count: &Count) {
-    let address = SocketAddr::new(server.address(family), COUNTED);
+/// Sends each number when the one before has come back: none must be lost, and the server must see the
+/// same port for all.
+fn count_over_udp(net: &Net, server: &Host, family: Family, progress: &Progress) {
+    let node_addr = net.node_addr(family, SECOND_PORT);
+    let address = SocketAddr::new(server.address(family), SECOND_PORT);
     let server = server.run(|| UdpSocket::bind(address)).expect("a socket");
-    let any = SocketAddr::new(client.address(family), 0);
-    let client = client.run(|| UdpSocket::bind(any)).expect("a socket");
-    client.connect(front).expect("connected");
+    let any_port = SocketAddr::new(net.client.address(family), 0);
+    let client = net.client.run(|| UdpSocket::bind(any_port));
+    let client = client.expect("a socket");
+    client.connect(node_addr).expect("connected");
     for socket in [&server, &client] {
-        socket.set_read_timeout(Some(LIMIT)).expect("a time limit");
+        let set = socket.set_read_timeout(Some(EVENT_TIMEOUT));
+        set.expect("a read timeout");
     }
     let mut seen = None;
-    for number in count.numbers() {
+    for number in progress.numbers() {
         client.send(&number.to_be_bytes()).expect("sent");
         let mut bytes = [0; 8];
         let (_, source) = server.recv_from(&mut bytes).expect("a packet");
         assert_eq!(u64::from_be_bytes(bytes), number);
         assert_eq!(*seen.get_or_insert(source), source);
         server.send_to(&bytes, source).expect("sent");
-        client.recv(&mut bytes).expect("an answer");
+        client.recv(&mut bytes).expect("a reply");
         assert_eq!(u64::from_be_bytes(bytes), number);
-        count.reach(number);
+        progress.reach(number);
     }
 }
 
-/// Opens one connection after the other; each must be answered.
-fn connect_again_and_again(net: &Net, count: &Count) {
-    for number in count.numbers() {
-        for protocol in Protocol::BOTH {
-            for family in Family::BOTH {
-                let answer = net.client.request(protocol, net.front(family, FRONT));
-                answer.unwrap_or_else(|error| panic!("{protocol:?} {family:?}: {error}"));
-            }
+/// Opens one connection after the other; each must get a reply.
+fn open_connections(net: &Net, progress: &Progress) {
+    for number in progress.numbers() {
+        for (protocol, family) in PROTOCOLS_AND_FAMILIES {
+            let node_addr = net.node_addr(family, FORWARDED_PORT);
+            let reply = net.client.request(protocol, node_addr);
+            reply.unwrap_or_else(|error| panic!("{protocol:?} {family:?}: {error}"));
         }
-        count.reach(number);
+        progress.reach(number);
     }
 }
 
 fn nothing_is_lost_across_replacements(owner: &str) {
     let net = Net::new(1);
     let backend = &net.backends[0];
-    let _server = backend.serve(BACK);
+    let _server = backend.serve(BACKEND_PORT);
     let call = forward_both(backend).args(&[owner]);
     let mut forwarder = call.start(&net.node);
-    let plain = rules(&net.node);
+    let before = net.node.rules();
 
-    let counts: [Count; 5] = Default::default();
+    let progress: [Progress; 5] = Default::default();
     thread::scope(|scope| {
-        for (family, counts) in Family::BOTH.into_iter().zip(counts.chunks(2)) {
-            let front = net.front(family, COUNTED);
-            let client = &net.client;
-            scope.spawn(move || count_over_tcp(client, backend, front, family, &counts[0]));
-            scope.spawn(move || count_over_udp(client, backend, front, family, &counts[1]));
+        for (family, progress) in Family::BOTH.into_iter().zip(progress.chunks(2)) {
+            let net = &net;
+            scope.spawn(move || count_over_tcp(net, backend, family, &progress[0]));
+            scope.spawn(move || count_over_udp(net, backend, family, &progress[1]));
         }
-        scope.spawn(|| connect_again_and_again(&net, &counts[4]));
-        let _stop = Stop(counts.each_ref());
-        for _ in 0..TIMES {
-            counts.iter().for_each(Count::expect_progress);
+        scope.spawn(|| open_connections(&net, &progress[4]));
+        let _stop = StopOnDrop(progress.each_ref());
+        for _ in 0..REPLACEMENTS {
+            progress.iter().for_each(Progress::wait_for_progress);
             let successor = replacing(&call).start(&net.node);
             mem::replace(&mut forwarder, successor)
                 .finish()
                 .expect_exit(0);
         }
-        counts.iter().for_each(Count::expect_progress);
+        progress.iter().for_each(Progress::wait_for_progress);
     });
-    assert_eq!(rules(&net.node), plain);
+    assert_eq!(net.node.rules(), before);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
     assert_eq!(net.node.ruleset(), "");
 }
 
 #[test]
-fn nothing_is_lost() {
+fn no_packet_flow_or_new_connection_is_lost_across_replacements() {
     nothing_is_lost_across_replacements("--owner=true");
 }
 
 #[test]
-fn nothing_is_lost_without_an_owner() {
+fn nor_is_any_without_the_owner_flag() {
     nothing_is_lost_across_replacements("--owner=false");
 }
 
-/// The kernel asks the newest of chains with the same priority first. So that no packet falls between
-/// the new chains and the old ones, the new ones are there a second time behind them, for a moment.
+/// The kernel runs the newest of the chains with the same priority first. So a packet that met a new
+/// chain before the commit could meet an old one after it, and match in neither; so the new chains are
+/// added a second time, one priority later, until the old ones are gone.
 #[test]
-fn each_chain_is_there_twice_for_a_moment() {
+fn while_it_is_replaced_each_chain_is_there_twice() {
     let net = Net::new(1);
     let call = forward_both(&net.backends[0]);
     let first = call.start(&net.node);
@@ -140,92 +147,80 @@ fn each_chain_is_there_twice_for_a_moment() {
     let _second = replacing(&call).start(&net.node);
     first.finish().expect_exit(0);
     let changes = monitor.changes();
-    let place = |change: &str| {
+    let line_of = |change: &str| {
         let mut lines = changes.lines();
-        lines
-            .position(|line| line.starts_with(change))
-            .unwrap_or_else(|| panic!("no '{change}' in:\n{changes}"))
+        let index = lines.position(|line| line.starts_with(change));
+        index.unwrap_or_else(|| panic!("no '{change}' in:\n{changes}"))
     };
     for (chain, hook) in [("prerouting", "dstnat"), ("postrouting", "srcnat")] {
-        let (table, behind) = ("inet nodefwd-web", format!("{chain}-overlap"));
+        let (table, overlap) = ("inet nodefwd-web", format!("{chain}-overlap"));
         let hook = format!("{{ type nat hook {chain} priority {hook}");
-        let old_is_removed = place(&format!("delete chain {table} {chain}"));
-        let new_is_added = place(&format!("add chain {table} {behind} {hook} + 1;"));
-        let rule_is_added = place(&format!("add rule {table} {behind} "));
-        let overlap_ends = place(&format!("delete chain {table} {behind}"));
-        assert!(new_is_added < rule_is_added, "{changes}");
-        assert!(old_is_removed < overlap_ends, "{changes}");
-        assert!(rule_is_added < overlap_ends, "{changes}");
+        let old_is_deleted = line_of(&format!("delete chain {table} {chain}"));
+        let overlap_is_added = line_of(&format!("add chain {table} {overlap} {hook} + 1;"));
+        let rule_is_added = line_of(&format!("add rule {table} {overlap} "));
+        let overlap_is_deleted = line_of(&format!("delete chain {table} {overlap}"));
+        assert!(overlap_is_added < rule_is_added, "{changes}");
+        assert!(old_is_deleted < overlap_is_deleted, "{changes}");
+        assert!(rule_is_added < overlap_is_deleted, "{changes}");
     }
 }
 
-fn live_flow(net: &Net, protocol: Protocol, family: Family, port: u16) -> (Connection, Answer) {
-    let front = net.front(family, port);
-    let mut flow = net.client.connect(protocol, front).expect("a connection");
-    let answer = flow.ask().expect("an answer");
-    (flow, answer)
+/// Flows of both families to a port of the node.
+fn live_flows(net: &Net, protocol: Protocol, port: u16) -> [LiveFlow; 2] {
+    let node_addrs = Family::BOTH.map(|family| net.node_addr(family, port));
+    node_addrs.map(|node_addr| net.client.live_flow(protocol, node_addr))
 }
 
-/// TCP connections go on where they are; a UDP flow, which may never end, moves.
+/// A UDP flow may never end, so it moves.
 #[test]
-fn new_destinations_are_for_new_connections() {
+fn tcp_connections_stay_with_the_old_backend_and_udp_flows_move_to_the_new_one() {
     let net = Net::new(2);
-    let _servers: Vec<_> = net.backends.iter().map(|host| host.serve(BACK)).collect();
+    let _servers = net.serve(BACKEND_PORT);
     let first = forward_both(&net.backends[0]).start(&net.node);
-    let flows = |protocol| Family::BOTH.map(|family| live_flow(&net, protocol, family, FRONT));
+    let flows = |protocol| live_flows(&net, protocol, FORWARDED_PORT);
     let [tcp, udp] = Protocol::BOTH.map(flows);
     let _second = replacing(&forward_both(&net.backends[1])).start(&net.node);
     first.finish().expect_exit(0);
-    for (mut flow, before) in tcp {
-        assert_eq!(before.server, "backend-1");
-        assert_eq!(flow.ask().expect("an answer"), before);
+    for mut flow in tcp {
+        assert_eq!(flow.reply.server, "backend-1");
+        flow.expect_unchanged();
     }
-    for (mut flow, before) in udp {
-        assert_eq!(before.server, "backend-1");
-        assert_eq!(flow.ask().expect("an answer").server, "backend-2");
+    for mut flow in udp {
+        assert_eq!(flow.reply.server, "backend-1");
+        assert_eq!(flow.request().expect("a reply").server, "backend-2");
     }
-    for protocol in Protocol::BOTH {
-        for (_, answer) in flows(protocol) {
-            assert_eq!(answer.server, "backend-2");
-        }
+    for flow in Protocol::BOTH.map(flows).as_flattened() {
+        assert_eq!(flow.reply.server, "backend-2");
     }
 }
 
-/// Of what the old one forwarded, whatever no instance forwards now is ended, though somebody else's
-/// rules would have the kernel go on with it. An instance on another port to the same place keeps its
-/// flows.
+/// Though the other NAT rules would have the kernel go on with them. The flows of an instance that
+/// forwards another port to the same backend go on.
 #[test]
-fn connections_to_ports_that_are_not_forwarded_any_more_end() {
+fn flows_to_ports_that_no_instance_forwards_any_more_are_ended() {
     let net = Net::new(1);
-    net.node.load(
-        "table ip other { chain c { type nat hook prerouting priority 0; tcp dport 1 dnat to :2; }; }",
-    );
+    net.node.load(OTHER_NAT);
     let backend = &net.backends[0];
-    let _servers = [backend.serve(BACK), backend.serve(COUNTED)];
+    let _servers = [backend.serve(BACKEND_PORT), backend.serve(SECOND_PORT)];
     let first = forward_both(backend).start(&net.node);
     let sibling = forward_both(backend)
         .env("SRC_PORT", "70,71")
         .env("NODEFWD_NAME", "sibling");
     let _sibling = sibling.start(&net.node);
-    let flows = |port| {
-        let flow = |protocol| Family::BOTH.map(|family| live_flow(&net, protocol, family, port));
-        Protocol::BOTH
-            .map(flow)
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-    };
-    let (gone, kept, siblings) = (flows(FRONT), flows(COUNTED), flows(70));
+    let flows = |port| Protocol::BOTH.map(|protocol| live_flows(&net, protocol, port));
+    let (mut ended, mut kept, mut siblings) =
+        (flows(FORWARDED_PORT), flows(SECOND_PORT), flows(70));
     let narrower = replacing(&forward_both(backend))
-        .env("SRC_PORT", COUNTED.to_string())
-        .env("DEST_PORT", COUNTED.to_string());
+        .env("SRC_PORT", SECOND_PORT.to_string())
+        .env("DEST_PORT", SECOND_PORT.to_string());
     let _second = narrower.start(&net.node);
     let stderr = first.finish().expect_exit(0).stderr;
-    assert!(stderr.contains("4 running connections"), "{stderr}");
-    for (mut flow, _) in gone {
-        flow.ask().expect_err("a flow that has ended");
+    expect_parts(&stderr, ["4 running connections"]);
+    for flow in ended.as_flattened_mut() {
+        flow.expect_closed();
     }
-    for (mut flow, answer) in kept.into_iter().chain(siblings) {
-        assert_eq!(flow.ask().expect("an answer"), answer);
+    for flows in [&mut kept, &mut siblings] {
+        let flows = flows.as_flattened_mut();
+        flows.iter_mut().for_each(LiveFlow::expect_unchanged);
     }
 }

@@ -1,0 +1,4 @@
+//! Other instances and other programs with rules in the same network namespace.
+
+mod other_firewalls;
+mod siblings;

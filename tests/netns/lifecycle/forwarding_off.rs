@@ -1,0 +1,210 @@
+//! Hosts whose kernel does not forward one family, or both.
+
+use nix::sys::signal::Signal;
+
+use crate::fixture::{
+    Family, Monitor, Namespace, Net, Nodefwd, Outcome, Protocol, expect_parts, nodefwd,
+};
+
+/// The sysctl that turns a family's forwarding on, and how messages name it.
+struct Sysctl {
+    key: &'static str,
+    file: &'static str,
+    fix: &'static str,
+}
+
+fn sysctl(family: Family) -> Sysctl {
+    match family {
+        Family::V4 => Sysctl {
+            key: "net/ipv4/ip_forward",
+            file: "/proc/sys/net/ipv4/ip_forward",
+            fix: "sysctl -w net.ipv4.ip_forward=1",
+        },
+        Family::V6 => Sysctl {
+            key: "net/ipv6/conf/all/forwarding",
+            file: "/proc/sys/net/ipv6/conf/all/forwarding",
+            fix: "sysctl -w net.ipv6.conf.all.forwarding=1",
+        },
+    }
+}
+
+fn turn_off(namespace: &Namespace, family: Family) {
+    namespace.set_sysctl(sysctl(family).key, "0");
+}
+
+fn other(family: Family) -> Family {
+    match family {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
+    }
+}
+
+/// Forwards TCP port 80 to the backend's addresses of these families.
+fn forward(net: &Net, families: &[Family]) -> Nodefwd {
+    let backend = &net.backends[0];
+    let addresses = families
+        .iter()
+        .map(|family| backend.address(*family).to_string());
+    nodefwd([""; 0])
+        .env("DEST_IPS", addresses.collect::<Vec<_>>().join(" "))
+        .env("DEST_PROTO", "TCP")
+        .env("SRC_PORT", "80")
+}
+
+/// How many lines name the family's sysctl; each must name its value and the fix too.
+#[track_caller]
+fn lines_about(family: Family, stderr: &str) -> usize {
+    let sysctl = sysctl(family);
+    let about = |line: &&str| line.contains(sysctl.file);
+    let lines: Vec<_> = stderr.lines().filter(about).collect();
+    for line in &lines {
+        let rest = line.replace(sysctl.fix, "");
+        assert_ne!(&rest, line, "'{}' is not in '{line}'", sysctl.fix);
+        // The fix and the file have digits of their own.
+        let rest = rest.replace(sysctl.file, "");
+        assert!(rest.contains('0'), "the value 0 is not in '{line}'");
+    }
+    lines.len()
+}
+
+#[track_caller]
+fn expect_forwarded(net: &Net, family: Family) {
+    let reply = net.client.request(Protocol::Tcp, net.node_addr(family, 80));
+    assert_eq!(reply.expect("a reply").server, "backend-1");
+}
+
+/// Runs it where it must exit with status 1, without an attempt to install anything.
+#[track_caller]
+fn expect_failure(net: &Net, nodefwd: &Nodefwd) -> Outcome {
+    let monitor = Monitor::start(&net.node);
+    let outcome = nodefwd.finish(&net.node).expect_exit(1);
+    assert_eq!(monitor.changes(), "", "{outcome:?}");
+    outcome
+}
+
+fn one_family_off(off: Family) {
+    let net = Net::new(1);
+    let _server = net.backends[0].serve(80);
+    turn_off(&net.node, off);
+    let forward = forward(&net, &Family::BOTH);
+
+    let forwarder = forward.start(&net.node);
+    expect_forwarded(&net, other(off));
+    net.client
+        .expect_refused(Protocol::Tcp, net.node_addr(off, 80));
+    let stderr = forwarder.stderr();
+    assert_eq!(lines_about(off, &stderr), 1, "{stderr}");
+    assert_eq!(lines_about(other(off), &stderr), 0, "{stderr}");
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+
+    let strict = forward.clone().args(&["--strict=true"]);
+    let stderr = expect_failure(&net, &strict).stderr;
+    assert_eq!(lines_about(off, &stderr), 1, "{stderr}");
+}
+
+#[test]
+fn a_node_that_does_not_forward_ipv6_forwards_ipv4_with_a_warning_and_fails_with_strict() {
+    one_family_off(Family::V6);
+}
+
+#[test]
+fn a_node_that_does_not_forward_ipv4_forwards_ipv6_with_a_warning_and_fails_with_strict() {
+    one_family_off(Family::V4);
+}
+
+#[test]
+fn without_forwarding_of_the_only_family_it_fails() {
+    let net = Net::new(1);
+    for family in Family::BOTH {
+        turn_off(&net.node, family);
+        let stderr = expect_failure(&net, &forward(&net, &[family])).stderr;
+        assert!(lines_about(family, &stderr) >= 1, "{stderr}");
+        net.node.set_sysctl(sysctl(family).key, "1");
+    }
+}
+
+#[test]
+fn without_forwarding_of_either_family_it_fails_and_names_both() {
+    let net = Net::new(1);
+    for family in Family::BOTH {
+        turn_off(&net.node, family);
+    }
+    let stderr = expect_failure(&net, &forward(&net, &Family::BOTH)).stderr;
+    for family in Family::BOTH {
+        assert!(lines_about(family, &stderr) >= 1, "{stderr}");
+    }
+}
+
+/// The other family has backends, but no address to listen on.
+#[test]
+fn without_forwarding_of_the_only_family_that_it_listens_on_it_fails() {
+    let net = Net::new(1);
+    for family in Family::BOTH {
+        let listen = net.client.gateway(family).to_string();
+        let call = forward(&net, &Family::BOTH).env("NODEFWD_LISTEN", listen);
+        turn_off(&net.node, family);
+        let stderr = expect_failure(&net, &call).stderr;
+        assert_eq!(lines_about(family, &stderr), 1, "{stderr}");
+        // Why the other family is not forwarded either.
+        expect_parts(&stderr, ["NODEFWD_LISTEN"]);
+        turn_off(&net.node, other(family));
+        let stderr = expect_failure(&net, &call).stderr;
+        assert!(lines_about(family, &stderr) >= 1, "{stderr}");
+        for family in Family::BOTH {
+            net.node.set_sysctl(sysctl(family).key, "1");
+        }
+    }
+}
+
+#[test]
+fn a_family_that_it_does_not_listen_on_needs_no_forwarding() {
+    let net = Net::new(1);
+    let _server = net.backends[0].serve(80);
+    for off in Family::BOTH {
+        turn_off(&net.node, off);
+        let listen = net.client.gateway(other(off)).to_string();
+        let call = forward(&net, &Family::BOTH).env("NODEFWD_LISTEN", listen);
+        let forwarder = call.start(&net.node);
+        expect_forwarded(&net, other(off));
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+        net.node.set_sysctl(sysctl(off).key, "1");
+    }
+}
+
+#[test]
+fn a_family_without_backends_needs_no_forwarding_even_with_strict() {
+    let net = Net::new(1);
+    let _server = net.backends[0].serve(80);
+    turn_off(&net.node, Family::V6);
+    let strict = forward(&net, &[Family::V4]).args(&["--strict=true"]);
+    let forwarder = strict.start(&net.node);
+    expect_forwarded(&net, Family::V4);
+    let stderr = forwarder.stderr();
+    assert!(!stderr.contains("ipv6"), "{stderr}");
+}
+
+/// A kernel without IPv6 has no /proc/sys/net/ipv6; here an empty directory is in its place.
+#[test]
+fn a_node_without_ipv6_forwards_ipv4() {
+    const SCRIPT: &str = "mount -t tmpfs none /proc/sys/net/ipv6 && exec \"$@\"";
+    let without_ipv6 = ["unshare", "--mount", "sh", "-c", SCRIPT, "sh"];
+    let net = Net::new(1);
+    let _server = net.backends[0].serve(80);
+    let file = sysctl(Family::V6).file;
+
+    let both = forward(&net, &Family::BOTH).wrapped(&without_ipv6);
+    let forwarder = both.start(&net.node);
+    expect_forwarded(&net, Family::V4);
+    net.client
+        .expect_refused(Protocol::Tcp, net.node_addr(Family::V6, 80));
+    expect_parts(&forwarder.stderr(), [file]);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+
+    for call in [
+        both.args(&["--strict=true"]),
+        forward(&net, &[Family::V6]).wrapped(&without_ipv6),
+    ] {
+        let stderr = expect_failure(&net, &call).stderr;
+        expect_parts(&stderr, [file]);
+    }
+}

@@ -1,0 +1,147 @@
+//! What it tells a service manager that listens on NOTIFY_SOCKET (sd_notify(3)).
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::fixture::{
+    EVENT_TIMEOUT, Family, ForwardedConnection, Namespace, Net, Nodefwd, Protocol, forward_to,
+    nodefwd,
+};
+
+const FORWARDING: &str = "forwarding tcp/80=10.2.0.11:80 in table inet nodefwd-tcp-80";
+const STOPPED: &str =
+    "stopped: table inet nodefwd-tcp-80 is removed, 0 running connections are ended";
+
+fn forward() -> Nodefwd {
+    nodefwd(["tcp/80=10.2.0.11"])
+}
+
+/// The socket of a service manager.
+struct Manager {
+    socket: UnixDatagram,
+    name: String,
+}
+
+impl Manager {
+    /// Listens on a socket with a path.
+    fn at_path(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.notify"));
+        // That of an earlier run.
+        let _ = fs::remove_file(&path);
+        let name = path.to_str().expect("UTF-8").to_owned();
+        Manager::bind(&SocketAddr::from_pathname(&path).expect("a path"), name)
+    }
+
+    /// Listens on an abstract socket (unix(7)), which belongs to the network namespace.
+    fn at_abstract_name(node: &Namespace) -> Self {
+        let address = SocketAddr::from_abstract_name("manager").expect("a name");
+        node.run(|| Manager::bind(&address, "@manager".to_owned()))
+    }
+
+    fn bind(address: &SocketAddr, name: String) -> Self {
+        let socket = UnixDatagram::bind_addr(address).expect("a socket");
+        let set = socket.set_read_timeout(Some(EVENT_TIMEOUT));
+        set.expect("a read timeout");
+        Manager { socket, name }
+    }
+
+    /// Has a call report to this manager.
+    fn of(&self, call: Nodefwd) -> Nodefwd {
+        call.env("NOTIFY_SOCKET", &self.name)
+    }
+
+    /// Waits for the next message.
+    #[track_caller]
+    fn receive(&self) -> String {
+        let mut buffer = [0; 4096];
+        let length = self.socket.recv(&mut buffer).expect("a message");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    /// Fails the test if there is another message.
+    #[track_caller]
+    fn expect_no_more(&self) {
+        self.socket.set_nonblocking(true).expect("non-blocking");
+        let error = self.socket.recv(&mut [0; 4096]).expect_err("no message");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn the_manager_is_notified_of_the_start_and_the_stop() {
+    let node = Namespace::forwarding("node");
+    for manager in [
+        Manager::at_path("begin-and-end"),
+        Manager::at_abstract_name(&node),
+    ] {
+        let forwarder = manager.of(forward()).spawn(&node);
+        assert_eq!(manager.receive(), format!("READY=1\nSTATUS={FORWARDING}\n"));
+        assert!(node.ruleset().contains("table inet nodefwd-tcp-80"));
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+        assert_eq!(manager.receive(), "STOPPING=1\nSTATUS=stopping\n");
+        assert_eq!(manager.receive(), format!("STATUS={STOPPED}\n"));
+        manager.expect_no_more();
+    }
+}
+
+/// The last step before it is ready is the kernel's commit, which fails here.
+#[test]
+fn it_is_not_ready_before_the_rules_are_in_the_kernel() {
+    let node = Namespace::forwarding("node");
+    let manager = Manager::at_path("not-ready");
+    node.load("table inet nodefwd-tcp-80 { chain theirs { counter accept; }; }");
+    manager.of(forward()).finish(&node).expect_exit(1);
+    manager.expect_no_more();
+}
+
+#[test]
+fn while_it_drains_the_manager_is_asked_to_wait_and_told_why() {
+    let manager = Manager::at_path("drain");
+    let mut forwarded =
+        ForwardedConnection::start(Family::V4, |call| manager.of(call.args(&["--drain=86400"])));
+    assert!(manager.receive().starts_with("READY=1\n"));
+    forwarded.forwarder.signal(Signal::SIGTERM);
+    // A minute more than the drain may take, in microseconds.
+    assert_eq!(
+        manager.receive(),
+        "STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=86460000000\n"
+    );
+    let draining = "STATUS=draining: 1 connections, for at most 86400s\n";
+    assert_eq!(manager.receive(), draining);
+    drop(forwarded.flow);
+    forwarded.forwarder.finish().expect_exit(0);
+    assert!(manager.receive().starts_with("STATUS=stopped: "));
+    manager.expect_no_more();
+}
+
+#[test]
+fn without_a_manager_there_is_no_notification_and_no_warning() {
+    let net = Net::new(1);
+    let node = &net.node;
+    let manager = Manager::at_abstract_name(node);
+    let forward = || forward_to(Protocol::Tcp, &net.backends);
+    let absent = forward().env("NOTIFY_SOCKET", "/nonexistent/notify");
+    let nameless = forward().env("NOTIFY_SOCKET", "");
+    for call in [forward(), absent, nameless] {
+        let outcome = call.start(node).stop(Signal::SIGTERM).expect_exit(0);
+        assert_eq!(outcome.stderr.lines().count(), 2, "{}", outcome.stderr);
+    }
+    manager.expect_no_more();
+}
+
+#[test]
+fn a_manager_that_does_not_read_does_not_keep_it_from_stopping() {
+    let node = Namespace::forwarding("node");
+    let manager = Manager::at_path("does-not-read");
+    let sender = UnixDatagram::unbound().expect("a socket");
+    sender.set_nonblocking(true).expect("non-blocking");
+    while sender.send_to(b"full", &manager.name).is_ok() {}
+    let forwarder = manager.of(forward()).start(&node);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(node.ruleset(), "");
+}

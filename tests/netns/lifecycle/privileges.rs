@@ -1,0 +1,63 @@
+//! Which privileges it needs, and which it keeps.
+
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::fixture::{Namespace, Nodefwd, expect_parts, field, nodefwd, open_files, proc_file};
+
+fn forward() -> Nodefwd {
+    nodefwd(["--dest-ips=10.2.0.11", "--dest-proto=tcp", "--src-port=80"])
+}
+
+#[test]
+fn without_cap_net_admin_it_names_the_capability_and_how_to_grant_it() {
+    let node = Namespace::forwarding("node");
+    // The last two subscribe to events of the kernel before they do anything else.
+    for options in [&[][..], &["--drain=1"], &["--owner=false"]] {
+        let call = forward().args(options).without_net_admin();
+        let stderr = call.finish(&node).expect_exit(1).stderr;
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        expect_parts(&stderr, ["CAP_NET_ADMIN", "container", "systemd"]);
+        assert_eq!(node.ruleset(), "");
+    }
+}
+
+/// As in a container that runs as another user than root: containerd and CRI-O add the capability to
+/// the bounding set only, from which a process without any capability gains nothing.
+#[test]
+fn a_capability_in_the_bounding_set_only_is_a_missing_one() {
+    let node = Namespace::forwarding("node");
+    let bounding_set = ["--inh-caps=-all", "--bounding-set=-all,+net_admin"];
+    let call = forward().run_as_nobody(&bounding_set);
+    let stderr = call.finish(&node).expect_exit(1).stderr;
+    expect_parts(&stderr, ["CAP_NET_ADMIN is missing"]);
+
+    let call = forward().run_as_nobody_with_net_admin();
+    call.start(&node).stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// Once it runs, it can do no more than remove its rules.
+#[test]
+fn it_keeps_no_privilege_that_it_does_not_need() {
+    const NET_ADMIN: u64 = 1 << 12;
+    let node = Namespace::forwarding("node");
+    let forwarder = forward().start(&node);
+    forwarder.wait_until_unprivileged();
+    let status = proc_file(forwarder.id(), "status");
+    let set = |name| u64::from_str_radix(field(&status, name), 16).expect("capabilities");
+    assert_eq!(["CapPrm", "CapEff"].map(set), [NET_ADMIN; 2]);
+    assert_eq!(["CapInh", "CapBnd", "CapAmb"].map(set), [0; 3]);
+    for (number, file) in forwarder.open_files() {
+        // Some files are inherited, such as the standard ones.
+        let inherited = number < 3 || open_files("self").contains(&(number, file.clone()));
+        assert!(inherited || is_socket(&file), "{number} is {file:?}");
+    }
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(node.ruleset(), "");
+}
+
+fn is_socket(file: &Path) -> bool {
+    file.to_str()
+        .is_some_and(|name| name.starts_with("socket:"))
+}
