@@ -253,7 +253,7 @@ fn delete_flows(config: &Config, matches: &dyn Fn(&FlowMatcher<'_>, &Flow) -> bo
 /// others do not suffice for an instance.
 fn keep_forwarded_families(config: &mut Config) -> Result<(), ForwardingError> {
     let mut forwarding = Forwarding::of(config);
-    let error = if forwarding.suffices {
+    let error = if forwarding.suffices(config.strict) {
         None
     } else {
         forwarding.off.pop()

@@ -41,9 +41,8 @@ impl ForwardingError {
 pub struct Forwarding {
     pub on: Vec<Family>,
     pub off: Vec<ForwardingError>,
-    /// Whether an instance starts: packets of a family that is on are forwarded, and, with `strict`, no
-    /// family is off.
-    pub suffices: bool,
+    /// Whether packets of a family that is on are forwarded.
+    pub remains: bool,
 }
 
 impl Forwarding {
@@ -59,8 +58,12 @@ impl Forwarding {
             }
         }
         let remains = on.iter().any(|family| config.forwards_family(*family));
-        let suffices = remains && (off.is_empty() || !config.strict);
-        Forwarding { on, off, suffices }
+        Forwarding { on, off, remains }
+    }
+
+    /// Whether an instance starts: with `strict`, no family may be off.
+    pub fn suffices(&self, strict: bool) -> bool {
+        self.remains && (self.off.is_empty() || !strict)
     }
 
     /// Drops the forwards of the families that are off.

@@ -22,7 +22,7 @@ const LAYERS: [&str; 13] = [
 
 fn layer(module: &str) -> usize {
     let is_in = |layer: &&str| layer.split(' ').any(|name| name == module);
-    let layer = LAYERS.iter().position(|layer| is_in(layer));
+    let layer = LAYERS.iter().position(is_in);
     layer.unwrap_or_else(|| panic!("no layer has the module {module}"))
 }
 

@@ -21,8 +21,7 @@ pub fn capability() -> Finding {
     }
 }
 
-/// Whether this host forwards each family. Drops the families that an instance would leave out; none,
-/// if it would not start.
+/// Whether this host forwards each family. Drops those that it does not, unless none remains.
 pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
     const SUBJECT: &str = "forwarding";
     let forwarding = Forwarding::of(config);
@@ -30,7 +29,7 @@ pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
         let text = format!("on for {}", first_few(forwarding.on.iter()));
         findings.push(Finding::new(Level::Ok, SUBJECT, text));
     }
-    let level = if forwarding.suffices {
+    let level = if forwarding.suffices(config.strict) {
         Level::Warning
     } else {
         Level::Failure
@@ -38,7 +37,7 @@ pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
     for error in &forwarding.off {
         findings.push(Finding::new(level, SUBJECT, with_causes(error)));
     }
-    if forwarding.suffices {
+    if forwarding.remains {
         forwarding.restrict(config);
     }
 }

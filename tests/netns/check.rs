@@ -152,7 +152,7 @@ const SUBJECTS: [&str; 11] = [
     "rules",
     "instances",
     "routes",
-    "answers",
+    "replies",
     "other NAT",
     "firewall",
     "sockets",

@@ -63,7 +63,7 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("bursts of", signals::SIGNALS),
         ("TERM at each call", signals::CALLS),
         ("`--replace` under running", REPLACEMENTS as usize),
-        ("100000 connections", FOREIGN_FLOWS),
+        ("100000 conntrack entries", FOREIGN_FLOWS),
     ] {
         let start = format!("| {fault}");
         let row = page.lines().find(|line| line.starts_with(&start));

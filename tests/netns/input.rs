@@ -238,7 +238,7 @@ fn addresses_to_listen_on_of_only_one_of_two_families_are_a_warning() {
     let call = nodefwd(["render", "--listen=10.1.0.1", "tcp/80=10.2.0.11,fd00:2::11"]);
     let stderr = call.finish_here().expect_exit(0).stderr;
     let warning =
-        "warning: NODEFWD_LISTEN (--listen) has no IPv6 entry: nobody can connect over IPv6";
+        "warning: NODEFWD_LISTEN (--listen) has no IPv6 entry: no client can connect over IPv6";
     assert_eq!(stderr.trim_end(), warning);
 }
 
@@ -267,7 +267,7 @@ fn the_value_of_a_boolean_flag_without_an_equals_sign_is_rejected_with_how_to_wr
         let written = format!("'{value}' is no forward");
         complaint(
             &call.finish_here(),
-            &[&written, "behind '='", "--strict=true"],
+            &[&written, "after '='", "--strict=true"],
         )
     }));
 }

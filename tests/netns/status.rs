@@ -162,7 +162,7 @@ fn an_instance_that_drains_is_not_ready() {
 
     forwarded.forwarder.signal(Signal::SIGTERM);
     forwarded.forwarder.wait_until_draining(1);
-    expect_not_ready(&probe(), node, "takes no new connections");
+    expect_not_ready(&probe(), node, "accepts no new connections");
     let instance = &status(node)["instances"][0];
     assert_eq!(instance[json::ACCEPTING], false);
     let active = by_backend(instance, json::ACTIVE);
@@ -260,7 +260,7 @@ fn every_kind_of_forward_is_read_back_from_the_rules() {
 #[test]
 fn another_programs_table_with_a_name_like_its_own_is_listed_without_forwards() {
     let node = Namespace::forwarding("node");
-    assert_eq!(status(&node), json!({"instances": []}));
+    assert_eq!(status(&node), json!({"schema": 1, "instances": []}));
     node.load("table inet other { chain c { counter drop; }; }");
     node.load("table ip nodefwd-four { chain c { counter drop; }; }");
     node.load("table inet nodefwd-theirs { chain c { counter drop; }; }");
@@ -273,7 +273,7 @@ fn another_programs_table_with_a_name_like_its_own_is_listed_without_forwards() 
         "owner": null,
         "forwards": [],
     });
-    assert_eq!(status(&node), json!({"instances": [theirs]}));
+    assert_eq!(status(&node), json!({"schema": 1, "instances": [theirs]}));
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn a_rule_that_accepts_one_direction_only_is_not_enough() {
     );
     let report = Report::of(&net.node, "tcp/80=10.2.1.2:8080");
     let failure = report.only("failure", "firewall");
-    expect_parts(&failure.text, ["the answers of 10.2.1.2:8080"]);
+    expect_parts(&failure.text, ["the replies of 10.2.1.2:8080"]);
 }
 
 /// Where one policy drops several forwards, one line and one command are for all of them.

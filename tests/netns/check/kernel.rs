@@ -118,7 +118,7 @@ fn rules_that_the_kernel_rejects_are_a_failure() {
     let call = check(&["--src-ranges", &ranges.join(",")]);
     Report::from(&call, &node).expect_ok();
     // The name of the table in which the kernel tries them.
-    node.load("table inet nodefwd-tcp-80.trial");
+    node.load("table inet nodefwd-tcp-80.dry-run");
     let before = node.ruleset();
     let report = Report::from(&call, &node);
     let failure = report.line("failure", "rules");

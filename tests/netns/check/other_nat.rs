@@ -60,7 +60,7 @@ fn a_rule_of_a_chain_with_the_same_priority_is_a_warning() {
     let theirs = chain("prerouting", "dstnat", "jump services");
     net.node.load(&theirs);
     let forward = "tcp/80=10.2.1.2:8080";
-    let warning = "at the same priority: whose table is made last comes first";
+    let warning = "at the same priority, where the newest table comes first";
     let report = Report::of(&net.node, forward);
     expect_parts(&report.only("warning", "other NAT").text, [warning]);
 

@@ -55,7 +55,7 @@ fn the_route_that_counts_is_that_of_packets_that_come_in() {
     expect_parts(
         &failure.text,
         [
-            "10.2.1.2 for what comes in on client",
+            "10.2.1.2 for packets that come in on client",
             "from 192.0.2.1 iif client",
         ],
     );
@@ -176,9 +176,9 @@ fn a_strict_reverse_path_filter_is_a_failure_until_it_is_loose() {
     Report::of(&net.node, forward).expect_ok();
     assert!(is_forwarded());
     for (name, failures) in [
-        ("second", &[("answers", "second")][..]),
+        ("second", &[("replies", "second")][..]),
         ("client", &[("routes", "client")]),
-        ("all", &[("routes", "client"), ("answers", "second")]),
+        ("all", &[("routes", "client"), ("replies", "second")]),
     ] {
         net.node
             .set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "1");
@@ -224,7 +224,7 @@ fn replies_without_a_route_to_the_clients_are_a_failure() {
     net.node
         .ip("rule add pref 10 iif backend-1 to 10.0.0.0/8 lookup main\nrule add pref 11 iif backend-1 unreachable");
     let report = Report::of(&net.node, forward);
-    let failure = report.only("failure", "answers");
+    let failure = report.only("failure", "replies");
     let command = "ip route get 192.0.2.1 from 10.2.1.2 iif backend-1";
     expect_parts(&failure.text, [command]);
     // Replies do have a route to these clients.

@@ -87,7 +87,7 @@ fn rules_whose_removal_is_lost_are_installed_again() {
     expect_reply(reply, "backend-1", net.backends[0].gateway(Family::V4));
     let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
     assert_eq!(net.node.ruleset(), "");
-    let message = "warning: the kernel had more news of nftables than it could keep: installing table inet nodefwd-tcp-80 again, in case it was changed";
+    let message = "warning: the kernel had more events of nftables than it could keep: installing table inet nodefwd-tcp-80 again, in case it was changed";
     expect_parts(&stderr, [message]);
     // It does not know who has changed them.
     assert!(!stderr.contains("somebody else"), "{stderr}");

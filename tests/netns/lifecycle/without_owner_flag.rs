@@ -43,7 +43,7 @@ fn a_start_replaces_the_rules_of_a_dead_instance() {
     expect_parts(&net.node.ruleset(), [TABLE]);
     // They still forward, but no process looks after them.
     let stderr = ready.finish(&net.node).expect_exit(1).stderr;
-    expect_parts(&stderr, ["is what a dead instance has left"]);
+    expect_parts(&stderr, ["was left by an instance that died"]);
 
     let forwarder = without_owner(&net).start(&net.node);
     assert_eq!(net.node.ruleset(), ruleset);
@@ -81,7 +81,7 @@ fn rules_that_another_program_removes_are_installed_again() {
         expect_forwarded(&net);
     }
     let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
-    let warning = format!("warning: somebody else has changed {TABLE}");
+    let warning = format!("warning: another process has changed {TABLE}");
     expect_parts(&stderr, [warning]);
     assert_eq!(net.node.ruleset(), "");
 }
