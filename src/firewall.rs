@@ -4,6 +4,7 @@
 //! look-ups and `xtables` for what iptables-nft writes in its own format). Not everything about it
 //! is known, so a rule matches it, does not, or may.
 
+mod action;
 mod eval;
 mod fields;
 mod packet;
@@ -16,7 +17,8 @@ pub use packet::Packet;
 use crate::netlink::{Failure, Socket};
 use crate::nftables::list::{self, BaseChain, Rule, Table};
 use crate::nftables::{Nftables, NftablesError};
-use eval::{Action, Sets};
+use action::Action;
+use eval::Sets;
 use packet::Bytes;
 use set::{Found, Set};
 use std::fmt;

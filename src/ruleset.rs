@@ -9,7 +9,7 @@ mod nft;
 mod sets;
 mod shared_maps;
 
-use crate::config::{Balance, Family, PortRange, Protocol, Service};
+use crate::config::{Balance, Family, Forward, PortRange, Protocol, Service};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -32,6 +32,18 @@ fn set_name(name: &str, family: Family) -> String {
         Family::Ipv4 => format!("{name}4"),
         Family::Ipv6 => format!("{name}6"),
     }
+}
+
+/// `tcp-80-ipv4`
+fn chain_name(forward: &Forward) -> String {
+    let family = match forward.service.family {
+        Family::Ipv4 => "ipv4",
+        Family::Ipv6 => "ipv6",
+    };
+    format!(
+        "{}-{}-{family}",
+        forward.service.protocol, forward.service.ports
+    )
 }
 
 /// The names of the maps whose keys are the services of a family that an instance forwards.

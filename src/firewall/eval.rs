@@ -1,5 +1,6 @@
 //! What a rule does with a packet.
 
+use super::action::Action;
 use super::fields::{self, LONGEST};
 use super::packet::{Bytes, Packet, known, unknown};
 use super::registers::Registers;
@@ -7,7 +8,7 @@ use super::set::{Found, within};
 use super::{Tristate, xtables};
 use crate::netlink::Attributes;
 use crate::nftables::NftablesError;
-use crate::nftables::list::{self, Data, Verdict};
+use crate::nftables::list::{self, Data};
 use crate::uapi::*;
 use nix::libc;
 
@@ -17,35 +18,6 @@ pub struct Evaluation {
     pub sure: bool,
     /// None, if the packet goes on to the next rule.
     pub actions: Vec<Action>,
-}
-
-/// How a rule ends a packet's evaluation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    Accept,
-    /// It is dropped, rejected or translated.
-    End,
-    /// A program decides (`queue`), or it is not known.
-    Unknown,
-    Jump(String),
-    Goto(String),
-    Return,
-    Continue,
-}
-
-impl From<Verdict> for Action {
-    fn from(Verdict { code, chain }: Verdict) -> Self {
-        let chain = chain.unwrap_or_default();
-        match code {
-            libc::NF_ACCEPT => Action::Accept,
-            libc::NF_DROP => Action::End,
-            libc::NFT_JUMP => Action::Jump(chain),
-            libc::NFT_GOTO => Action::Goto(chain),
-            libc::NFT_RETURN => Action::Return,
-            libc::NFT_CONTINUE | libc::NFT_BREAK => Action::Continue,
-            _ => Action::Unknown,
-        }
-    }
 }
 
 /// The sets that rules look into.

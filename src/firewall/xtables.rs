@@ -3,7 +3,7 @@
 //! order.
 
 use super::Tristate;
-use super::eval::Action;
+use super::action::Action;
 use super::packet::Packet;
 use crate::config::Protocol;
 use crate::netlink::Attributes;

@@ -85,9 +85,9 @@ impl Nftables {
                 Failure::Refused(refusal) => explain(ruleset, transaction, refusal),
                 failure => failure.into(),
             })?;
-        let committed = generation.map(list::next_generation);
+        let committed = generation.map(next_generation);
         if *replaces && self.end_overlap(ruleset)? {
-            return Ok(committed.map(list::next_generation));
+            return Ok(committed.map(next_generation));
         }
         Ok(committed)
     }
@@ -191,4 +191,9 @@ impl AsFd for Nftables {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// The generation after a commit (nf_tables_commit in net/netfilter/nf_tables_api.c).
+fn next_generation(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
 }

@@ -92,26 +92,11 @@ pub fn tables(socket: &Socket) -> Result<Vec<TableInfo>, Failure> {
     })
 }
 
-/// Whether a table is switched off (`flags dormant`).
-fn is_dormant(socket: &Socket, table: &Table) -> Result<bool, Failure> {
-    let request = get_request(libc::NFT_MSG_GETTABLE, table.family);
-    let request = request.text(NFTA_TABLE_NAME, &table.name);
-    let flags = socket.get(&request, |message| {
-        message.attributes().u32(NFTA_TABLE_FLAGS)
-    })?;
-    Ok(flags.is_some_and(|flags| flags & NFT_TABLE_F_DORMANT != 0))
-}
-
 /// The generation of the ruleset, which every commit changes. `None` where the kernel has no such number.
 pub fn generation(socket: &Socket) -> Result<Option<u32>, Failure> {
     let family = libc::AF_UNSPEC as u8;
     let request = Request::new(message_type(libc::NFT_MSG_GETGEN), 0, family, 1);
     socket.get(&request, |message| message.attributes().u32(NFTA_GEN_ID))
-}
-
-/// The generation after a commit (nf_tables_commit in net/netfilter/nf_tables_api.c).
-pub fn next_generation(generation: u32) -> u32 {
-    generation.wrapping_add(1).max(1)
 }
 
 /// The hooks that a forwarded connection meets.
@@ -136,20 +121,22 @@ pub struct BaseChain {
     pub drops: bool,
 }
 
-/// The base chains of all tables, but of those that are dormant.
+/// The base chains of all tables, but of those that are switched off (`flags dormant`).
 pub fn base_chains(socket: &Socket) -> Result<Vec<BaseChain>, Failure> {
     let mut chains = Vec::new();
     for family in TableFamily::ALL {
+        let tables = dump_request(libc::NFT_MSG_GETTABLE, family);
+        let dormant = socket.list(&tables, |message| {
+            let attributes = message.attributes();
+            let is_dormant = attributes.u32(NFTA_TABLE_FLAGS)? & NFT_TABLE_F_DORMANT != 0;
+            is_dormant.then(|| attributes.text(NFTA_TABLE_NAME).map(str::to_owned))?
+        })?;
         let request = dump_request(libc::NFT_MSG_GETCHAIN, family);
-        chains.extend(socket.list(&request, |message| base_chain(family, message))?);
+        let found = socket.list(&request, |message| base_chain(family, message))?;
+        let awake = |chain: &BaseChain| !dormant.contains(&chain.table.name);
+        chains.extend(found.into_iter().filter(awake));
     }
-    let mut awake = Vec::new();
-    for chain in chains {
-        if !is_dormant(socket, &chain.table)? {
-            awake.push(chain);
-        }
-    }
-    Ok(awake)
+    Ok(chains)
 }
 
 fn base_chain(family: TableFamily, message: &Message<'_>) -> Option<BaseChain> {

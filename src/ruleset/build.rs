@@ -4,7 +4,7 @@ use super::sets;
 use super::shared_maps::SharedMaps;
 use super::{
     ALLOWED, AddressType, Chain, Choice, Dnat, Hook, LISTEN, MASQUERADE, NO_HAIRPIN, PREROUTING,
-    Rule, Ruleset, SERVICES, Statement, set_name,
+    Rule, Ruleset, SERVICES, Statement, chain_name, set_name,
 };
 use crate::config::{Allowed, Config, Destination, Family, Forward, Listen};
 
@@ -245,16 +245,4 @@ fn to_own_address(mut rule: Rule) -> Rule {
         rule.insert(1, local);
     }
     rule
-}
-
-/// `tcp-80-ipv4`
-pub fn chain_name(forward: &Forward) -> String {
-    let family = match forward.service.family {
-        Family::Ipv4 => "ipv4",
-        Family::Ipv6 => "ipv6",
-    };
-    format!(
-        "{}-{}-{family}",
-        forward.service.protocol, forward.service.ports
-    )
 }

@@ -1,9 +1,8 @@
 //! Config → the sets and maps of a ruleset.
 
-use super::build::chain_name;
 use super::{
     ALLOWED, Element, Field, FieldType, LISTEN, MASQUERADE, NO_HAIRPIN, SERVICES, Set, Value,
-    ValueType, set_name,
+    ValueType, chain_name, set_name,
 };
 use crate::config::{Allowed, Config, Destination, Family, Forward, Listen, PortRange, Protocol};
 use std::collections::BTreeMap;
