@@ -22,7 +22,6 @@ use crate::lock::{Holder, Lock, LockError};
 use crate::logging::with_causes;
 use crate::nftables::{Nftables, NftablesError};
 use crate::rtnetlink::{Addresses, RtnetlinkError};
-use crate::ruleset::Ruleset;
 use crate::siblings::{self, Claims};
 use crate::sysctl::{Forwarding, ForwardingError};
 use events::{Event, Events};
@@ -148,12 +147,11 @@ fn install<'a>(
     config: &Config,
     predecessor: Option<Predecessor>,
 ) -> Result<Rules<'a>, InstanceError> {
-    let ruleset = Ruleset::new(config);
     let Some(predecessor) = predecessor else {
-        return Ok(Rules::install(nftables, ruleset, IfExists::Fail)?);
+        return Ok(Rules::install(nftables, config, IfExists::Fail)?);
     };
     let waits = || predecessor.waits();
-    match Rules::install(nftables, ruleset, IfExists::Replace(&waits)) {
+    match Rules::install(nftables, config, IfExists::Replace(&waits)) {
         Err(RulesError::Install(InstallError::ReplaceCancelled)) => {
             Err(predecessor.error(Problem::Cancelled).into())
         }

@@ -9,24 +9,28 @@ mod nft;
 mod sets;
 mod shared_maps;
 
-use crate::config::{Balance, Family, Forward, PortRange, Protocol, Service};
+use crate::config::{Balance, Family, Forward, PortRange, Protocol};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
 /// The name of the chain that every instance has: new connections that come in go through it.
 pub const PREROUTING: &str = "prerouting";
 
-/// The names of sets, without the 4 or 6 of their family. Sets of single values are hashed; those of
-/// ranges need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
+/// The names of sets and maps, without the 4 or 6 of their family. Those of single values are hashed;
+/// those of ranges need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
+const FORWARDS: &str = "forwards";
+const PORT_MAP: &str = "port-map";
+const RANGES: &str = "ranges";
+const RANGES_TO_PORT: &str = "ranges-to-port";
+const BALANCED: (&str, &str) = ("balanced", "balanced-ranges");
 const SERVICES: (&str, &str) = ("services", "service-ranges");
 const MASQUERADE: (&str, &str) = ("masquerade", "masquerade-ranges");
 const NO_HAIRPIN: (&str, &str) = ("no-hairpin", "no-hairpin-ranges");
-const PORT_MAP: &str = "port-map";
 const BACKENDS: &str = "backends";
 const ALLOWED: &str = "allowed";
 const LISTEN: &str = "listen";
 
-/// `services4`, `masquerade6`
+/// `forwards4`, `masquerade6`
 fn set_name(name: &str, family: Family) -> String {
     match family {
         Family::Ipv4 => format!("{name}4"),
@@ -34,21 +38,63 @@ fn set_name(name: &str, family: Family) -> String {
     }
 }
 
-/// `tcp-80-ipv4`
-fn chain_name(forward: &Forward) -> String {
-    let family = match forward.service.family {
+/// `ipv4`
+fn family_name(family: Family) -> &'static str {
+    match family {
         Family::Ipv4 => "ipv4",
         Family::Ipv6 => "ipv6",
-    };
-    format!(
-        "{}-{}-{family}",
-        forward.service.protocol, forward.service.ports
-    )
+    }
 }
 
-/// The names of the maps whose keys are the services of a family that an instance forwards.
-pub fn service_map_names(family: Family) -> [String; 2] {
-    [SERVICES.0, SERVICES.1].map(|name| set_name(name, family))
+/// `tcp-80-ipv4`
+fn chain_name(forward: &Forward) -> String {
+    let service = forward.service;
+    let family = family_name(service.family);
+    format!("{}-{}-{family}", service.protocol, service.ports)
+}
+
+/// The names of the maps of a family whose keys are the services that an instance forwards.
+pub struct ServiceMaps {
+    /// From single ports to addresses and ports.
+    pub forwards: String,
+    /// From each port of ranges that go to other ranges, to addresses and ports.
+    pub port_map: String,
+    /// From ranges to addresses: the port stays.
+    pub ranges: String,
+    /// From ranges to addresses and ports.
+    pub ranges_to_port: String,
+    /// From single ports and from ranges to the chains of balanced forwards.
+    pub balanced: [String; 2],
+    /// Sets, not maps: the services whose dropped packets are counted.
+    pub dropped: [String; 2],
+}
+
+impl ServiceMaps {
+    /// Those of a family.
+    pub fn of(family: Family) -> Self {
+        let name = |name| set_name(name, family);
+        ServiceMaps {
+            forwards: name(FORWARDS),
+            port_map: name(PORT_MAP),
+            ranges: name(RANGES),
+            ranges_to_port: name(RANGES_TO_PORT),
+            balanced: [BALANCED.0, BALANCED.1].map(name),
+            dropped: [SERVICES.0, SERVICES.1].map(name),
+        }
+    }
+
+    /// All maps; every service of the instance is in one of them.
+    pub fn all(self) -> [String; 6] {
+        let [balanced, balanced_ranges] = self.balanced;
+        [
+            self.forwards,
+            self.port_map,
+            self.ranges,
+            self.ranges_to_port,
+            balanced,
+            balanced_ranges,
+        ]
+    }
 }
 
 /// The name of the set of the addresses that an instance listens on.
@@ -113,6 +159,7 @@ pub struct Element {
 pub enum Value {
     /// The chain that packets go to.
     Goto(String),
+    Address(IpAddr),
     Backend(IpAddr, u16),
 }
 
@@ -121,6 +168,8 @@ pub enum Value {
 pub enum ValueType {
     /// `verdict`
     Verdict,
+    /// `ipv4_addr`
+    Address(Family),
     /// `ipv4_addr . inet_service`
     Backend(Family),
 }
@@ -135,8 +184,19 @@ pub struct Set {
     pub interval: bool,
     /// The type of a map's values; `None` for a set.
     pub values: Option<ValueType>,
+    /// Whether each element counts the packets that a look-up finds it for (Linux 5.7 and later).
+    pub counter: bool,
     /// The elements; no two of them overlap.
     pub elements: Vec<Element>,
+}
+
+impl Set {
+    /// With a size, the kernel makes a hash table of that size once; without, it grows the table while
+    /// the elements are inserted (nft_hash_select_ops in net/netfilter/nft_set_hash.c). Sets of ranges
+    /// are no hash tables.
+    pub fn size(&self) -> Option<u32> {
+        (!self.interval).then_some(self.elements.len() as u32)
+    }
 }
 
 /// The hook of a base chain. All are of type `nat`, so they see the first packet of a connection only.
@@ -176,38 +236,6 @@ impl Ruleset {
             chain.rules.clear();
         }
     }
-
-    /// The services that it forwards.
-    pub fn services(&self) -> Vec<Service> {
-        let mut services = Vec::new();
-        for family in Family::ALL {
-            for key in self.keys(&service_map_names(family)) {
-                if let [Field::Protocol(protocol), Field::Ports(ports)] = key[..] {
-                    services.push(Service {
-                        family,
-                        protocol,
-                        ports,
-                    });
-                }
-            }
-        }
-        services
-    }
-
-    /// The addresses that it listens on; none stands for all.
-    pub fn listen_addresses(&self) -> Vec<IpAddr> {
-        let names = Family::ALL.map(listen_set_name);
-        let address = |key: &Vec<Field>| match key[..] {
-            [Field::Address(address)] => Some(address),
-            _ => None,
-        };
-        self.keys(&names).filter_map(address).collect()
-    }
-
-    fn keys(&self, sets: &[String]) -> impl Iterator<Item = &Vec<Field>> {
-        let named = self.sets.iter().filter(|set| sets.contains(&set.name));
-        named.flat_map(|set| set.elements.iter().map(|element| &element.key))
-    }
 }
 
 /// Statements that are carried out from left to right as long as each matches.
@@ -236,12 +264,12 @@ pub enum Statement {
     DestinationIn(Family, String),
     /// `ip saddr != @NAME`
     SourceNotIn(Family, String),
-    /// `ip saddr @NAME`
-    SourceIn(Family, String),
     /// `ip saddr . meta l4proto . th dport @NAME`
     SourceAndServiceIn(Family, String),
+    /// `meta l4proto . th dport @NAME`
+    ServiceIn(String),
     /// `meta l4proto . th dport vmap @NAME`
-    Dispatch(String),
+    ServiceVmap(String),
     /// `numgen random mod COUNT offset FIRST vmap @NAME`
     Balance(Choice),
     /// `ct status dnat`
@@ -254,6 +282,10 @@ pub enum Statement {
     Drop,
     /// `return`
     Return,
+    /// `jump CHAIN`
+    Jump(String),
+    /// `goto CHAIN`
+    Goto(String),
     /// `dnat ip to ADDRESS:PORT`
     Dnat(Dnat),
     /// `masquerade fully-random`
@@ -273,6 +305,13 @@ pub struct Choice {
     pub map: String,
 }
 
+/// What a map has for a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapTo {
+    Address,
+    AddressAndPort,
+}
+
 /// Where `dnat` sends a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dnat {
@@ -280,8 +319,9 @@ pub enum Dnat {
     SamePort(IpAddr),
     /// To this port.
     Port(IpAddr, u16),
-    /// To the address and port that this map has for the protocol and port that it came to.
-    PortMap(Family, String),
+    /// To what this map has for the protocol and port that it came to: an address, or an address and a
+    /// port.
+    Map(Family, String, MapTo),
 }
 
 /// The seed of the hash that gives a client its destination. A fixed one, so that a client keeps

@@ -1,12 +1,12 @@
 //! The other instances in this network namespace, and what they forward, as the kernel shows them.
 
-use crate::config::{Family, PortRange, Protocol, Service, TABLE_PREFIX};
+use crate::config::{Config, Family, Listen, PortRange, Protocol, Service, TABLE_PREFIX};
 use crate::lock::Holder;
 use crate::netlink::address;
 use crate::nftables::list::{self, Element, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process;
-use crate::ruleset::{Ruleset, listen_set_name, service_map_names};
+use crate::ruleset::{ServiceMaps, listen_set_name};
 use std::net::IpAddr;
 use thiserror::Error;
 
@@ -53,11 +53,16 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// What a ruleset claims.
-    pub fn of(ruleset: &Ruleset) -> Self {
+    /// What an instance with this config claims.
+    pub fn of(config: &Config) -> Self {
+        let addresses = match &config.listen {
+            Listen::Addresses(addresses) => addresses.clone(),
+            Listen::Local | Listen::Any => Vec::new(),
+        };
+        let forwards = config.reachable_forwards();
         Claims {
-            services: ruleset.services(),
-            addresses: ruleset.listen_addresses(),
+            services: forwards.map(|forward| forward.service).collect(),
+            addresses,
         }
     }
 
@@ -69,7 +74,7 @@ impl Claims {
         };
         let table = Table::inet(table);
         for family in Family::ALL {
-            for map in service_map_names(family) {
+            for map in ServiceMaps::of(family).all() {
                 let elements = nftables.list(|socket| list::elements(socket, &table, &map))?;
                 let services = elements
                     .iter()
@@ -121,17 +126,17 @@ pub fn service(family: Family, element: &Element) -> Option<Service> {
     })
 }
 
-/// Fails if another instance has a part of what the ruleset claims, or a table of its name that may not
-/// be replaced. Gives whether there is one that may be.
+/// Fails if another instance claims a part of this, or has this table and it may not be replaced. Gives
+/// whether there is one that may be.
 pub fn check_conflicts(
     nftables: &Nftables,
-    ruleset: &Ruleset,
+    table: &str,
+    claims: &Claims,
     may_replace: impl Fn(&TableInfo) -> bool,
 ) -> Result<bool, SiblingError> {
-    let claims = Claims::of(ruleset);
     let mut replaces = false;
     for other in instances(nftables)? {
-        if other.name == ruleset.table {
+        if other.name == table {
             if may_replace(&other) {
                 replaces = true;
                 continue;
@@ -189,6 +194,7 @@ mod tests {
             key: key.to_vec(),
             key_end: Some(key_end.to_vec()),
             data: None,
+            packets: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! `nodefwd status`: what runs in this network namespace, as the kernel has it. It asks no instance, so
 //! it works for every process that may read nftables.
 
+mod balanced;
 mod forwards;
 mod json;
 mod prometheus;
@@ -93,6 +94,17 @@ pub struct ForwardStatus {
     /// one connection can count several times.
     pub dropped: u64,
     pub destinations: Vec<DestinationStatus>,
+}
+
+impl ForwardStatus {
+    /// Without destinations.
+    fn new(service: Service) -> Self {
+        ForwardStatus {
+            service,
+            dropped: 0,
+            destinations: Vec::new(),
+        }
+    }
 }
 
 /// One destination of a forward.

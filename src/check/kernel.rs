@@ -8,7 +8,7 @@ use crate::logging::with_causes;
 use crate::nftables::list::TableInfo;
 use crate::nftables::{Nftables, NftablesError};
 use crate::ruleset::Ruleset;
-use crate::siblings;
+use crate::siblings::{self, Claims};
 use crate::sysctl::Forwarding;
 use std::fs;
 
@@ -89,7 +89,8 @@ pub fn conflicts(nftables: &Nftables, ruleset: &Ruleset, config: &Config) -> Fin
     };
     let unclaimed = || {
         let may_replace = |table: &TableInfo| replace || !ruleset.owner && table.owner.is_none();
-        let checked = siblings::check_conflicts(nftables, ruleset, may_replace);
+        let checked =
+            siblings::check_conflicts(nftables, &ruleset.table, &Claims::of(config), may_replace);
         checked.map_err(|error| with_causes(&error))
     };
     match free.and_then(|()| unclaimed()) {

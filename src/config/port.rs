@@ -66,6 +66,14 @@ impl PortRange {
         (self.first..=self.last).contains(&port)
     }
 
+    /// Both together, if `next` starts right after the last port.
+    pub fn continued_by(self, next: PortRange) -> Option<PortRange> {
+        (self.last.checked_add(1)? == next.first).then_some(PortRange {
+            first: self.first,
+            last: next.last,
+        })
+    }
+
     /// Each of the ports by itself.
     pub fn singles(self) -> impl Iterator<Item = PortRange> {
         (self.first..=self.last).map(|port| PortRange {

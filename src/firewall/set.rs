@@ -124,6 +124,7 @@ mod tests {
             key: key.to_vec(),
             key_end: key_end.map(<[u8]>::to_vec),
             data: Some(Data::Value(key.to_vec())),
+            packets: None,
         };
         Set {
             table: Table::inet("table"),

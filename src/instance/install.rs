@@ -1,9 +1,10 @@
 //! The installation of a ruleset beside other instances, which may come and go meanwhile.
 
 use crate::netlink::MAX_RETRIES;
+use crate::nftables::list::TableInfo;
 use crate::nftables::{Installation, Nftables, NftablesError};
 use crate::ruleset::Ruleset;
-use crate::siblings::{self, SiblingError};
+use crate::siblings::{self, Claims, SiblingError};
 use thiserror::Error;
 
 /// Why a ruleset was not installed.
@@ -32,7 +33,7 @@ pub enum IfExists<'a> {
     Replace(&'a dyn Fn() -> bool),
 }
 
-/// Installs the ruleset, all of it or nothing. Fails if another instance has a part of what it claims.
+/// Installs the ruleset, all of it or nothing. Fails if another instance claims a part of `claims`.
 /// Gives the generation afterwards (see [`Nftables::commit`]).
 ///
 /// No lock keeps other instances from changing anything meanwhile: the kernel refuses the transaction
@@ -41,15 +42,17 @@ pub enum IfExists<'a> {
 pub fn install(
     nftables: &Nftables,
     ruleset: &Ruleset,
+    claims: &Claims,
     if_exists: IfExists<'_>,
 ) -> Result<Option<u32>, InstallError> {
     let port = nftables.port();
     for _ in 0..MAX_RETRIES {
         let generation = nftables.generation()?;
-        let replaces = siblings::check_conflicts(nftables, ruleset, |table| match if_exists {
+        let may_replace = |table: &TableInfo| match if_exists {
             IfExists::Fail => !ruleset.owner && table.owner.is_none(),
             IfExists::Replace(_) => table.owner.is_none_or(|owner| owner == port),
-        })?;
+        };
+        let replaces = siblings::check_conflicts(nftables, &ruleset.table, claims, may_replace)?;
         let installation = Installation::new(ruleset, replaces, generation);
         match if_exists {
             IfExists::Replace(permitted) if !permitted() => {

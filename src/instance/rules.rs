@@ -5,9 +5,10 @@
 
 use super::install::{IfExists, InstallError, install};
 use super::signals::Signals;
+use crate::config::Config;
 use crate::nftables::{Changed, Nftables, NftablesError, TableEvents};
 use crate::ruleset::Ruleset;
-use crate::siblings::SiblingError;
+use crate::siblings::{Claims, SiblingError};
 use log::{info, warn};
 use std::cell::Cell;
 use std::io;
@@ -39,6 +40,7 @@ pub struct Rules<'a> {
     nftables: &'a Nftables,
     /// As they should be.
     ruleset: Ruleset,
+    claims: Claims,
     /// Events of changes by other processes, if the table has no owner.
     changes: Option<TableEvents>,
     /// The generation after this instance's last change.
@@ -47,15 +49,16 @@ pub struct Rules<'a> {
 }
 
 impl<'a> Rules<'a> {
-    /// Installs the rules. If the kernel has no tables with an owner, the table gets none.
+    /// Installs the rules that do what `config` asks for. If the kernel has no tables with an owner, the table gets none.
     pub fn install(
         nftables: &'a Nftables,
-        ruleset: Ruleset,
+        config: &Config,
         if_exists: IfExists<'_>,
     ) -> Result<Self, RulesError> {
         let mut rules = Rules {
             nftables,
-            ruleset,
+            ruleset: Ruleset::new(config),
+            claims: Claims::of(config),
             changes: None,
             generation: Cell::new(None),
             restored: None,
@@ -92,7 +95,7 @@ impl<'a> Rules<'a> {
     }
 
     fn put(&self, if_exists: IfExists<'_>) -> Result<(), RulesError> {
-        let generation = install(self.nftables, &self.ruleset, if_exists)?;
+        let generation = install(self.nftables, &self.ruleset, &self.claims, if_exists)?;
         self.generation.set(generation);
         Ok(())
     }

@@ -9,10 +9,13 @@ use super::list::message_type;
 use super::set::{add_elements, add_set};
 use crate::config::{Balance, Family};
 use crate::netlink::{Request, octets};
-use crate::ruleset::{self, AddressType, Choice, Dnat, Hook, Ruleset, SOURCE_HASH_SEED, Statement};
+use crate::ruleset::{
+    self, AddressType, Choice, Dnat, Hook, MapTo, Ruleset, SOURCE_HASH_SEED, Statement,
+};
 use crate::uapi::{IPS_DST_NAT, NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::net::Ipv6Addr;
 
@@ -154,12 +157,14 @@ impl Encoder {
     }
 
     fn rules(&mut self, ruleset: &Ruleset) {
+        let names = ruleset.sets.iter().map(|set| &set.name[..]);
+        let ids: HashMap<&str, u32> = names.zip((0..).map(set_id)).collect();
         for (chain_index, chain) in ruleset.chains.iter().enumerate() {
             for (rule_index, rule) in chain.rules.iter().enumerate() {
                 let step = Step::Rule(chain_index, rule_index);
                 let mut expressions = Vec::new();
                 for statement in rule {
-                    encode(ruleset, statement, &mut expressions);
+                    encode(&ids, statement, &mut expressions);
                 }
                 for name in self.names(chain) {
                     let chain = Chain::new(c_string(&name), &self.table);
@@ -174,8 +179,12 @@ impl Encoder {
     }
 }
 
-fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
-    let set = |name: &str| reference(ruleset, name);
+/// `ids` are the sets of the ruleset, with the numbers by which rules of the transaction know them.
+fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Expression>) {
+    let set = |name: &str| SetReference {
+        name: c_string(name),
+        id: ids.get(name).copied().unwrap_or(0),
+    };
     match statement {
         Statement::Family(family) => out.extend(is_family(*family)),
         Statement::Protocol(protocol) => {
@@ -195,9 +204,6 @@ fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
             out.push(source(*family, REG_1));
             out.push(expr::lookup_not(&set(name)));
         }
-        Statement::SourceIn(family, name) => {
-            out.extend(is_in(*family, [source(*family, REG_1)], &set(name)));
-        }
         Statement::SourceAndServiceIn(family, name) => {
             let key = with_service(*family, source(*family, REG_1));
             out.extend(is_in(*family, key, &set(name)));
@@ -206,7 +212,11 @@ fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
             let key = with_service(*family, destination(*family));
             out.extend(is_in(*family, key, &set(name)));
         }
-        Statement::Dispatch(map) => {
+        Statement::ServiceIn(name) => {
+            out.extend(service(0));
+            out.push(expr::lookup(&set(name)));
+        }
+        Statement::ServiceVmap(map) => {
             out.extend(service(0));
             out.push(expr::lookup_map(&set(map), VERDICT));
         }
@@ -218,7 +228,9 @@ fn encode(ruleset: &Ruleset, statement: &Statement, out: &mut Vec<Expression>) {
         Statement::Counter => out.push(expr::counter()),
         Statement::Drop => out.push(expr::verdict(libc::NF_DROP)),
         Statement::Return => out.push(expr::verdict(libc::NFT_RETURN)),
-        Statement::Dnat(to) => out.extend(dnat(ruleset, to)),
+        Statement::Jump(chain) => out.push(expr::to_chain(libc::NFT_JUMP, &c_string(chain))),
+        Statement::Goto(chain) => out.push(expr::to_chain(libc::NFT_GOTO, &c_string(chain))),
+        Statement::Dnat(to) => out.extend(dnat(to, set)),
         Statement::Masquerade => out.push(expr::masquerade_fully_random()),
     }
 }
@@ -277,7 +289,7 @@ fn is_translated() -> [Expression; 3] {
     ]
 }
 
-fn dnat(ruleset: &Ruleset, to: &Dnat) -> Vec<Expression> {
+fn dnat(to: &Dnat, set: impl Fn(&str) -> SetReference) -> Vec<Expression> {
     match to {
         Dnat::SamePort(address) => vec![
             expr::immediate(&octets(*address), REG_1),
@@ -288,23 +300,18 @@ fn dnat(ruleset: &Ruleset, to: &Dnat) -> Vec<Expression> {
             expr::immediate(&port.to_be_bytes(), REG_2),
             expr::destination_nat(nfproto(Family::of(*address)), Some(REG_2)),
         ],
-        Dnat::PortMap(family, map) => {
-            let port_register = register_after(address_length(*family));
+        Dnat::Map(family, map, to) => {
+            let port_register = match to {
+                MapTo::Address => None,
+                MapTo::AddressAndPort => Some(register_after(address_length(*family))),
+            };
             let mut expressions = Vec::from(service(0));
             expressions.extend([
-                expr::lookup_map(&reference(ruleset, map), REG_1),
-                expr::destination_nat(nfproto(*family), Some(port_register)),
+                expr::lookup_map(&set(map), REG_1),
+                expr::destination_nat(nfproto(*family), port_register),
             ]);
             expressions
         }
-    }
-}
-
-fn reference(ruleset: &Ruleset, name: &str) -> SetReference {
-    let index = ruleset.sets.iter().position(|set| set.name == name);
-    SetReference {
-        name: c_string(name),
-        id: index.map_or(0, set_id),
     }
 }
 

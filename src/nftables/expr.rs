@@ -179,6 +179,11 @@ pub fn verdict(code: i32) -> Expression {
         .u32(sys::NFTNL_EXPR_IMM_VERDICT, code as u32)
 }
 
+/// Goes on in another chain: `NFT_JUMP` comes back, `NFT_GOTO` does not.
+pub fn to_chain(code: i32, chain: &CStr) -> Expression {
+    verdict(code).text(sys::NFTNL_EXPR_IMM_CHAIN, chain)
+}
+
 /// Counts packets and bytes.
 pub fn counter() -> Expression {
     Expression::new(c"counter")

@@ -248,6 +248,8 @@ pub struct Element {
     pub key_end: Option<Vec<u8>>,
     /// What a map has for it.
     pub data: Option<Data>,
+    /// How many packets it has counted; `None` if it does not count.
+    pub packets: Option<u64>,
 }
 
 /// What an element stands for.
@@ -351,11 +353,13 @@ pub fn decode_element(attributes: Attributes<'_>) -> Option<Element> {
     let value = data
         .get(NFTA_DATA_VALUE)
         .map(|value| Data::Value(value.to_vec()));
+    let counter = attributes.nested(NFTA_SET_ELEM_EXPR).nested(NFTA_EXPR_DATA);
     Some(Element {
         kind,
         key: key(NFTA_SET_ELEM_KEY).or(without_key)?,
         key_end: key(NFTA_SET_ELEM_KEY_END),
         data: value.or_else(|| verdict(data).map(Data::Verdict)),
+        packets: counter.u64(NFTA_COUNTER_PACKETS),
     })
 }
 

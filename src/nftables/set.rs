@@ -54,8 +54,10 @@ pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
         .u32(NFTA_SET_KEY_TYPE, key_type)
         .u32(NFTA_SET_KEY_LEN, length(&fields))
         .u32(NFTA_SET_ID, id);
-    // The kernel takes the fields for ranges only (nf_tables_newset: EINVAL otherwise).
-    if set.interval && fields.len() > 1 {
+    if let Some(size) = set.size() {
+        request = request.nest(NFTA_SET_DESC, |nest| nest.u32(NFTA_SET_DESC_SIZE, size));
+    } else if fields.len() > 1 {
+        // The kernel takes the fields for ranges only (nf_tables_newset: EINVAL otherwise).
         request = request.nest(NFTA_SET_DESC, |nest| {
             nest.nest(NFTA_SET_DESC_CONCAT, |list| {
                 fields.iter().fold(list, |list, length| {
@@ -69,6 +71,10 @@ pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
     if let Some(values) = set.values {
         let (data_type, length) = match values {
             ValueType::Verdict => (libc::NFT_DATA_VERDICT, VERDICT_LENGTH),
+            ValueType::Address(family) => {
+                let (data_type, fields) = concatenation(&[FieldType::address(family)]);
+                (data_type, length(&fields))
+            }
             ValueType::Backend(family) => {
                 let types = [FieldType::address(family), FieldType::InetService];
                 let (data_type, fields) = concatenation(&types);
@@ -78,6 +84,13 @@ pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
         request = request
             .u32(NFTA_SET_DATA_TYPE, data_type)
             .u32(NFTA_SET_DATA_LEN, length);
+    }
+    if set.counter {
+        request = request.nest(NFTA_SET_EXPR, |expression| {
+            expression
+                .text(NFTA_EXPR_NAME, "counter")
+                .nest(NFTA_EXPR_DATA, |data| data)
+        });
     }
     match set.key[..] {
         [FieldType::Number] => request.attribute(NFTA_SET_USERDATA, &NUMBER_TYPE),
@@ -157,6 +170,7 @@ fn add_value(data: Request, value: &Value) -> Request {
                 .u32(NFTA_VERDICT_CODE, libc::NFT_GOTO as u32)
                 .text(NFTA_VERDICT_CHAIN, chain)
         }),
+        Value::Address(address) => data.attribute(NFTA_DATA_VALUE, &octets(*address)),
         Value::Backend(address, port) => {
             let bytes = [octets(*address), padded(&port.to_be_bytes())].concat();
             data.attribute(NFTA_DATA_VALUE, &bytes)

@@ -45,6 +45,12 @@ impl Display for Set {
         if self.interval {
             writeln!(f, "\t\tflags interval")?;
         }
+        if let Some(size) = self.size() {
+            writeln!(f, "\t\tsize {size}")?;
+        }
+        if self.counter {
+            writeln!(f, "\t\tcounter")?;
+        }
         let elements = Separated(",\n\t\t\t", &self.elements);
         writeln!(f, "\t\telements = {{\n\t\t\t{elements}\n\t\t}}")?;
         f.write_str("\t}")
@@ -56,6 +62,7 @@ impl Display for Element {
         Separated(" . ", &self.key).fmt(f)?;
         match &self.value {
             Some(Value::Goto(chain)) => write!(f, " : goto {chain}"),
+            Some(Value::Address(address)) => write!(f, " : {address}"),
             Some(Value::Backend(address, port)) => write!(f, " : {address} . {port}"),
             None => Ok(()),
         }
@@ -78,6 +85,7 @@ impl Display for ValueType {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             ValueType::Verdict => f.write_str("verdict"),
+            ValueType::Address(family) => FieldType::address(*family).fmt(f),
             ValueType::Backend(family) => {
                 let address = FieldType::address(*family);
                 write!(f, "{address} . {}", FieldType::InetService)
@@ -138,11 +146,11 @@ impl Display for Statement {
             Statement::LoopbackDestination(Family::Ipv6) => f.write_str("ip6 daddr ::1"),
             Statement::DestinationIn(family, set) => write!(f, "{} daddr @{set}", ip(*family)),
             Statement::SourceNotIn(family, set) => write!(f, "{} saddr != @{set}", ip(*family)),
-            Statement::SourceIn(family, set) => write!(f, "{} saddr @{set}", ip(*family)),
             Statement::SourceAndServiceIn(family, set) => {
                 write!(f, "{} saddr . meta l4proto . th dport @{set}", ip(*family))
             }
-            Statement::Dispatch(map) => write!(f, "meta l4proto . th dport vmap @{map}"),
+            Statement::ServiceIn(set) => write!(f, "meta l4proto . th dport @{set}"),
+            Statement::ServiceVmap(map) => write!(f, "meta l4proto . th dport vmap @{map}"),
             Statement::Balance(choice) => choice.fmt(f),
             Statement::Translated => f.write_str("ct status dnat"),
             Statement::BackendIn(family, set) => {
@@ -151,6 +159,8 @@ impl Display for Statement {
             Statement::Counter => f.write_str("counter"),
             Statement::Drop => f.write_str("drop"),
             Statement::Return => f.write_str("return"),
+            Statement::Jump(chain) => write!(f, "jump {chain}"),
+            Statement::Goto(chain) => write!(f, "goto {chain}"),
             Statement::Dnat(to) => to.fmt(f),
             Statement::Masquerade => f.write_str("masquerade fully-random"),
         }
@@ -165,7 +175,7 @@ impl Display for Dnat {
                 let backend = SocketAddr::new(*address, *port);
                 write!(f, "dnat {} to {backend}", ip(Family::of(*address)))
             }
-            Dnat::PortMap(family, map) => {
+            Dnat::Map(family, map, _) => {
                 write!(
                     f,
                     "dnat {} to meta l4proto . th dport map @{map}",

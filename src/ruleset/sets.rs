@@ -1,10 +1,12 @@
 //! Config → the sets and maps of a ruleset.
 
 use super::{
-    ALLOWED, Element, Field, FieldType, LISTEN, MASQUERADE, NO_HAIRPIN, SERVICES, Set, Value,
-    ValueType, chain_name, set_name,
+    ALLOWED, BALANCED, Element, FORWARDS, Field, FieldType, LISTEN, MASQUERADE, NO_HAIRPIN,
+    PORT_MAP, RANGES, RANGES_TO_PORT, SERVICES, Set, Value, ValueType, chain_name, set_name,
 };
-use crate::config::{Allowed, Config, Destination, Family, Forward, Listen, PortRange, Protocol};
+use crate::config::{
+    Allowed, Config, Destination, Family, Forward, Listen, PortRange, Protocol, Service,
+};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -13,7 +15,10 @@ pub fn of_family(config: &Config, family: Family) -> Vec<Set> {
     let of_family = |forward: &&Forward| forward.service.family == family;
     let forwards: Vec<&Forward> = config.forwards.iter().filter(of_family).collect();
     let mut sets = vec![allowed(config, family), listen(config, family)];
-    sets.extend(services(family, &forwards));
+    sets.extend(forward_maps(family, &forwards));
+    if *config.sources.of(family) != Allowed::All {
+        sets.extend(services(family, &forwards));
+    }
     if !config.hairpin && *config.sources.of(family) != Allowed::None {
         sets.extend(no_hairpin(family, &forwards));
     }
@@ -30,9 +35,10 @@ fn allowed(config: &Config, family: Family) -> Set {
         Allowed::Ranges(ranges) => ranges.as_slice(),
         Allowed::All | Allowed::None => &[],
     };
-    let keys = ranges.iter().map(|range| vec![Field::Network(*range)]);
-    let key = vec![FieldType::address(family)];
-    set(set_name(ALLOWED, family), key, true, keys)
+    let mut set = empty(ALLOWED, family, vec![FieldType::address(family)]);
+    set.interval = true;
+    set.elements = keys(ranges.iter().map(|range| vec![Field::Network(*range)]));
+    set
 }
 
 fn listen(config: &Config, family: Family) -> Set {
@@ -41,31 +47,77 @@ fn listen(config: &Config, family: Family) -> Set {
         Listen::Local | Listen::Any => &[],
     };
     let of_family = addresses.iter().filter(|ip| Family::of(**ip) == family);
-    let keys = of_family.map(|address| vec![Field::Address(*address)]);
-    let key = vec![FieldType::address(family)];
-    set(set_name(LISTEN, family), key, false, keys)
+    let mut set = empty(LISTEN, family, vec![FieldType::address(family)]);
+    set.elements = keys(of_family.map(|address| vec![Field::Address(*address)]));
+    set
 }
 
-/// The maps that lead a packet to the chain of its forward.
+/// The maps from services to where they go: a forward with one destination is an element, which counts
+/// its connections; a balanced one leads to its chain.
+fn forward_maps(family: Family, forwards: &[&Forward]) -> [Set; 6] {
+    let map = |name, values, interval| {
+        let mut map = empty(name, family, SERVICE_KEY.to_vec());
+        map.values = Some(values);
+        map.interval = interval;
+        map.counter = values != ValueType::Verdict;
+        map
+    };
+    let mut single = map(FORWARDS, ValueType::Backend(family), false);
+    let mut port_map = map(PORT_MAP, ValueType::Backend(family), false);
+    let mut ranges_to_port = map(RANGES_TO_PORT, ValueType::Backend(family), true);
+    let mut ranges = map(RANGES, ValueType::Address(family), true);
+    let mut balanced = map(BALANCED.0, ValueType::Verdict, false);
+    let mut balanced_ranges = map(BALANCED.1, ValueType::Verdict, true);
+    for forward in forwards {
+        let service = forward.service;
+        let backend = |to: &Destination| Value::Backend(to.address, to.ports.first());
+        let (map, value) = match (&forward.destinations[..], service.ports.is_single()) {
+            ([to], true) => (&mut single, backend(to)),
+            ([to], false) if forward.maps_ports(to) => {
+                port_map.elements.extend(mapped_ports(service, to));
+                continue;
+            }
+            ([to], false) if to.ports.is_single() => (&mut ranges_to_port, backend(to)),
+            ([to], false) => (&mut ranges, Value::Address(to.address)),
+            (_, true) => (&mut balanced, Value::Goto(chain_name(forward))),
+            (_, false) => (&mut balanced_ranges, Value::Goto(chain_name(forward))),
+        };
+        map.elements.push(Element {
+            key: service_key(service),
+            value: Some(value),
+        });
+    }
+    [
+        single,
+        port_map,
+        ranges_to_port,
+        ranges,
+        balanced,
+        balanced_ranges,
+    ]
+}
+
+/// For each port of a range, the destination with its other port.
+pub fn mapped_ports(service: Service, to: &Destination) -> impl Iterator<Item = Element> {
+    let Destination { address, ports } = *to;
+    let pairs = service.ports.singles().zip(ports.first()..);
+    pairs.map(move |(from, port)| Element {
+        key: vec![Field::Protocol(service.protocol), Field::Ports(from)],
+        value: Some(Value::Backend(address, port)),
+    })
+}
+
+/// The services, whose elements count packets of sources that may not connect.
 fn services(family: Family, forwards: &[&Forward]) -> [Set; 2] {
     let (single, ranges): (Vec<&Forward>, Vec<&Forward>) = forwards
         .iter()
         .partition(|forward| forward.service.ports.is_single());
-    [(SERVICES.0, single), (SERVICES.1, ranges)].map(|(name, forwards)| Set {
-        name: set_name(name, family),
-        key: vec![FieldType::InetProto, FieldType::InetService],
-        interval: name == SERVICES.1,
-        values: Some(ValueType::Verdict),
-        elements: forwards
-            .into_iter()
-            .map(|forward| Element {
-                key: vec![
-                    Field::Protocol(forward.service.protocol),
-                    Field::Ports(forward.service.ports),
-                ],
-                value: Some(Value::Goto(chain_name(forward))),
-            })
-            .collect(),
+    [(SERVICES.0, single), (SERVICES.1, ranges)].map(|(name, forwards)| {
+        let mut set = empty(name, family, SERVICE_KEY.to_vec());
+        set.interval = name == SERVICES.1;
+        set.counter = true;
+        set.elements = keys(forwards.iter().map(|forward| service_key(forward.service)));
+        set
     })
 }
 
@@ -87,14 +139,14 @@ fn masquerade(family: Family, forwards: &[&Forward]) -> [Set; 2] {
     of_addresses_and_services(MASQUERADE, family, keys)
 }
 
-/// A set for single ports and one for ranges.
+/// A set for single ports and one for ranges. Adjacent ports become a range: fewer elements.
 fn of_addresses_and_services(
     names: (&str, &str),
     family: Family,
-    keys: impl Iterator<Item = (IpAddr, Protocol, PortRange)>,
+    services: impl Iterator<Item = (IpAddr, Protocol, PortRange)>,
 ) -> [Set; 2] {
     let mut ports: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
-    for (address, protocol, range) in keys {
+    for (address, protocol, range) in services {
         ports.entry((address, protocol)).or_default().push(range);
     }
     let merged = ports.into_iter().flat_map(|((address, protocol), ports)| {
@@ -102,34 +154,43 @@ fn of_addresses_and_services(
         merged.map(move |ports| (address, protocol, ports))
     });
     let (single, ranges): (Vec<_>, Vec<_>) = merged.partition(|(.., ports)| ports.is_single());
-    [(names.0, single), (names.1, ranges)].map(|(name, keys)| {
-        let key = vec![
-            FieldType::address(family),
-            FieldType::InetProto,
-            FieldType::InetService,
-        ];
-        let keys = keys.into_iter().map(|(address, protocol, ports)| {
+    [(names.0, single), (names.1, ranges)].map(|(name, services)| {
+        let address = FieldType::address(family);
+        let key = vec![address, FieldType::InetProto, FieldType::InetService];
+        let mut set = empty(name, family, key);
+        set.interval = name == names.1;
+        set.elements = keys(services.into_iter().map(|(address, protocol, ports)| {
             vec![
                 Field::Address(address),
                 Field::Protocol(protocol),
                 Field::Ports(ports),
             ]
-        });
-        set(set_name(name, family), key, name == names.1, keys)
+        }));
+        set
     })
 }
 
-fn set(
-    name: String,
-    key: Vec<FieldType>,
-    interval: bool,
-    keys: impl Iterator<Item = Vec<Field>>,
-) -> Set {
+/// The type of a key of protocol and port.
+const SERVICE_KEY: [FieldType; 2] = [FieldType::InetProto, FieldType::InetService];
+
+fn service_key(service: Service) -> Vec<Field> {
+    vec![
+        Field::Protocol(service.protocol),
+        Field::Ports(service.ports),
+    ]
+}
+
+fn empty(name: &str, family: Family, key: Vec<FieldType>) -> Set {
     Set {
-        name,
+        name: set_name(name, family),
         key,
-        interval,
+        interval: false,
         values: None,
-        elements: keys.map(|key| Element { key, value: None }).collect(),
+        counter: false,
+        elements: Vec::new(),
     }
+}
+
+fn keys(keys: impl Iterator<Item = Vec<Field>>) -> Vec<Element> {
+    keys.map(|key| Element { key, value: None }).collect()
 }

@@ -1,10 +1,11 @@
-//! Maps that the rules of many forwards share.
+//! Maps that the rules of many balanced forwards share.
 //!
 //! Neither a map for each rule nor one for all would do, because the kernel's work would grow with the
 //! square of their number: for each anonymous map it goes through the whole transaction, and for
 //! each rule through all that is in its map (nft_set_trans_bind and nf_tables_bind_set in
 //! net/netfilter/nf_tables_api.c). So a map is shared until it is full.
 
+use super::sets::mapped_ports;
 use super::{BACKENDS, Element, Field, FieldType, PORT_MAP, Set, Value, ValueType, set_name};
 use crate::config::{Destination, Family, Forward};
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ impl SharedMaps {
             key: vec![FieldType::Number],
             interval: false,
             values: Some(ValueType::Verdict),
+            counter: false,
             elements: Vec::new(),
         });
         let first = map.elements.len() as u32;
@@ -51,16 +53,10 @@ impl SharedMaps {
             key: vec![FieldType::InetProto, FieldType::InetService],
             interval: false,
             values: Some(ValueType::Backend(family)),
+            counter: false,
             elements: Vec::new(),
         });
-        let pairs = forward.service.ports.singles().zip(to.ports.first()..);
-        map.elements.extend(pairs.map(|(from, port)| Element {
-            key: vec![
-                Field::Protocol(forward.service.protocol),
-                Field::Ports(from),
-            ],
-            value: Some(Value::Backend(to.address, port)),
-        }));
+        map.elements.extend(mapped_ports(forward.service, to));
         map.name.clone()
     }
 

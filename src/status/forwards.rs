@@ -1,245 +1,205 @@
-//! The forwards in an instance's table, read back with their counters.
+//! The forwards in an instance's table, read back with what they have counted: those with one destination
+//! are elements of maps, balanced ones are chains (`balanced`).
 
-use super::rule::{self, Action, Backend};
+use super::balanced::{self, Reader};
+use super::rule::Action;
 use super::{DestinationStatus, ForwardStatus};
 use crate::config::{Destination, Family, PortRange, Service};
 use crate::netlink::{Failure, Socket, address};
-use crate::nftables::list::{self, Data, Table, Verdict};
-use crate::ruleset::{PREROUTING, service_map_names};
+use crate::nftables::list::{self, Data, Element, Table};
+use crate::ruleset::{PREROUTING, ServiceMaps};
 use crate::siblings;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 /// The forwards in a table, in order of family, protocol and port. None if there is no such table.
 pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Failure> {
-    let actions = actions(socket, table, None)?;
-    let maps = maps(socket, table, &actions)?;
-    let reader = Reader { actions, maps };
+    let reader = Reader::new(socket, table)?;
     let mut forwards = Vec::new();
     for family in Family::ALL {
-        for map in service_map_names(family) {
-            for element in list::elements(socket, table, &map)? {
-                let service = siblings::service(family, &element);
-                if let (Some(service), Some(chain)) = (service, chain_of(element.data.as_ref())) {
-                    forwards.push(reader.forward(service, chain));
-                }
-            }
+        let maps = ServiceMaps::of(family);
+        let elements = |map: &str| -> Result<Vec<(Service, Element)>, Failure> {
+            let elements = list::elements(socket, table, map)?.into_iter();
+            let services = elements.map(|element| (siblings::service(family, &element), element));
+            Ok(services
+                .filter_map(|(service, element)| Some((service?, element)))
+                .collect())
+        };
+        for map in [&maps.forwards, &maps.ranges, &maps.ranges_to_port] {
+            forwards.extend(elements(map)?.iter().map(single));
+        }
+        forwards.extend(joined(
+            elements(&maps.port_map)?.iter().map(single).collect(),
+        ));
+        for map in &maps.balanced {
+            let found = elements(map)?;
+            let forward = |(service, element): &(Service, Element)| {
+                reader.forward(*service, element.data.as_ref())
+            };
+            forwards.extend(found.iter().filter_map(forward));
+        }
+        let mut dropped = HashMap::new();
+        for set in &maps.dropped {
+            let counts = elements(set)?.into_iter();
+            dropped.extend(counts.map(|(service, element)| (service, element.packets)));
+        }
+        let of_family = forwards
+            .iter_mut()
+            .filter(|forward| forward.service.family == family);
+        for forward in of_family {
+            forward.dropped = dropped
+                .get(&forward.service)
+                .copied()
+                .flatten()
+                .unwrap_or(0);
         }
     }
     forwards.sort_by_key(|forward| forward.service);
     Ok(forwards)
 }
 
-/// The chain that a map sends packets to.
-fn chain_of(data: Option<&Data>) -> Option<&str> {
-    match data? {
-        Data::Verdict(Verdict { chain, .. }) => chain.as_deref(),
-        Data::Value(_) => None,
-    }
-}
-
 /// Whether new connections are forwarded by this table. Not so while it drains, or if it is not there.
 pub fn accepts_connections(socket: &Socket, table: &Table) -> Result<bool, Failure> {
-    // The kernel dumps this one chain only, whatever the number of forwards.
-    let actions = actions(socket, table, Some(PREROUTING))?;
+    // The kernel dumps this one chain only.
+    let actions = balanced::actions(socket, table, Some(PREROUTING))?;
     let mut rules = actions.get(PREROUTING).into_iter().flatten();
-    Ok(rules.any(|action| matches!(action, Action::Vmap { .. })))
+    Ok(rules.any(|action| *action == Action::Jump))
 }
 
-/// What each chain's rules do, in order.
-type Actions = HashMap<String, Vec<Action>>;
-
-fn actions(socket: &Socket, table: &Table, chain: Option<&str>) -> Result<Actions, Failure> {
-    let mut actions = Actions::new();
-    for rule in list::rules(socket, table, chain)? {
-        if let Some(action) = rule::action(rule.expressions()) {
-            actions.entry(rule.chain).or_default().push(action);
-        }
-    }
-    Ok(actions)
+/// The forward that an element of a map is; without a destination if the element has none.
+fn single((service, element): &(Service, Element)) -> ForwardStatus {
+    let mut forward = ForwardStatus::new(*service);
+    let to = element.data.as_ref().and_then(backend);
+    forward
+        .destinations
+        .extend(to.map(|(address, port)| DestinationStatus {
+            to: Destination {
+                address,
+                ports: port.unwrap_or(service.ports),
+            },
+            connections: element.packets.unwrap_or(0),
+            active: None,
+        }));
+    forward
 }
 
-/// What a map has for each key.
-type Map = HashMap<Vec<u8>, Data>;
-
-/// The maps that lead connections to one of several destinations, or to another port.
-fn maps(
-    socket: &Socket,
-    table: &Table,
-    actions: &Actions,
-) -> Result<HashMap<String, Map>, Failure> {
-    let mut maps = HashMap::new();
-    for action in actions.values().flatten() {
-        let name = match action {
-            Action::Vmap {
-                map,
-                numbers: Some(_),
-            } => map,
-            Action::Dnat {
-                backend: Backend::Map(map),
-                ..
-            } => map,
-            _ => continue,
-        };
-        if !maps.contains_key(name) {
-            let elements = list::elements(socket, table, name)?.into_iter();
-            let pairs = elements.filter_map(|element| Some((element.key, element.data?)));
-            maps.insert(name.clone(), pairs.collect());
-        }
-    }
-    Ok(maps)
-}
-
-struct Reader {
-    actions: Actions,
-    maps: HashMap<String, Map>,
-}
-
-impl Reader {
-    fn forward(&self, service: Service, chain: &str) -> ForwardStatus {
-        let mut forward = ForwardStatus {
-            service,
-            dropped: 0,
-            destinations: Vec::new(),
-        };
-        for action in self.chain(chain) {
-            match action {
-                Action::Vmap { map, numbers } => {
-                    // A number is in host byte order. The map has them all; a table of another program may
-                    // not, and its rule may look up four billion.
-                    let keys = numbers.iter().cloned().flatten().map(u32::to_ne_bytes);
-                    for chain in keys.map_while(|key| self.backend_chain(map, &key)) {
-                        self.chain(chain)
-                            .iter()
-                            .for_each(|action| self.count(&mut forward, action));
-                    }
-                }
-                action => self.count(&mut forward, action),
-            }
-        }
-        forward
-    }
-
-    fn chain(&self, name: &str) -> &[Action] {
-        self.actions.get(name).map_or(&[], Vec::as_slice)
-    }
-
-    fn backend_chain(&self, map: &str, key: &[u8]) -> Option<&str> {
-        chain_of(self.maps.get(map)?.get(key))
-    }
-
-    fn count(&self, forward: &mut ForwardStatus, action: &Action) {
-        match action {
-            Action::Drop { count } => forward.dropped += count,
-            Action::Dnat { count, backend } => {
-                let to = match backend {
-                    Backend::Address(address, port) => Some(Destination {
-                        address: *address,
-                        ports: match port {
-                            Some(port) => {
-                                PortRange::try_from((*port, *port)).unwrap_or(forward.service.ports)
-                            }
-                            None => forward.service.ports,
-                        },
-                    }),
-                    Backend::Map(map) => self.maps.get(map).and_then(|map| mapped(map, forward)),
-                };
-                forward.destinations.extend(to.map(|to| DestinationStatus {
-                    to,
-                    connections: *count,
-                    active: None,
-                }));
-            }
-            // Such a map leads to the destinations' chains, never to another map.
-            Action::Vmap { .. } => {}
-        }
-    }
-}
-
-/// Where a map from protocol and port to address and port sends a forward: to one address, and to as many
-/// ports.
-fn mapped(map: &Map, forward: &ForwardStatus) -> Option<Destination> {
-    let backend = |port: u16| {
-        let [high, low] = port.to_be_bytes();
-        let key: &[u8] = &[forward.service.protocol.number(), 0, 0, 0, high, low, 0, 0];
-        let Data::Value(bytes) = map.get(key)? else {
-            return None;
-        };
-        let (octets, rest) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
-        let port = rest.first_chunk().copied().map(u16::from_be_bytes)?;
-        Some((address(octets)?, port))
+/// The address in a map's value, and the port, unless it stays the same.
+fn backend(data: &Data) -> Option<(IpAddr, Option<PortRange>)> {
+    let Data::Value(bytes) = data else {
+        return None;
     };
-    let (address, first) = backend(forward.service.ports.first())?;
-    let (_, last) = backend(forward.service.ports.last())?;
-    let ports = PortRange::try_from((first, last)).ok()?;
-    Some(Destination { address, ports })
+    if let Some(address) = address(bytes) {
+        return Some((address, None));
+    }
+    let (octets, port) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+    let port = u16::from_be_bytes(*port.first_chunk()?);
+    Some((
+        address(octets)?,
+        Some(PortRange::try_from((port, port)).ok()?),
+    ))
+}
+
+/// Joins forwards of single ports that continue each other, also at their destination: a range that goes
+/// to another range has an element for each port.
+fn joined(mut ports: Vec<ForwardStatus>) -> Vec<ForwardStatus> {
+    ports.sort_by_key(|forward| forward.service);
+    let mut joined: Vec<ForwardStatus> = Vec::new();
+    for forward in ports {
+        let range = joined.last_mut();
+        if !range.is_some_and(|range| range.join(&forward)) {
+            joined.push(forward);
+        }
+    }
+    joined
+}
+
+impl ForwardStatus {
+    /// Takes up the next port, if it continues this range.
+    fn join(&mut self, next: &ForwardStatus) -> bool {
+        let ([to], [next_to]) = (&mut self.destinations[..], &next.destinations[..]) else {
+            return false;
+        };
+        let (service, next_service) = (&mut self.service, next.service);
+        let kind = |service: &Service| (service.family, service.protocol);
+        let continues = kind(service) == kind(&next_service) && to.to.address == next_to.to.address;
+        let ports = service.ports.continued_by(next_service.ports);
+        let Some((ports, to_ports)) = ports.zip(to.to.ports.continued_by(next_to.to.ports)) else {
+            return false;
+        };
+        if continues {
+            service.ports = ports;
+            to.to.ports = to_ports;
+            to.connections += next_to.connections;
+        }
+        continues
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Protocol;
-    use nix::libc;
+    use crate::nftables::list::ElementKind;
     use proptest::prelude::*;
 
-    fn forward(ports: &str) -> ForwardStatus {
-        ForwardStatus {
-            service: Service {
-                family: Family::Ipv4,
-                protocol: Protocol::Udp,
-                ports: ports.parse().unwrap(),
-            },
-            dropped: 0,
-            destinations: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn ports_of_a_map_become_a_range() {
-        let element = |port: u8| {
-            let key = vec![17, 0, 0, 0, 0, port, 0, 0];
-            (key, Data::Value(vec![10, 2, 0, 11, 1, port, 0, 0]))
-        };
-        let map: Map = (1..=9).map(element).collect();
-        let destination = mapped(&map, &forward("2-4")).unwrap();
-        assert_eq!(destination.to_string(), "10.2.0.11:258-260");
-        assert_eq!(mapped(&map, &forward("2-10")), None);
-        assert_eq!(mapped(&Map::new(), &forward("2-4")), None);
-    }
-
-    #[test]
-    fn a_rule_that_looks_up_more_numbers_than_the_map_has_is_read() {
-        let vmap = Action::Vmap {
-            map: "backends-1".into(),
-            numbers: Some(0..u32::MAX),
-        };
-        let dnat = Action::Dnat {
-            count: 7,
-            backend: Backend::Address([10, 2, 0, 11].into(), None),
-        };
-        let chain = |number: u32| {
-            let verdict = Verdict {
-                code: libc::NFT_GOTO,
-                chain: Some("one".into()),
-            };
-            (number.to_ne_bytes().to_vec(), Data::Verdict(verdict))
-        };
-        let reader = Reader {
-            actions: [("all".into(), vec![vmap]), ("one".into(), vec![dnat])].into(),
-            maps: [("backends-1".into(), [chain(0), chain(1)].into())].into(),
-        };
+    fn element(port: u16, data: &[u8]) -> (Service, Element) {
         let service = Service {
             family: Family::Ipv4,
             protocol: Protocol::Udp,
-            ports: 53.into(),
+            ports: port.into(),
         };
-        assert_eq!(reader.forward(service, "all").destinations.len(), 2);
+        let element = Element {
+            kind: ElementKind::Key,
+            key: Vec::new(),
+            key_end: None,
+            data: Some(Data::Value(data.to_vec())),
+            packets: Some(1),
+        };
+        (service, element)
+    }
+
+    fn destinations(forward: &ForwardStatus) -> Vec<String> {
+        let destinations = forward.destinations.iter();
+        destinations.map(|to| to.to.to_string()).collect()
+    }
+
+    #[test]
+    fn elements_read_back() {
+        let to_port = single(&element(53, &[10, 2, 0, 11, 20, 233, 0, 0]));
+        assert_eq!(destinations(&to_port), ["10.2.0.11:5353"]);
+        let same_port = single(&element(53, &[10, 2, 0, 11]));
+        assert_eq!(destinations(&same_port), ["10.2.0.11:53"]);
+        assert_eq!(destinations(&single(&element(53, &[1, 2]))), [""; 0]);
+    }
+
+    #[test]
+    fn ports_that_continue_each_other_become_a_range() {
+        let ports = |ports: &[(u16, u8)]| {
+            let single =
+                |(port, to): &(u16, u8)| single(&element(*port, &[10, 2, 0, 11, 1, *to, 0, 0]));
+            let forwards = joined(ports.iter().map(single).collect());
+            let text = |forward: &ForwardStatus| {
+                let DestinationStatus {
+                    to, connections, ..
+                } = &forward.destinations[0];
+                format!("{} {to} {connections}", forward.service.ports)
+            };
+            forwards.iter().map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            ports(&[(4, 4), (2, 2), (3, 3), (6, 6), (7, 9)]),
+            [
+                "2-4 10.2.0.11:258-260 3",
+                "6 10.2.0.11:262 1",
+                "7 10.2.0.11:265 1"
+            ]
+        );
     }
 
     proptest! {
         #[test]
         fn no_data_panics(data: Vec<u8>) {
-            let map = Map::from([(vec![17, 0, 0, 0, 0, 1, 0, 0], Data::Value(data))]);
-            mapped(&map, &forward("1"));
+            joined(vec![single(&element(1, &data)), single(&element(2, &data))]);
         }
     }
 }

@@ -10,8 +10,8 @@ use std::ops::Range;
 /// What a rule does with a connection that it matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Drops it, and has dropped so many packets.
-    Drop { count: u64 },
+    /// Sends it to another chain.
+    Jump,
     /// Sends it to a backend, and has sent so many there.
     Dnat { count: u64, backend: Backend },
     /// Sends it to one of the chains in a map. The numbers are the keys that the rule looks up; `None` if
@@ -37,7 +37,7 @@ enum Loaded<'a> {
     FromMap(&'a str),
 }
 
-/// What the rule with these expressions does; `None` if it counts nothing, or leads nowhere.
+/// What the rule with these expressions does; `None` if it leads nowhere.
 pub fn action(expressions: Attributes<'_>) -> Option<Action> {
     let mut count = None;
     let mut numbers = None;
@@ -51,8 +51,8 @@ pub fn action(expressions: Attributes<'_>) -> Option<Action> {
             "counter" => count = data.u64(NFTA_COUNTER_PACKETS),
             "immediate" => {
                 let value = data.nested(NFTA_IMMEDIATE_DATA);
-                if list::verdict(value).is_some_and(|verdict| verdict.code == libc::NF_DROP) {
-                    return Some(Action::Drop { count: count? });
+                if list::verdict(value).is_some_and(|verdict| verdict.code == libc::NFT_JUMP) {
+                    return Some(Action::Jump);
                 }
                 let loaded = value.get(NFTA_DATA_VALUE).map(Loaded::Bytes);
                 registers.extend(data.u32(NFTA_IMMEDIATE_DREG).zip(loaded));
@@ -235,12 +235,11 @@ mod tests {
         );
         assert_eq!(action_of(&[lookup("backends-1", 0)]), vmap(None));
 
-        let drop = action_of(&[counter(3), verdict(libc::NF_DROP)]);
-        assert_eq!(drop, Some(Action::Drop { count: 3 }));
+        assert_eq!(action_of(&[verdict(libc::NFT_JUMP)]), Some(Action::Jump));
     }
 
     #[test]
-    fn rules_that_count_nothing_or_lead_nowhere_are_left_out() {
+    fn rules_that_lead_nowhere_are_left_out() {
         assert_eq!(action_of(&[]), None);
         assert_eq!(action_of(&[verdict(libc::NF_DROP)]), None);
         assert_eq!(action_of(&[counter(1), verdict(libc::NFT_RETURN)]), None);

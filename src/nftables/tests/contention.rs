@@ -12,7 +12,7 @@ use std::cell::Cell;
 
 /// One whose rules the kernel sends in many parts.
 fn large_ruleset() -> Ruleset {
-    let forwards = (1..=2000).map(|port| format!("udp/{port}=10.2.0.1"));
+    let forwards = (1..=2000).map(|port| format!("udp/{port}=10.2.0.1,10.2.0.2"));
     let options = Options {
         forwards: forwards.map(Into::into).collect(),
         ..Options::default()

@@ -15,7 +15,7 @@ use nix::libc;
 
 /// How many messages the transaction has at least, and how many expressions its rules.
 const MESSAGES: usize = 100;
-const EXPRESSIONS: usize = 300;
+const EXPRESSIONS: usize = 200;
 
 /// Every kind of set, chain and rule.
 fn ruleset() -> Ruleset {

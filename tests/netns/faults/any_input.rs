@@ -155,6 +155,9 @@ fn expect_sound(config: &Config) -> Checked {
         if let Some(name) = set_of(statement) {
             prop_assert!(sets.contains(name), "no set {name}");
         }
+        if let Some(name) = chain_of(statement) {
+            prop_assert!(chains.contains(name), "no chain {name}");
+        }
     }
     Ok(())
 }
@@ -229,12 +232,12 @@ fn set_of(statement: &Statement) -> Option<&str> {
     match statement {
         Statement::DestinationIn(_, set)
         | Statement::SourceNotIn(_, set)
-        | Statement::SourceIn(_, set)
         | Statement::SourceAndServiceIn(_, set)
-        | Statement::Dispatch(set)
+        | Statement::ServiceIn(set)
+        | Statement::ServiceVmap(set)
         | Statement::BackendIn(_, set) => Some(set),
         Statement::Balance(choice) => Some(&choice.map),
-        Statement::Dnat(Dnat::PortMap(_, map)) => Some(map),
+        Statement::Dnat(Dnat::Map(_, map, _)) => Some(map),
         // Each by name, so that a statement that is added later must be added here too.
         Statement::Family(_)
         | Statement::Protocol(_)
@@ -244,7 +247,17 @@ fn set_of(statement: &Statement) -> Option<&str> {
         | Statement::Counter
         | Statement::Drop
         | Statement::Return
+        | Statement::Jump(_)
+        | Statement::Goto(_)
         | Statement::Dnat(Dnat::SamePort(_) | Dnat::Port(..))
         | Statement::Masquerade => None,
+    }
+}
+
+/// The chain that a statement leads to.
+fn chain_of(statement: &Statement) -> Option<&str> {
+    match statement {
+        Statement::Jump(chain) | Statement::Goto(chain) => Some(chain),
+        _ => None,
     }
 }

@@ -298,12 +298,9 @@ fn sctp_has_rules_like_those_of_the_other_protocols() {
     let forwarder = nodefwd(call.split(' ')).start(&node);
     let rules = node.ruleset();
     let parts = [
-        "sctp . 80 : goto sctp-80-ipv4",
-        "sctp . 80 : goto sctp-80-ipv6",
-        "sctp . 90-91 : goto sctp-90-91-ipv4",
-        "meta l4proto sctp counter packets 0 bytes 0 dnat ip to 10.2.1.2:8080",
-        "meta l4proto sctp counter packets 0 bytes 0 dnat ip6 to [fd00:2:1::2]:8080",
-        "meta l4proto sctp counter packets 0 bytes 0 dnat ip to 10.2.1.2\n",
+        "sctp . 80 counter packets 0 bytes 0 : 10.2.1.2 . 8080",
+        "sctp . 80 counter packets 0 bytes 0 : fd00:2:1::2 . 8080",
+        "sctp . 90-91 counter packets 0 bytes 0 : 10.2.1.2 ",
         "10.2.1.2 . sctp . 8080",
         "10.2.1.2 . sctp . 90-91",
         "fd00:2:1::2 . sctp . 8080",
