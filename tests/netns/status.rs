@@ -334,7 +334,7 @@ fn watched(
 /// The text has the time that the instance has run in its first line.
 fn without_age(text: &str) -> String {
     let lines = text.lines();
-    let lines = lines.map(|line| line.split("(nodefwd)").next().unwrap_or(line).to_owned() + "\n");
+    let lines = lines.map(|line| line.split(" for ").next().unwrap_or(line).to_owned() + "\n");
     lines.collect()
 }
 
@@ -346,7 +346,7 @@ fn watch_prints_whole_snapshots_until_term_or_int_ends_it() {
     let _many = nodefwd(["--name=many".to_owned()].into_iter().chain(forwards)).start(&node);
     let text = nodefwd(["status"]).finish(&node).expect_success();
     let text = without_age(&text);
-    let json = status(&node);
+    let forwards = &status(&node)["instances"][0]["forwards"];
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let last_line = text.lines().last().expect("a line");
         let complete = |printed: &str| printed.matches(last_line).count();
@@ -358,6 +358,9 @@ fn watch_prints_whole_snapshots_until_term_or_int_ends_it() {
         let printed = watched(&node, "--format=json", signal, complete);
         let documents = serde_json::Deserializer::from_str(&printed).into_iter();
         let documents: Vec<Value> = documents.map(|json| json.expect("JSON")).collect();
-        assert_eq!(documents, vec![json.clone(); complete(&printed)]);
+        assert_eq!(documents.len(), complete(&printed), "{signal}");
+        for document in documents {
+            assert_eq!(&document["instances"][0]["forwards"], forwards);
+        }
     }
 }
