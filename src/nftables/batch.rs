@@ -109,6 +109,11 @@ impl Transaction {
         self.steps.len() as u32
     }
 
+    /// What each message does, in order.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// What the message with this sequence number does; `None` for the batch's begin and end.
     pub fn step(&self, sequence: u32) -> Option<Step> {
         let index = (sequence as usize).checked_sub(1)?;

@@ -2,11 +2,11 @@
 
 use super::batch::{Batch, Step, Transaction};
 use super::encode;
-use super::error::{NftablesError, explain, refused};
+use super::error::{NftablesError, describe, explain, refused};
 use super::list::{self, TableInfo};
 use crate::netlink::{Failure, Socket};
 use crate::ruleset::Ruleset;
-use log::debug;
+use log::{debug, trace};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -80,6 +80,9 @@ impl Nftables {
             replaces,
             generation,
         } = installation;
+        for (sequence, step) in (1..).zip(transaction.steps()) {
+            trace!("message {sequence}: {}", describe(ruleset, *step));
+        }
         self.transact(transaction)
             .map_err(|failure| match failure {
                 Failure::Refused(refusal) => explain(ruleset, transaction, refusal),

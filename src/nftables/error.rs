@@ -137,7 +137,8 @@ fn module(expression: &str) -> String {
 /// As much of a rule as fits into a message; it may list a thousand chains.
 const SHOWN_CHARACTERS: usize = 160;
 
-fn describe(ruleset: &Ruleset, step: Step) -> String {
+/// Names what a step of an installation adds or deletes.
+pub(super) fn describe(ruleset: &Ruleset, step: Step) -> String {
     match step {
         Step::Table => format!("table inet {}", ruleset.table),
         Step::Chain(chain) => format!("chain {}", ruleset.chains[chain].name),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Namespace, nodefwd};
+use crate::fixture::{Namespace, Nodefwd, nodefwd};
 
 /// The classic options.
 const CLASSIC: [&str; 12] = [
@@ -40,7 +40,7 @@ const SOURCES: [&str; 11] = [
 ];
 
 /// All other options, for two backends of each family.
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 10] = [
     "--balance=random",
     "--balance=round-robin",
     "--balance=source",
@@ -49,6 +49,7 @@ const OPTIONS: [&str; 9] = [
     "--listen=10.1.0.1,10.1.0.9,fd00:1::1",
     "--output=true",
     "--masquerade=false",
+    "--owner=false",
     "--balance=source --listen=10.1.0.1,fd00:1::1 --output=true --masquerade=false \
      --hairpin=true --src-ranges=10.1.0.0/16,fd00:1::/32 --name=everything",
 ];
@@ -102,10 +103,14 @@ impl Pair {
         fs::write(&self.file, text).expect("a file for nft");
         let file = self.file.to_str().expect("UTF-8");
         self.loading.succeed("nft", &["-f", file]);
-        // The table belongs to the nft that made it, so the same nft must list it.
+        // A table with an owner has gone with the nft that loaded it.
+        let left = self.loading.ruleset();
+        assert_eq!(left.is_empty(), has_owner(arguments), "{left}");
+        self.loading.succeed("nft", &["flush", "ruleset"]);
+        // So the nft that loads it must list it too.
         let commands = format!("include \"{file}\"\nlist ruleset\n");
         let ruleset = self.loading.feed(&commands, "nft", &["-i"]);
-        assert_eq!(self.loading.ruleset(), "");
+        self.loading.succeed("nft", &["flush", "ruleset"]);
         without_owner(&ruleset)
     }
 
@@ -114,11 +119,17 @@ impl Pair {
         let installed = self.installed(&words);
         let rendered = self.rendered(&words);
         assert!(installed.contains("table inet nodefwd-"), "{installed}");
-        assert!(installed.contains("flags owner"), "{installed}");
+        let owned = installed.contains("flags owner");
+        assert_eq!(owned, has_owner(&words), "{installed}");
         (installed != rendered).then(|| {
             format!("=== {arguments}\n--- installed\n{installed}\n--- rendered\n{rendered}")
         })
     }
+}
+
+/// Whether the table is to have an owner.
+fn has_owner(arguments: &[&str]) -> bool {
+    !arguments.contains(&"--owner=false")
 }
 
 /// Without the name of the program that owns the table, which is not the same.
@@ -156,6 +167,22 @@ fn both_encoders_agree_on_other_options() {
 #[test]
 fn both_encoders_agree_on_ports_and_forwards() {
     expect_equal("ports", PORTS.map(str::to_owned));
+}
+
+#[test]
+fn the_rendered_table_has_an_owner_unless_the_option_says_false() {
+    let render = |call: Nodefwd| call.without_net_admin().finish_here().expect_success();
+    let call = nodefwd(["render", "tcp/80=10.2.0.11"]);
+    for (call, owned) in [
+        (call.clone(), true),
+        (call.clone().args(&["--owner"]), true),
+        (call.clone().args(&["--owner=false"]), false),
+        (call.clone().env("NODEFWD_OWNER", "true"), true),
+        (call.env("NODEFWD_OWNER", "false"), false),
+    ] {
+        let text = render(call);
+        assert_eq!(text.contains("flags owner"), owned, "{text}");
+    }
 }
 
 /// Over netlink, long sets are sent in several messages.

@@ -6,6 +6,7 @@ mod hairpin;
 mod iptables_parity;
 mod local_policy;
 mod options;
+mod output;
 mod scale;
 mod source_ranges;
 mod traffic;

@@ -1,6 +1,7 @@
 //! `nodefwd status`: what it says of the instances in a network namespace.
 
 use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -311,13 +312,55 @@ fn promtool_accepts_the_metrics() {
     assert_eq!(outcome, "");
 }
 
+/// Has an instance watched in a format until a signal comes, and gives what was
+/// printed. By then there are two snapshots at least: `complete` counts them.
+fn watched(
+    node: &Namespace,
+    format: &str,
+    signal: Signal,
+    complete: impl Fn(&str) -> usize,
+) -> String {
+    let mut watch: Process = nodefwd(["status", "--watch", format]).spawn(node);
+    let has_two = |stdout: &String| complete(stdout) >= 2;
+    wait_until("a second snapshot", || watch.stdout(), has_two);
+    watch.signal(signal);
+    let outcome = watch.finish();
+    // The kernel ends it on the spot, since it does not handle the signal.
+    assert_eq!(outcome.status.signal(), Some(signal as i32), "{outcome:?}");
+    assert_eq!(outcome.stderr, "");
+    outcome.stdout
+}
+
+/// The text has the time that the instance has run in its first line.
+fn without_age(text: &str) -> String {
+    let lines = text.lines();
+    let lines = lines.map(|line| line.split(" for ").next().unwrap_or(line).to_owned() + "\n");
+    lines.collect()
+}
+
 #[test]
-fn watch_repeats_until_a_signal() {
+fn watch_prints_whole_snapshots_until_term_or_int_ends_it() {
     let node = Namespace::forwarding("node");
-    let mut watch: Process = nodefwd(["status", "--watch"]).spawn(&node);
-    let nothing = "nodefwd forwards nothing";
-    let is_repeated = |stdout: &String| stdout.matches(nothing).count() >= 2;
-    wait_until("a second report", || watch.stdout(), is_repeated);
-    watch.signal(Signal::SIGTERM);
-    watch.wait();
+    // A snapshot of them is longer than a page, and shorter than a pipe's 64 KiB (pipe(7)).
+    let forwards = (1..=30).map(|port| format!("tcp/{port}=10.2.0.11"));
+    let _many = nodefwd(["--name=many".to_owned()].into_iter().chain(forwards)).start(&node);
+    let text = nodefwd(["status"]).finish(&node).expect_success();
+    let text = without_age(&text);
+    let forwards = &status(&node)["instances"][0]["forwards"];
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let last_line = text.lines().last().expect("a line");
+        let complete = |printed: &str| printed.matches(last_line).count();
+        let printed = watched(&node, "--format=text", signal, complete);
+        let count = complete(&printed);
+        assert_eq!(without_age(&printed), text.repeat(count), "{signal}");
+
+        let complete = |printed: &str| printed.matches("\n}\n").count();
+        let printed = watched(&node, "--format=json", signal, complete);
+        let documents = serde_json::Deserializer::from_str(&printed).into_iter();
+        let documents: Vec<Value> = documents.map(|json| json.expect("JSON")).collect();
+        assert_eq!(documents.len(), complete(&printed), "{signal}");
+        for document in documents {
+            assert_eq!(&document["instances"][0]["forwards"], forwards);
+        }
+    }
 }

@@ -60,6 +60,38 @@ fn a_listing_that_is_interrupted_again_and_again_is_given_up() {
 }
 
 #[test]
+fn a_listing_that_is_interrupted_once_has_each_rule_once() {
+    let ruleset = large_ruleset();
+    in_own_namespace(|| {
+        let nftables = install(&ruleset);
+        let other = Nftables::open().unwrap();
+        let handles = |change: &dyn Fn()| -> Vec<u64> {
+            let listed = nftables.list(|socket| {
+                let request = list::dump_request(libc::NFT_MSG_GETRULE, list::TableFamily::Inet);
+                socket.list(&request, |message| {
+                    change();
+                    Some(list::rule(message, &ruleset.table)?.handle)
+                })
+            });
+            listed.unwrap()
+        };
+        let undisturbed = handles(&|| ());
+        assert!(undisturbed.len() > 2000);
+        let messages = Cell::new(0);
+        let interrupted = handles(&|| {
+            if messages.replace(messages.get() + 1) == 0 {
+                other.supports_owner("other");
+            }
+        });
+        assert!(
+            messages.get() > undisturbed.len(),
+            "the listing was not interrupted"
+        );
+        assert_eq!(interrupted, undisturbed);
+    });
+}
+
+#[test]
 fn after_an_overrun_every_batch_of_events_is_lossy_until_the_queue_is_empty() {
     let ruleset = large_ruleset();
     in_own_namespace(|| {
