@@ -149,6 +149,12 @@ impl Config {
         forwards.filter(|forward| self.listen.accepts(forward.service.family))
     }
 
+    /// Drops the forwards of a family.
+    pub fn drop_family(&mut self, family: Family) {
+        self.forwards
+            .retain(|forward| forward.service.family != family);
+    }
+
     /// Whether there is a forward of this family.
     pub fn has_forwards(&self, family: Family) -> bool {
         let mut forwards = self.forwards.iter();

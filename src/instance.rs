@@ -247,18 +247,17 @@ fn delete_flows(config: &Config, matches: &dyn Fn(&FlowMatcher<'_>, &Flow) -> bo
     })
 }
 
-/// Drops the forwards of families that this host does not forward, each with a warning. Fails if the
-/// others do not suffice for an instance.
+/// Drops the forwards of families that this host does not forward, each with a warning. Fails at the
+/// first one with `strict`, or if no family remains of which packets are forwarded.
 fn keep_forwarded_families(config: &mut Config) -> Result<(), ForwardingError> {
-    let mut forwarding = Forwarding::of(config);
-    let error = if forwarding.suffices(config.strict) {
-        None
-    } else {
-        forwarding.off.pop()
-    };
-    forwarding.restrict(config);
-    for error in forwarding.off {
-        warn!("{error}; going on without {}", error.family());
+    for error in Forwarding::of(config).off {
+        let family = error.family();
+        let others_remain = config.families().any(|other| other != family);
+        if config.strict || !others_remain {
+            return Err(error);
+        }
+        warn!("{error}; going on without {family}");
+        config.drop_family(family);
     }
-    error.map_or(Ok(()), Err)
+    Ok(())
 }

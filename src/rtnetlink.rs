@@ -1,6 +1,6 @@
 //! The kernel's routes, interfaces and own addresses (rtnetlink(7)). Reading them needs no privileges.
 
-use crate::netlink::{Attributes, Failure, Message, Request, Socket, address, octets};
+use crate::netlink::{Attributes, Failure, Message, Request, Socket, address, octets, or_missing};
 use crate::uapi::{RTA_DPORT, RTA_IP_PROTO, RTA_SPORT};
 use ipnet::IpNet;
 use nix::libc;
@@ -180,7 +180,8 @@ impl Addresses {
         let socket = Socket::route()?;
         let mut addresses = Addresses::default();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            let entries = socket.list(&local_table_request(family), local_entry)?;
+            // Where no interface has had an address yet, there is no such table.
+            let entries = or_missing(socket.list(&local_table_request(family), local_entry))?;
             for (kind, network) in entries {
                 addresses.add(kind, network);
             }

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Family, Listen, PortRange, Protocol, Service, TABLE_PREFIX};
 use crate::lock::Holder;
-use crate::netlink::address;
+use crate::netlink::{address, or_missing};
 use crate::nftables::list::{self, Element, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process;
@@ -75,7 +75,8 @@ impl Claims {
         let table = Table::inet(table);
         for family in Family::ALL {
             for map in ServiceMaps::of(family).all() {
-                let elements = nftables.list(|socket| list::elements(socket, &table, &map))?;
+                let elements =
+                    nftables.list(|socket| or_missing(list::elements(socket, &table, &map)))?;
                 let services = elements
                     .iter()
                     .filter_map(|element| service(family, element));
@@ -108,7 +109,7 @@ pub fn listen_addresses(nftables: &Nftables, table: &str) -> Result<Vec<IpAddr>,
     let table = Table::inet(table);
     let mut addresses = Vec::new();
     for set in Family::ALL.map(listen_set_name) {
-        let elements = nftables.list(|socket| list::elements(socket, &table, &set))?;
+        let elements = nftables.list(|socket| or_missing(list::elements(socket, &table, &set)))?;
         addresses.extend(elements.iter().filter_map(|element| address(&element.key)));
     }
     Ok(addresses)

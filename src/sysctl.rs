@@ -65,14 +65,6 @@ impl Forwarding {
     pub fn suffices(&self, strict: bool) -> bool {
         self.remains && (self.off.is_empty() || !strict)
     }
-
-    /// Drops the forwards of the families that are off.
-    pub fn restrict(&self, config: &mut Config) {
-        let is_on = |family| self.on.contains(&family);
-        config
-            .forwards
-            .retain(|forward| is_on(forward.service.family));
-    }
 }
 
 /// Whether this network namespace forwards packets of `family`: reads the switch that the kernel's

@@ -3,27 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-/// From top to bottom; modules in one line are of one layer, and import nothing from each other.
-const LAYERS: [&str; 13] = [
-    "main fuzz",
-    "cli",
-    "instance",
-    "check status completions",
-    "firewall",
-    "siblings",
-    "lock nftables",
-    "conntrack ruleset sysctl",
-    "rtnetlink config",
-    "netlink",
-    "capability",
-    "process logging",
-    "uapi",
-];
+/// From top to bottom. Modules of one layer import nothing from each other.
+const LAYERS: &str =
+    "lib main fuzz > cli > instance > check status completions > firewall > siblings
+    > lock nftables > conntrack ruleset sysctl > rtnetlink config > netlink > capability
+    > process logging > uapi";
 
-fn layer(module: &str) -> usize {
-    let is_in = |layer: &&str| layer.split(' ').any(|name| name == module);
-    let layer = LAYERS.iter().position(is_in);
-    layer.unwrap_or_else(|| panic!("no layer has the module {module}"))
+fn layer(module: &str) -> Option<usize> {
+    let mut layers = LAYERS.split('>');
+    layers.position(|layer| layer.split_whitespace().any(|name| name == module))
 }
 
 #[test]
@@ -34,23 +22,27 @@ fn imports_go_one_way() {
 /// Reads a folder; `module` is the one that it belongs to, unless that is the root.
 fn visit(folder: &Path, module: Option<&str>) {
     for entry in fs::read_dir(folder).expect("a folder").flatten() {
-        let (path, name) = (
-            entry.path(),
-            entry.file_name().into_string().expect("UTF-8"),
-        );
-        let module = module.unwrap_or(name.trim_end_matches(".rs"));
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_str().expect("UTF-8").trim_end_matches(".rs");
+        let module = module.unwrap_or(name);
         if path.is_dir() {
             visit(&path, Some(module));
-        } else if module != "lib" {
-            let text = fs::read_to_string(&path).expect("a file");
-            for import in text.split("crate::").skip(1) {
-                let imported = import
-                    .split(|c: char| !c.is_alphanumeric() && c != '_')
-                    .next();
-                let imported = imported.expect("a name");
-                let goes_down = module == imported || layer(module) < layer(imported);
-                assert!(goes_down, "{name}: {module} must not import {imported}");
-            }
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a file");
+        for import in text.split("crate::").skip(1) {
+            check(module, import, true);
+        }
+        for import in text.split("super::").skip(1) {
+            check(module, import, false);
         }
     }
+}
+
+/// A path from the root starts with a module; another may do so.
+fn check(module: &str, import: &str, from_root: bool) {
+    let name = import.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let name = name.take(1).collect::<String>();
+    let goes_down = layer(&name).map_or(!from_root, |layer| self::layer(module) < Some(layer));
+    assert!(name == module || goes_down, "{module} imports {name}");
 }

@@ -38,7 +38,8 @@ pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(level, SUBJECT, with_causes(error)));
     }
     if forwarding.remains {
-        forwarding.restrict(config);
+        let off = forwarding.off.iter();
+        off.for_each(|error| config.drop_family(error.family()));
     }
 }
 

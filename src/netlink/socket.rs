@@ -56,6 +56,14 @@ pub enum Failure {
     Contended,
 }
 
+/// The reply, or no value if the kernel has no such object (ENOENT).
+pub fn or_missing<T: Default>(reply: Result<T, Failure>) -> Result<T, Failure> {
+    match reply {
+        Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(T::default()),
+        reply => reply,
+    }
+}
+
 /// Whether messages were lost because the receive queue was full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overrun(pub bool);
@@ -171,7 +179,7 @@ impl Socket {
         Ok(refusal)
     }
 
-    /// Requests one object: what `read` finds in it, or `None` if there is no such object.
+    /// Requests one object, and gives what `read` finds in it.
     pub fn get<T>(
         &self,
         request: &Request,
@@ -184,8 +192,8 @@ impl Socket {
         Ok(found)
     }
 
-    /// Dumps a table of the kernel's: what `read` finds in each object; nothing if there is no such
-    /// table. A dump that a change interrupts is requested again, from its start.
+    /// Dumps a table of the kernel's: what `read` finds in each object. A dump that a change interrupts is
+    /// requested again, from its start.
     pub fn list<T>(
         &self,
         request: &Request,
@@ -224,13 +232,6 @@ impl Socket {
                 }
             })?;
             match refusal {
-                Some(Refusal {
-                    errno: Errno::ENOENT,
-                    ..
-                }) => {
-                    each(None);
-                    return Ok(());
-                }
                 Some(refusal) => return Err(Failure::Refused(refusal)),
                 None if interrupted => continue,
                 None if complete => return Ok(()),

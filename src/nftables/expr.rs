@@ -30,11 +30,17 @@ pub enum Value {
 
 /// An expression with its attributes, by libnftnl's names.
 pub struct Expression {
-    pub name: &'static CStr,
-    pub attributes: Vec<(u32, Value)>,
+    name: &'static CStr,
+    attributes: Vec<(u32, Value)>,
 }
 
 impl Expression {
+    /// Its name, and its attributes, each with a value of the kind that libnftnl has a setter for. Only
+    /// the functions below put them together.
+    pub fn parts(&self) -> (&CStr, &[(u32, Value)]) {
+        (self.name, &self.attributes)
+    }
+
     fn new(name: &'static CStr) -> Self {
         Expression {
             name,

@@ -31,15 +31,17 @@ impl Scratch {
 
 impl nftnl::expr::Expression for Expression {
     fn to_expr(&self, _rule: &Rule) -> NonNull<sys::nftnl_expr> {
+        let (name, attributes) = self.parts();
         // SAFETY: the name is a C string, which libnftnl copies.
-        let expr = unsafe { sys::nftnl_expr_alloc(self.name.as_ptr()) };
+        let expr = unsafe { sys::nftnl_expr_alloc(name.as_ptr()) };
         // Null means that there is no memory left, and nothing sensible can follow; or that libnftnl has
         // no such expression, but it has had those of expr.rs since 1.2.0.
         let expr = NonNull::new(expr).unwrap_or_else(|| std::process::abort());
-        for (attribute, value) in &self.attributes {
+        for (attribute, value) in attributes {
             let attribute = *attribute as u16;
-            // SAFETY: `expr` was just made. Each attribute is set with the setter of its type, as
-            // src/expr/*.c of libnftnl defines it; data is copied before the call returns.
+            // SAFETY: `expr` was just made. Each attribute is set with the setter of its type: only the
+            // functions of expr.rs pair the two, as src/expr/*.c of libnftnl defines them. Data is copied
+            // before the call returns.
             unsafe {
                 match value {
                     Value::U32(value) => sys::nftnl_expr_set_u32(expr.as_ptr(), attribute, *value),

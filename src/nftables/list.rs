@@ -9,7 +9,7 @@ pub use set::decode_element;
 pub use set::{Data, Element, ElementKind, Verdict, element, elements, set, verdict};
 
 use crate::config::Family;
-use crate::netlink::{Attributes, Failure, Message, Request, Socket};
+use crate::netlink::{Attributes, Failure, Message, Request, Socket, or_missing};
 use crate::uapi::*;
 use nix::libc;
 use std::fmt;
@@ -172,9 +172,9 @@ pub fn chain_use(socket: &Socket, table: &Table, chain: &str) -> Result<Option<u
     let request = get_request(libc::NFT_MSG_GETCHAIN, table.family)
         .text(NFTA_CHAIN_TABLE, &table.name)
         .text(NFTA_CHAIN_NAME, chain);
-    socket.get(&request, |message| {
+    or_missing(socket.get(&request, |message| {
         Some(message.attributes().u32(NFTA_CHAIN_USE).unwrap_or(0) as usize)
-    })
+    }))
 }
 
 /// A rule, its expressions as the kernel sends them.

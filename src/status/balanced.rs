@@ -4,7 +4,7 @@
 use super::rule::{self, Action, Backend};
 use super::{DestinationStatus, ForwardStatus};
 use crate::config::{Destination, PortRange, Service};
-use crate::netlink::{Failure, Socket, address};
+use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Table, Verdict};
 use std::collections::HashMap;
 
@@ -52,7 +52,7 @@ fn maps(
             _ => continue,
         };
         if !maps.contains_key(name) {
-            let elements = list::elements(socket, table, name)?.into_iter();
+            let elements = or_missing(list::elements(socket, table, name))?.into_iter();
             let pairs = elements.filter_map(|element| Some((element.key, element.data?)));
             maps.insert(name.clone(), pairs.collect());
         }

@@ -5,7 +5,7 @@ use super::balanced::{self, Reader};
 use super::rule::Action;
 use super::{DestinationStatus, ForwardStatus};
 use crate::config::{Destination, Family, PortRange, Service};
-use crate::netlink::{Failure, Socket, address};
+use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Element, Table};
 use crate::ruleset::{PREROUTING, ServiceMaps};
 use crate::siblings;
@@ -19,7 +19,7 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
     for family in Family::ALL {
         let maps = ServiceMaps::of(family);
         let elements = |map: &str| -> Result<Vec<(Service, Element)>, Failure> {
-            let elements = list::elements(socket, table, map)?.into_iter();
+            let elements = or_missing(list::elements(socket, table, map))?.into_iter();
             let services = elements.map(|element| (siblings::service(family, &element), element));
             Ok(services
                 .filter_map(|(service, element)| Some((service?, element)))

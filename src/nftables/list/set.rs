@@ -1,7 +1,7 @@
 //! Sets and maps, and their elements.
 
 use super::{Table, dump_request, get_request};
-use crate::netlink::{Attributes, Failure, Message, Request, Socket};
+use crate::netlink::{Attributes, Failure, Message, Request, Socket, or_missing};
 use crate::uapi::*;
 use nix::libc;
 
@@ -19,14 +19,14 @@ pub fn set(socket: &Socket, table: &Table, name: &str) -> Result<Option<SetInfo>
     let request = get_request(libc::NFT_MSG_GETSET, table.family)
         .text(NFTA_SET_TABLE, &table.name)
         .text(NFTA_SET_NAME, name);
-    socket.get(&request, |message| {
+    or_missing(socket.get(&request, |message| {
         let attributes = message.attributes();
         let flags = attributes.u32(NFTA_SET_FLAGS).unwrap_or(0);
         Some(SetInfo {
             key_length: attributes.u32(NFTA_SET_KEY_LEN)? as usize,
             interval: flags & libc::NFT_SET_INTERVAL as u32 != 0,
         })
-    })
+    }))
 }
 
 /// An element of a set or map.
@@ -69,7 +69,7 @@ pub struct Verdict {
     pub chain: Option<String>,
 }
 
-/// All elements of a set or map; none if the table has no such set.
+/// All elements of a set or map. Refused (ENOENT) if the table has no such set: see [`or_missing`].
 pub fn elements(socket: &Socket, table: &Table, set: &str) -> Result<Vec<Element>, Failure> {
     let request = of_set(
         dump_request(libc::NFT_MSG_GETSETELEM, table.family),
@@ -95,7 +95,7 @@ pub fn element(
             list.nest(NFTA_LIST_ELEM, element)
         });
         match socket.get(&request, |message| elements_of(message).next()) {
-            // A kernel that does not know catch-all elements.
+            // There is none, or the kernel does not know catch-all elements.
             Err(Failure::Refused(_)) => Ok(None),
             reply => reply,
         }
