@@ -156,6 +156,23 @@ fn without_forwarding_of_the_only_family_that_it_listens_on_it_fails() {
     }
 }
 
+/// With strict, or if the other family could not be forwarded anyway, nothing goes on.
+#[test]
+fn without_forwarding_of_either_family_it_does_not_say_that_it_goes_on_where_it_does_not() {
+    let net = Net::new(1);
+    for family in Family::BOTH {
+        turn_off(&net.node, family);
+    }
+    let both = forward(&net, &Family::BOTH);
+    let ipv4_only = format!("--listen={}", net.client.gateway(Family::V4));
+    for option in ["--strict", &ipv4_only] {
+        let stderr = expect_failure(&net, &both.clone().args(&[option])).stderr;
+        assert!(!stderr.contains("going on"), "{option}: {stderr}");
+        let error = stderr.lines().last().expect("an error");
+        expect_parts(error, [sysctl(Family::V4).fix]);
+    }
+}
+
 #[test]
 fn a_family_that_it_does_not_listen_on_needs_no_forwarding() {
     let net = Net::new(1);
