@@ -33,23 +33,19 @@ fn imports_go_one_way() {
 
 /// Reads a folder; `module` is the one that it belongs to, unless that is the root.
 fn visit(folder: &Path, module: Option<&str>) {
-    for entry in fs::read_dir(folder).expect("a folder").flatten() {
-        let (path, name) = (
-            entry.path(),
-            entry.file_name().into_string().expect("UTF-8"),
-        );
-        let module = module.unwrap_or(name.trim_end_matches(".rs"));
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().expect("a name").to_str().expect("UTF-8");
+        let module = module.unwrap_or(name);
         if path.is_dir() {
             visit(&path, Some(module));
         } else if module != "lib" {
-            let text = fs::read_to_string(&path).expect("a file");
+            let text = fs::read_to_string(&path).expect("a text");
             for import in text.split("crate::").skip(1) {
-                let imported = import
-                    .split(|c: char| !c.is_alphanumeric() && c != '_')
-                    .next();
-                let imported = imported.expect("a name");
+                let end = import.find(|c: char| !c.is_alphanumeric() && c != '_');
+                let imported = &import[..end.unwrap_or(import.len())];
                 let goes_down = module == imported || layer(module) < layer(imported);
-                assert!(goes_down, "{name}: {module} must not import {imported}");
+                assert!(goes_down, "{name}.rs: {module} must not import {imported}");
             }
         }
     }
