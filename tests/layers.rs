@@ -1,10 +1,9 @@
 //! Imports go one way: a module of src/ imports only from the layers below its own.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 /// From top to bottom; modules in one line are of one layer, and import nothing from each other.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 12] = [
     "main fuzz",
     "cli",
     "instance",
@@ -15,14 +14,13 @@ const LAYERS: [&str; 13] = [
     "conntrack ruleset sysctl",
     "rtnetlink config",
     "netlink",
-    "capability",
-    "process logging",
+    "capability process logging",
     "uapi",
 ];
 
 fn layer(module: &str) -> usize {
-    let is_in = |layer: &&str| layer.split(' ').any(|name| name == module);
-    let layer = LAYERS.iter().position(is_in);
+    let mut layers = LAYERS.iter();
+    let layer = layers.position(|layer| layer.split(' ').any(|name| name == module));
     layer.unwrap_or_else(|| panic!("no layer has the module {module}"))
 }
 
@@ -33,8 +31,8 @@ fn imports_go_one_way() {
 
 /// Reads a folder; `module` is the one that it belongs to, unless that is the root.
 fn visit(folder: &Path, module: Option<&str>) {
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
+    let entries = fs::read_dir(folder).expect("a folder");
+    for path in entries.map(|entry| entry.expect("an entry").path()) {
         let name = path.file_stem().expect("a name").to_str().expect("UTF-8");
         let module = module.unwrap_or(name);
         if path.is_dir() {
