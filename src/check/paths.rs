@@ -90,6 +90,8 @@ impl Paths {
         }
     }
 
+    /// What is wrong with the paths of clients, connections and replies. `sockets` are those that listen on
+    /// this host, for destinations that are its own addresses.
     pub fn findings(&self, config: &Config, sockets: &[Bound]) -> Vec<Finding> {
         let mut findings = self.closed_interfaces();
         findings.push(self.missing());

@@ -12,6 +12,7 @@ use nix::libc;
 /// The longest field: an interface's name (linux/if.h: IFNAMSIZ), an IPv6 address.
 pub const LONGEST: usize = 16;
 
+/// What `meta` loads: the protocols of a packet, and the interfaces that it comes in and goes out on.
 pub fn meta(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     let index = |interface: &Option<Interface>| {
         let index = interface.as_ref()?.index;
@@ -38,12 +39,14 @@ pub fn meta(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     }
 }
 
+/// The bytes of a header that `payload` loads.
 pub fn payload(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     let offset = data.u32(NFTA_PAYLOAD_OFFSET)? as usize;
     let length = data.u32(NFTA_PAYLOAD_LEN)?.min(REGISTER_BYTES as u32) as usize;
     Some(packet.header(data.u32(NFTA_PAYLOAD_BASE)?, offset, length))
 }
 
+/// What `ct` loads: the state, status, direction, protocol and original port of the connection.
 pub fn conntrack(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     match data.u32(NFTA_CT_KEY)? as i32 {
         libc::NFT_CT_STATE => Some(known(&packet.state().to_ne_bytes())),
@@ -57,6 +60,7 @@ pub fn conntrack(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     }
 }
 
+/// What `fib daddr type` loads: whether the packet is for this host.
 pub fn fib(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     if data.u32(NFTA_FIB_RESULT)? != NFT_FIB_RESULT_ADDRTYPE
         || data.u32(NFTA_FIB_FLAGS)? != NFTA_FIB_F_DADDR

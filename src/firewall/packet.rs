@@ -36,6 +36,7 @@ pub fn unknown(length: usize) -> Bytes {
     vec![None; length]
 }
 
+/// These bytes, all of which are known.
 pub fn known(bytes: &[u8]) -> Bytes {
     bytes.iter().copied().map(Some).collect()
 }

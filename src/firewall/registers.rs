@@ -10,6 +10,7 @@ pub const REGISTER_BYTES: usize = 64;
 pub struct Registers([Option<u8>; REGISTER_BYTES]);
 
 impl Registers {
+    /// Registers of which no byte is known, as at the start of a rule.
     pub fn unknown() -> Self {
         Registers([None; REGISTER_BYTES])
     }
@@ -21,6 +22,8 @@ impl Registers {
         }
     }
 
+    /// Takes a value into the register with this number (`NFT_REG*`), and into those after it if the value
+    /// is longer. What does not fit is left out.
     pub fn write(&mut self, register: u32, bytes: &[Option<u8>]) {
         let held = self.0.iter_mut().skip(Self::start(register));
         // The kernel pads a value with zeros.
@@ -31,7 +34,8 @@ impl Registers {
         }
     }
 
-    /// Without a register, no byte is known.
+    /// So many bytes from this register on, [`REGISTER_BYTES`] at most. Without a register, and after the
+    /// last one, no byte is known.
     pub fn read(&self, register: Option<u32>, length: usize) -> Bytes {
         let start = register.map_or(REGISTER_BYTES, Self::start);
         let mut bytes: Bytes = self.0.iter().copied().skip(start).take(length).collect();

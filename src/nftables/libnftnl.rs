@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 pub struct Scratch(Vec<u64>);
 
 impl Scratch {
+    /// One that holds no message yet.
     pub fn new() -> Self {
         Scratch(vec![0; (nftnl::nft_nlmsg_maxsize() as usize).div_ceil(8)])
     }

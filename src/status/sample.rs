@@ -6,6 +6,7 @@ use crate::config::{Destination, Family, Protocol, Service};
 /// When the owner started.
 pub const SINCE: u64 = 1_700_000_000;
 
+/// One instance with forwards of both families, and one whose names are no text that a terminal may get.
 pub fn instances() -> Vec<Instance> {
     let web = Instance {
         name: "web".into(),

@@ -1,6 +1,6 @@
 //! End-to-end tests: nodefwd in network namespaces, with real traffic from real sockets.
 //!
-//! They need root, nft, ip, sysctl, conntrack, iptables, strace, setpriv and unshare: tests/run.sh
+//! They need root, nft, ip, sysctl, conntrack, iptables, strace, setpriv, unshare and script: tests/run.sh
 //! installs what is missing. The variable NODEFWD_BIN names another binary to test than the one that
 //! cargo built.
 

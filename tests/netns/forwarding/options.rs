@@ -1,4 +1,4 @@
-//! What `--masquerade`, `--output` and `--listen` change in traffic.
+//! What `--masquerade` and `--listen` change in traffic.
 
 use std::net::SocketAddr;
 
@@ -17,22 +17,6 @@ fn without_masquerading_the_backend_sees_the_client() {
             let node_addr = net.node_addr(family, FORWARDED_PORT);
             let flow = net.client.live_flow(protocol, node_addr);
             assert_eq!(flow.reply.source, flow.source());
-        }
-    }
-}
-
-#[test]
-fn with_output_the_nodes_own_connections_are_forwarded() {
-    let net = Net::new(1);
-    let backend = &net.backends[0];
-    let _server = backend.serve(BACKEND_PORT);
-    for protocol in Protocol::BOTH {
-        let call = forward_to(protocol, &net.backends).args(&["--output=true"]);
-        let _forwarder = call.start(&net.node);
-        for family in Family::BOTH {
-            let node_addr = net.node_addr(family, FORWARDED_PORT);
-            let reply = net.node.request(protocol, node_addr);
-            expect_reply(reply, "backend-1", backend.gateway(family));
         }
     }
 }
