@@ -1,15 +1,20 @@
 //! Log lines on standard error: `warning: …` for people and machines alike, without a time of its
 //! own, because containers and journals add theirs.
 
-use env_logger::{Builder, Env};
+use env_logger::Builder;
 use log::{Level, LevelFilter};
+use std::env;
 use std::error::Error;
 use std::io::Write;
 
-/// Sets the logger up. `RUST_LOG` overrides `level`; colours only on a terminal, and not with
+/// Sets the logger up. `RUST_LOG`, unless it is empty, overrides `level`; colours only on a terminal, and not with
 /// `NO_COLOR`. To be called once.
 pub fn init(level: LevelFilter) {
-    Builder::from_env(Env::default().default_filter_or(level.as_str()))
+    let overriding = env::var("RUST_LOG")
+        .ok()
+        .filter(|filter| !filter.is_empty());
+    Builder::new()
+        .parse_filters(overriding.as_deref().unwrap_or(level.as_str()))
         .format(|out, record| {
             let style = out.default_level_style(record.level());
             match record.level() {

@@ -44,6 +44,9 @@ const NUMBER_TYPE: [u8; 44] = {
 /// takes less than 200 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 256;
 
+/// Length in bytes of an IPv6 address, a protocol and a port, each filled up to a register.
+const LONGEST_KEY: usize = 24;
+
 /// The message that adds a set, without its elements. Rules of the same transaction know it by `id`.
 pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
     let (key_type, fields) = concatenation(&set.key);
@@ -148,9 +151,9 @@ fn add_element(list: Request, interval: bool, element: &Element) -> Request {
         };
     }
     list.nest(NFTA_LIST_ELEM, |nest| {
-        let mut nest = add_key(nest, NFTA_SET_ELEM_KEY, &key(&element.key, first));
+        let mut nest = add_key(nest, NFTA_SET_ELEM_KEY, &key(&element.key, End::First));
         if interval {
-            nest = add_key(nest, NFTA_SET_ELEM_KEY_END, &key(&element.key, last));
+            nest = add_key(nest, NFTA_SET_ELEM_KEY_END, &key(&element.key, End::Last));
         }
         match &element.value {
             Some(value) => nest.nest(NFTA_SET_ELEM_DATA, |data| add_value(data, value)),
@@ -172,7 +175,10 @@ fn add_value(data: Request, value: &Value) -> Request {
         }),
         Value::Address(address) => data.attribute(NFTA_DATA_VALUE, &octets(*address)),
         Value::Backend(address, port) => {
-            let bytes = [octets(*address), padded(&port.to_be_bytes())].concat();
+            let mut bytes = Vec::with_capacity(LONGEST_KEY);
+            push_address(&mut bytes, *address);
+            bytes.extend(port.to_be_bytes());
+            pad(&mut bytes);
             data.attribute(NFTA_DATA_VALUE, &bytes)
         }
     }
@@ -186,36 +192,40 @@ fn after(network: IpNet) -> Option<IpAddr> {
     }
 }
 
-fn key(fields: &[Field], side: fn(Field) -> Vec<u8>) -> Vec<u8> {
-    fields
-        .iter()
-        .flat_map(|field| padded(&side(*field)))
-        .collect()
+/// The end of a range that a key is of.
+#[derive(Clone, Copy)]
+enum End {
+    First,
+    Last,
 }
 
-fn first(field: Field) -> Vec<u8> {
-    match field {
-        Field::Network(network) => octets(network.network()),
-        Field::Address(address) => octets(address),
-        Field::Protocol(protocol) => vec![protocol.number()],
-        Field::Ports(ports) => ports.first().to_be_bytes().to_vec(),
-        Field::Number(number) => number.to_ne_bytes().to_vec(),
+fn key(fields: &[Field], end: End) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(LONGEST_KEY);
+    for field in fields {
+        match (field, end) {
+            (Field::Network(network), End::First) => push_address(&mut bytes, network.network()),
+            (Field::Network(network), End::Last) => push_address(&mut bytes, network.broadcast()),
+            (Field::Address(address), _) => push_address(&mut bytes, *address),
+            (Field::Protocol(protocol), _) => bytes.push(protocol.number()),
+            (Field::Ports(ports), End::First) => bytes.extend(ports.first().to_be_bytes()),
+            (Field::Ports(ports), End::Last) => bytes.extend(ports.last().to_be_bytes()),
+            (Field::Number(number), _) => bytes.extend(number.to_ne_bytes()),
+        }
+        pad(&mut bytes);
     }
+    bytes
 }
 
-fn last(field: Field) -> Vec<u8> {
-    match field {
-        Field::Network(network) => octets(network.broadcast()),
-        Field::Ports(ports) => ports.last().to_be_bytes().to_vec(),
-        Field::Address(_) | Field::Protocol(_) | Field::Number(_) => first(field),
+fn push_address(bytes: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => bytes.extend(address.octets()),
+        IpAddr::V6(address) => bytes.extend(address.octets()),
     }
 }
 
 /// A field fills registers of 4 bytes.
-fn padded(bytes: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
+fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
 }
 
 /// nft's number for fields of these types after each other, and the length of each in bytes.

@@ -19,6 +19,7 @@ fn chain_of(data: Option<&Data>) -> Option<&str> {
 /// What each chain's rules do, in order.
 pub type Actions = HashMap<String, Vec<Action>>;
 
+/// What the rules of a chain do, or those of all chains. Refuses what cannot be listed.
 pub fn actions(socket: &Socket, table: &Table, chain: Option<&str>) -> Result<Actions, Failure> {
     let mut actions = Actions::new();
     for rule in list::rules(socket, table, chain)? {

@@ -14,7 +14,7 @@ const LINES: [(&str, &str); 5] = [
 ];
 
 /// The flags, RUST_LOG, and the least important level that is logged with them.
-const LEVELS: [(&str, Option<&str>, &str); 20] = [
+const LEVELS: [(&str, Option<&str>, &str); 22] = [
     ("", None, "info"),
     ("-v", None, "debug"),
     ("--verbose", None, "debug"),
@@ -36,6 +36,9 @@ const LEVELS: [(&str, Option<&str>, &str); 20] = [
     ("-v", Some("warn"), "warn"),
     ("-vv", Some("error"), "error"),
     ("-vv", Some("off"), "off"),
+    // Empty is unset, as for every other variable.
+    ("", Some(""), "info"),
+    ("-v", Some(""), "debug"),
 ];
 
 /// How many of [`LINES`] are logged.
