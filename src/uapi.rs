@@ -146,7 +146,11 @@ pub const CTA_STATUS: u16 = 3;
 pub const CTA_PROTOINFO: u16 = 4;
 pub const CTA_ID: u16 = 12;
 pub const CTA_ZONE: u16 = 18;
+/// Since Linux 5.8.
+pub const CTA_FILTER: u16 = 25;
+/// Since Linux 5.15.
 pub const CTA_STATUS_MASK: u16 = 26;
+pub const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 pub const CTA_TUPLE_IP: u16 = 1;
 pub const CTA_TUPLE_PROTO: u16 = 2;
 pub const CTA_IP_V4_SRC: u16 = 1;
@@ -160,6 +164,10 @@ pub const CTA_PROTOINFO_TCP: u16 = 1;
 pub const CTA_PROTOINFO_SCTP: u16 = 3;
 pub const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 pub const CTA_PROTOINFO_SCTP_STATE: u16 = 1;
+
+// net/netfilter/nf_internals.h: flags of CTA_FILTER_ORIG_FLAGS, in host byte order
+pub const CTA_FILTER_F_CTA_PROTO_NUM: u32 = 1 << 3;
+pub const CTA_FILTER_F_CTA_PROTO_DST_PORT: u32 = 1 << 5;
 
 // rtnetlink.h
 pub const RTA_IP_PROTO: u16 = 27;
