@@ -173,3 +173,13 @@ pub const CTA_FILTER_F_CTA_PROTO_DST_PORT: u32 = 1 << 5;
 pub const RTA_IP_PROTO: u16 = 27;
 pub const RTA_SPORT: u16 = 28;
 pub const RTA_DPORT: u16 = 29;
+
+// sock_diag.h
+pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
+// inet_diag.h
+pub const INET_DIAG_SKV6ONLY: u16 = 11;
+
+// net/tcp_states.h
+pub const TCP_CLOSE: u8 = 7;
+pub const TCP_LISTEN: u8 = 10;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// From top to bottom; modules in one line are of one layer, and import nothing from each other.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "main fuzz",
     "cli",
     "instance",
@@ -13,10 +13,11 @@ const LAYERS: [&str; 13] = [
     "siblings",
     "lock nftables",
     "conntrack ruleset sysctl",
-    "rtnetlink config",
+    "rtnetlink sock_diag",
+    "config",
     "netlink",
     "capability",
-    "process logging",
+    "process logging netns",
     "uapi",
 ];
 

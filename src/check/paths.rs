@@ -1,10 +1,11 @@
 //! The paths to destinations and back, as the kernel would route packets.
 
 use super::ingress::{Ingress, forwards_from, sysctl};
-use super::sockets::{Bound, listens};
+use super::sockets::listens;
 use super::{CLIENT_PORT, Finding, Level};
 use crate::config::{Config, Destination, Family, Protocol, first_few};
 use crate::rtnetlink::{Arrival, Interface, Ports, Route, Routes, RtnetlinkError};
+use crate::sock_diag::Bound;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -90,7 +91,7 @@ impl Paths {
         }
     }
 
-    pub fn findings(&self, config: &Config, sockets: &[Bound]) -> Vec<Finding> {
+    pub fn findings(&self, config: &Config, sockets: Option<&[Bound]>) -> Vec<Finding> {
         let mut findings = self.closed_interfaces();
         findings.push(self.missing());
         findings.extend(self.local(config, sockets));
@@ -156,7 +157,7 @@ impl Paths {
     }
 
     /// Destinations that are this host itself: their connections go to its own sockets.
-    fn local(&self, config: &Config, sockets: &[Bound]) -> Vec<Finding> {
+    fn local(&self, config: &Config, sockets: Option<&[Bound]>) -> Vec<Finding> {
         let mut findings = Vec::new();
         for forward in config.reachable_forwards() {
             for to in &forward.destinations {

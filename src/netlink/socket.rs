@@ -102,6 +102,13 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Opens a socket to the kernel's lists of sockets (sock_diag(7)). Needs no privileges.
+    pub fn sock_diag() -> io::Result<Self> {
+        let socket = Socket::from(mnl::Socket::new(mnl::Bus::SockDiag)?);
+        socket.connect_to_kernel()?;
+        Ok(socket)
+    }
+
     /// Opens a socket to netfilter that receives the events of these groups (`NFNLGRP_*`,
     /// linux/netfilter/nfnetlink.h).
     pub fn subscribe(groups: &[i32]) -> io::Result<Self> {
@@ -178,15 +185,30 @@ impl Socket {
         read: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<Option<T>, Failure> {
         let mut found = None;
-        self.request(request, &mut |message| {
+        let replied = self.request(request, &mut |message| {
             found = message.and_then(|message| read(&message));
-        })?;
-        Ok(found)
+        });
+        match replied {
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(None),
+            replied => replied.map(|()| found),
+        }
     }
 
     /// Dumps a table of the kernel's: what `read` finds in each object; nothing if there is no such
     /// table. A dump that a change interrupts is requested again, from its start.
     pub fn list<T>(
+        &self,
+        request: &Request,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
+        match self.list_existing(request, read) {
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
+            listed => listed,
+        }
+    }
+
+    /// The same of a table that must be there.
+    pub fn list_existing<T>(
         &self,
         request: &Request,
         read: impl Fn(&Message<'_>) -> Option<T>,
@@ -224,13 +246,6 @@ impl Socket {
                 }
             })?;
             match refusal {
-                Some(Refusal {
-                    errno: Errno::ENOENT,
-                    ..
-                }) => {
-                    each(None);
-                    return Ok(());
-                }
                 Some(refusal) => return Err(Failure::Refused(refusal)),
                 None if interrupted => continue,
                 None if complete => return Ok(()),

@@ -2,7 +2,7 @@
 
 use super::super::dump::{by_port, by_protocol, plan, whole};
 use super::*;
-use crate::nftables::tests::netns::in_own_namespace;
+use crate::netns::in_own_namespace;
 use std::io::Write;
 use std::process::{Command, Stdio};
 

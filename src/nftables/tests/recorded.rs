@@ -2,10 +2,10 @@
 
 use super::super::encode;
 use super::super::list::{TableFamily, dump_request, message_type};
-use super::netns::in_own_namespace;
 use crate::config::{Config, Options};
 use crate::conntrack::{Conntrack, Dump};
 use crate::netlink::Request;
+use crate::netns::in_own_namespace;
 use crate::ruleset::Ruleset;
 use crate::uapi::*;
 use nix::libc;
