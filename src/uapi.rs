@@ -173,6 +173,12 @@ pub const CTA_FILTER_F_CTA_PROTO_DST_PORT: u32 = 1 << 5;
 pub const RTA_IP_PROTO: u16 = 27;
 pub const RTA_SPORT: u16 = 28;
 pub const RTA_DPORT: u16 = 29;
+pub const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+
+// if_link.h, ip.h
+pub const IFLA_AF_SPEC: u16 = 26;
+pub const IFLA_INET_CONF: u16 = 1;
+pub const IPV4_DEVCONF_FORWARDING: usize = 1;
 
 // sock_diag.h
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;

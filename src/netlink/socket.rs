@@ -19,6 +19,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// without the request itself an error is short.
 const RECEIVE_BYTES: usize = 1 << 15;
 
+thread_local! {
+    /// Where datagrams are received: one buffer for all requests, most of which have short replies.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// How many datagrams of events are taken at once: events may come faster than they can be read, and
 /// whoever waits for them has more to do.
 const EVENTS_AT_ONCE: usize = 256;
@@ -293,10 +298,22 @@ impl Socket {
     }
 
     fn receive(&self, most: usize, each: &mut dyn FnMut(Message<'_>)) -> io::Result<Overrun> {
-        let mut buffer = vec![0u8; RECEIVE_BYTES];
+        let mut buffer = BUFFER.take();
+        buffer.resize(RECEIVE_BYTES, 0);
+        let received = self.receive_into(&mut buffer, most, each);
+        BUFFER.set(buffer);
+        received
+    }
+
+    fn receive_into(
+        &self,
+        buffer: &mut [u8],
+        most: usize,
+        each: &mut dyn FnMut(Message<'_>),
+    ) -> io::Result<Overrun> {
         let mut overrun = self.overrun.get();
         for _ in 0..most {
-            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let mut parts = [IoSliceMut::new(buffer)];
             let flags = MsgFlags::MSG_DONTWAIT;
             match recvmsg::<NetlinkAddr>(self.socket.as_raw_fd(), &mut parts, None, flags) {
                 // Another process can still send to whole groups (netlink(7)).
