@@ -130,7 +130,7 @@ fn surroundings(nftables: Option<&Nftables>, config: &Config, max_rules: usize) 
     let sockets = sockets::bound(config);
     match Paths::find(config) {
         Ok(paths) => {
-            findings.extend(paths.findings(config, &sockets));
+            findings.extend(paths.findings(config, sockets.as_deref().ok()));
             if let Some(nftables) = nftables {
                 let tables = other_tables(nftables, config, &paths, max_rules);
                 let unanswered = |error| vec![unanswered("firewall", &error)];
@@ -140,7 +140,10 @@ fn surroundings(nftables: Option<&Nftables>, config: &Config, max_rules: usize) 
         Err(error) => findings.push(unanswered("routes", &error)),
     }
     findings.extend(nat::legacy(config));
-    findings.extend(sockets::findings(config, &sockets));
+    match &sockets {
+        Ok(sockets) => findings.extend(sockets::findings(config, sockets)),
+        Err(error) => findings.push(unanswered("sockets", error)),
+    }
     findings.push(kernel::connections());
     findings
 }

@@ -1,17 +1,25 @@
 //! The kernel's conntrack entries: listed, deleted, and the events of their end.
 
+mod dump;
+#[cfg(test)]
+mod tests;
+
+pub use dump::{Dump, Wanted};
+
 use crate::capability::MissingNetAdmin;
-use crate::config::{Family, Protocol};
+use crate::config::{Family, Protocol, Service};
 use crate::netlink::{
     Attributes, Failure, MAX_RETRIES, Message, Overrun, Request, Socket, address,
 };
 use crate::uapi::*;
+use dump::plan;
 use nix::errno::Errno;
 use nix::libc;
+use std::cell::Cell;
 use std::collections::HashSet;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::{fs, io};
 use thiserror::Error;
 
 /// Why conntrack entries cannot be listed, deleted or waited for.
@@ -65,40 +73,51 @@ const DELETIONS_BYTES: usize = 1 << 16;
 
 /// The conntrack entries of this network namespace. Reading and deleting them takes CAP_NET_ADMIN
 /// (nfnetlink_rcv in net/netfilter/nfnetlink.c).
-pub struct Conntrack(Socket);
+pub struct Conntrack {
+    socket: Socket,
+    /// Chooses the dumps for wanted flows among so many entries, if that is known.
+    plan: fn(&[Wanted], Option<u64>) -> Vec<Dump>,
+}
 
 impl Conntrack {
     /// Connects to the kernel. Needs no privileges.
     pub fn open() -> Result<Self, ConntrackError> {
-        Ok(Conntrack(Socket::netfilter()?))
+        let socket = Socket::netfilter()?;
+        Ok(Conntrack { socket, plan })
     }
 
-    /// The ids of the matching flows that still run.
-    pub fn running(&self, matches: impl Fn(&Flow) -> bool) -> Result<HashSet<u32>, ConntrackError> {
-        let ids = self.0.list(&dump_request(), |message| {
+    /// The ids of the matching flows that still run. Only `wanted` ones can match.
+    pub fn running(
+        &self,
+        wanted: &[Wanted],
+        matches: &dyn Fn(&Flow) -> bool,
+    ) -> Result<HashSet<u32>, ConntrackError> {
+        let ids = self.list(wanted, |message| {
             let runs = !is_over(message) && flow(message).is_some_and(|flow| matches(&flow));
             runs.then(|| message.attributes().u32(CTA_ID)).flatten()
         })?;
         Ok(ids.into_iter().collect())
     }
 
-    /// The flows whose destination was translated.
-    pub fn translated(&self) -> Result<Vec<Flow>, ConntrackError> {
-        let translated = IPS_DST_NAT.to_be_bytes();
-        // A kernel that knows CTA_STATUS_MASK leaves the others out; an older one ignores it.
-        let request = dump_request()
-            .attribute(CTA_STATUS, &translated)
-            .attribute(CTA_STATUS_MASK, &translated);
-        let flows = self.0.list(&request, |message| {
+    /// The flows of services whose destination was translated, and perhaps others.
+    pub fn translated(
+        &self,
+        services: impl Iterator<Item = Service>,
+    ) -> Result<Vec<Flow>, ConntrackError> {
+        let wanted: Vec<Wanted> = services.map(Wanted::translated).collect();
+        self.list(&wanted, |message| {
             flow(message).filter(|flow| flow.backend.is_some())
-        })?;
-        Ok(flows)
+        })
     }
 
-    /// Deletes the matching entries, and says how many of them still ran. One that ends by itself
-    /// meanwhile counts too.
-    pub fn delete(&self, matches: &dyn Fn(&Flow) -> bool) -> Result<usize, ConntrackError> {
-        let deletions = self.0.list(&dump_request(), |message| {
+    /// Deletes the matching entries, and says how many of them still ran. Only `wanted` ones can match.
+    /// One that ends by itself meanwhile counts too.
+    pub fn delete(
+        &self,
+        wanted: &[Wanted],
+        matches: &dyn Fn(&Flow) -> bool,
+    ) -> Result<usize, ConntrackError> {
+        let deletions = self.list(wanted, |message| {
             flow(message).filter(matches)?;
             Some((deletion(message)?, !is_over(message)))
         })?;
@@ -114,11 +133,52 @@ impl Conntrack {
         Ok(deletions.iter().filter(|(_, ran)| *ran).count())
     }
 
+    /// What `read` finds in each entry that the kernel sends for these, and in others that it may send
+    /// too: `read` has to tell.
+    fn list<T>(
+        &self,
+        wanted: &[Wanted],
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, ConntrackError> {
+        self.list_by(&(self.plan)(wanted, entries()), Dump::request, read)
+    }
+
+    /// The same in these dumps, which are in order of family. A kernel before 5.8 sends the whole
+    /// family for the first of them, which is then not asked for again.
+    fn list_by<T>(
+        &self,
+        dumps: &[Dump],
+        request: impl Fn(&Dump) -> Request,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, ConntrackError> {
+        let mut found = Vec::new();
+        for of_family in dumps.chunk_by(|one, next| one.family == next.family) {
+            let before = found.len();
+            for dump in of_family {
+                let is_whole_family = Cell::new(false);
+                let entries = self.socket.list(&request(dump), |message| {
+                    if !dump.selects(message) {
+                        is_whole_family.set(true);
+                    }
+                    read(message)
+                })?;
+                if is_whole_family.get() {
+                    found.truncate(before);
+                }
+                found.extend(entries);
+                if is_whole_family.get() {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
     fn send_deletions(&self, deletions: &[u8]) -> Result<(), ConntrackError> {
         if deletions.is_empty() {
             return Ok(());
         }
-        match self.0.transmit(deletions)? {
+        match self.socket.transmit(deletions)? {
             // The entry is gone, or another has taken its place.
             Some(refusal) if refusal.errno != Errno::ENOENT => {
                 Err(ConntrackError::Refused(refusal.errno))
@@ -129,9 +189,18 @@ impl Conntrack {
 }
 
 #[cfg(test)]
+impl Conntrack {
+    /// One that asks in these dumps, whatever is wanted.
+    pub fn asking(plan: fn(&[Wanted], Option<u64>) -> Vec<Dump>) -> Self {
+        let socket = Socket::netfilter().unwrap();
+        Conntrack { socket, plan }
+    }
+}
+
+#[cfg(test)]
 impl AsFd for Conntrack {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -191,10 +260,15 @@ pub fn is_over(message: &Message<'_>) -> bool {
     over || closed && status & IPS_SEEN_REPLY != 0
 }
 
-fn dump_request() -> Request {
-    let flags = libc::NLM_F_DUMP as u16;
-    let family = libc::AF_UNSPEC as u8;
-    Request::new(message_type(IPCTNL_MSG_CT_GET), flags, family, 1)
+/// Whether this network namespace has no conntrack entry.
+pub fn is_empty() -> bool {
+    entries() == Some(0)
+}
+
+/// How many entries this network namespace has; `None` if the kernel does not say.
+fn entries() -> Option<u64> {
+    let count = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok()?;
+    count.trim_end().parse().ok()
 }
 
 /// Names the entry by its original direction, its zone and its id, so that a new entry with the same
@@ -218,23 +292,26 @@ pub fn flow(message: &Message<'_>) -> Option<Flow> {
     let attributes = message.attributes();
     let original = attributes.nested(CTA_TUPLE_ORIG);
     let reply = attributes.nested(CTA_TUPLE_REPLY);
-    let number = *original
-        .nested(CTA_TUPLE_PROTO)
-        .get(CTA_PROTO_NUM)?
-        .first()?;
+    let protocol = Protocol::from_number(protocol_number(original)?)?;
     let source = source(original)?;
     let status = attributes.u32(CTA_STATUS)?;
     // Replies come from where the packets were sent.
     let backend = (self::source(reply)?, port(reply, CTA_PROTO_SRC_PORT)?);
     Some(Flow {
         family: Family::of(source),
-        protocol: Protocol::from_number(number)?,
+        protocol,
         source,
         destination: destination(original)?,
         port: port(original, CTA_PROTO_DST_PORT)?,
         backend: (status & IPS_DST_NAT != 0).then_some(backend),
         masqueraded: status & IPS_SRC_NAT != 0,
     })
+}
+
+/// IANA's number.
+fn protocol_number(tuple: Attributes<'_>) -> Option<u8> {
+    let number = tuple.nested(CTA_TUPLE_PROTO).get(CTA_PROTO_NUM)?;
+    number.first().copied()
 }
 
 fn source(tuple: Attributes<'_>) -> Option<IpAddr> {
@@ -263,88 +340,4 @@ fn port(tuple: Attributes<'_>, kind: u16) -> Option<u16> {
 /// The type of a message to conntrack.
 fn message_type(message: u16) -> u16 {
     ((libc::NFNL_SUBSYS_CTNETLINK as u16) << 8) | message
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::netlink::{attributes, messages};
-    use proptest::prelude::*;
-
-    fn tuple(source: [u8; 4], destination: [u8; 4], ports: [u16; 2]) -> Vec<u8> {
-        let addresses = attributes(&[(CTA_IP_V4_SRC, &source), (CTA_IP_V4_DST, &destination)]);
-        let [source, destination] = ports.map(u16::to_be_bytes);
-        let transport = attributes(&[
-            (CTA_PROTO_NUM, &[17]),
-            (CTA_PROTO_SRC_PORT, &source),
-            (CTA_PROTO_DST_PORT, &destination),
-        ]);
-        attributes(&[(CTA_TUPLE_IP, &addresses), (CTA_TUPLE_PROTO, &transport)])
-    }
-
-    #[test]
-    fn a_translated_flow_reads_back() {
-        let original = tuple([10, 1, 0, 2], [10, 1, 0, 1], [4000, 53]);
-        let reply = tuple([10, 2, 0, 11], [10, 2, 0, 1], [5353, 999]);
-        let request = Request::new(message_type(0), 0, 2, 1)
-            .attribute(CTA_TUPLE_ORIG, &original)
-            .attribute(CTA_TUPLE_REPLY, &reply)
-            .attribute(CTA_STATUS, &(IPS_DST_NAT | 8).to_be_bytes())
-            .attribute(CTA_ID, &7u32.to_be_bytes());
-        let message = messages(request.bytes()).next().unwrap();
-        let flow = flow(&message).unwrap();
-        assert_eq!(flow.protocol, Protocol::Udp);
-        assert_eq!(flow.source, IpAddr::from([10, 1, 0, 2]));
-        assert_eq!(
-            (flow.destination, flow.port),
-            (IpAddr::from([10, 1, 0, 1]), 53)
-        );
-        assert_eq!(flow.backend, Some((IpAddr::from([10, 2, 0, 11]), 5353)));
-
-        let deletion = deletion(&message).unwrap();
-        let deletion = messages(deletion.bytes()).next().unwrap();
-        assert_eq!(
-            deletion.attributes().get(CTA_TUPLE_ORIG),
-            Some(original.as_slice())
-        );
-        assert_eq!(deletion.attributes().u32(CTA_ID), Some(7));
-    }
-
-    #[test]
-    fn closed_and_reset_connections_are_over() {
-        let over = |protocol, state, status: u32| {
-            let states = attributes(&[(
-                protocol,
-                &attributes(&[(CTA_PROTOINFO_TCP_STATE, &[state])]),
-            )]);
-            let request = Request::new(message_type(0), 0, 2, 1)
-                .attribute(CTA_PROTOINFO, &states)
-                .attribute(CTA_STATUS, &status.to_be_bytes());
-            is_over(&messages(request.bytes()).next().unwrap())
-        };
-        let states = |protocol, status| -> Vec<u8> {
-            (0..=10)
-                .filter(|state| over(protocol, *state, status))
-                .collect()
-        };
-        for status in [IPS_DST_NAT, IPS_DST_NAT | IPS_SEEN_REPLY] {
-            assert_eq!(states(CTA_PROTOINFO_TCP, status), [7, 8]);
-        }
-        assert_eq!(
-            states(CTA_PROTOINFO_SCTP, IPS_DST_NAT | IPS_SEEN_REPLY),
-            [1]
-        );
-        assert_eq!(states(CTA_PROTOINFO_SCTP, IPS_DST_NAT), Vec::<u8>::new());
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-            for message in messages(&bytes) {
-                flow(&message);
-                deletion(&message);
-                is_over(&message);
-            }
-        }
-    }
 }

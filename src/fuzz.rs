@@ -1,12 +1,12 @@
 //! Replies that no kernel sends: recorded messages with bytes changed, cut and combined, and any bytes at
 //! all. No reader may panic, wait for more, or take a part for the whole.
 
-use crate::config::Family;
-use crate::conntrack::{self, Conntrack, FlowEvents};
+use crate::config::{Family, Protocol};
+use crate::conntrack::{self, Conntrack, Dump, FlowEvents};
 use crate::firewall::Firewall;
 use crate::netlink::{Attributes, Message, messages, replace_descriptor};
+use crate::netns::in_own_namespace;
 use crate::nftables::list::{self, Table};
-use crate::nftables::tests::netns::in_own_namespace;
 use crate::nftables::tests::recorded::{self, TABLE};
 use crate::nftables::{Nftables, TableEvents};
 use crate::siblings::{self, Claims};
@@ -128,6 +128,14 @@ impl Edit {
     }
 }
 
+/// What the kernel may be asked for, and may ignore.
+const ONE_PORT: Dump = Dump {
+    family: Some(Family::Ipv4),
+    protocol: Some(Protocol::Udp),
+    port: Some(53),
+    translated: false,
+};
+
 /// Everything that reads replies or events, each with a socket on which the test replies in the kernel's
 /// place.
 struct Readers {
@@ -141,7 +149,7 @@ struct Readers {
 impl Readers {
     fn new() -> Self {
         let nftables = Nftables::open().unwrap();
-        let conntrack = Conntrack::open().unwrap();
+        let conntrack = Conntrack::asking(|_, _| vec![ONE_PORT]);
         let flows = FlowEvents::open().unwrap();
         let tables = TableEvents::open(TABLE, &nftables).unwrap();
         // Of a pair that keeps datagrams apart, and that ignores an address to send to.
@@ -185,15 +193,15 @@ impl Readers {
             }
             4 => self
                 .conntrack
-                .running(|_| true)
+                .running(&[], &|_| true)
                 .is_ok_and(|found| !found.is_empty()),
             5 => self
                 .conntrack
-                .translated()
+                .translated(std::iter::empty())
                 .is_ok_and(|found| !found.is_empty()),
             6 => self
                 .conntrack
-                .delete(&|_| true)
+                .delete(&[], &|_| true)
                 .is_ok_and(|count| count > 0),
             7 => {
                 let done = socket.transact(b"", LAST).is_ok();

@@ -17,7 +17,7 @@ mod signals;
 use crate::capability;
 use crate::check;
 use crate::config::{Config, summary};
-use crate::conntrack::{Conntrack, ConntrackError, Flow, FlowEvents};
+use crate::conntrack::{self, Conntrack, ConntrackError, Flow, FlowEvents, Wanted};
 use crate::lock::{Holder, Lock, LockError};
 use crate::logging::with_causes;
 use crate::nftables::{Nftables, NftablesError};
@@ -170,9 +170,11 @@ fn drain(events: &mut Events<'_>, flow_events: &FlowEvents, config: &Config) -> 
     let mut wait = || {
         let addresses = Addresses::read()?;
         let matcher = FlowMatcher::new(config, &addresses);
-        drain::wait(events, flow_events, config.drain, |flow| {
-            matcher.is_forwarded(flow)
-        })
+        let running = || {
+            let wanted = flows::can_be_forwarded(config);
+            Conntrack::open()?.running(&wanted, &|flow| matcher.is_forwarded(flow))
+        };
+        drain::wait(events, flow_events, config.drain, running)
     };
     match wait() {
         Ok(successor) => successor,
@@ -187,7 +189,8 @@ fn drain(events: &mut Events<'_>, flow_events: &FlowEvents, config: &Config) -> 
 fn stop(nftables: &Nftables, config: &Config) -> Result<(), InstanceError> {
     let table = config.name.table();
     nftables.remove(&table).map_err(InstanceError::Remove)?;
-    let ended = delete_flows(config, &|matcher, flow| matcher.is_forwarded(flow));
+    let wanted = flows::can_be_forwarded(config);
+    let ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_forwarded(flow));
     notify::status(format_args!(
         "stopped: table inet {table} is removed, {ended} running connections are ended"
     ));
@@ -203,7 +206,8 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     for table in siblings::instances(&nftables)? {
         claims.push(Claims::read(&nftables, &table.name)?);
     }
-    let ended = delete_flows(config, &|matcher, flow| {
+    let wanted = flows::can_be_forwarded(config);
+    let ended = delete_flows(config, &wanted, &|matcher, flow| {
         let is_claimed = |claims: &Claims| flows::matches(claims, flow);
         matcher.is_forwarded(flow) && !claims.iter().any(is_claimed)
     });
@@ -215,10 +219,8 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
 }
 
 fn delete_stale_flows(config: &Config) {
-    if !flows::can_be_stale(config) {
-        return;
-    }
-    let ended = delete_flows(config, &|matcher, flow| matcher.is_stale(flow));
+    let wanted = flows::can_be_stale(config);
+    let ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_stale(flow));
     if ended > 0 {
         info!("ended {ended} connections from before the rules were there");
     }
@@ -232,13 +234,20 @@ enum FlowsError {
     Conntrack(#[from] ConntrackError),
 }
 
-/// Deletes conntrack entries and says how many. Forwarding does not depend on it, so a failure is only
+/// Deletes conntrack entries, which are among the wanted ones, and says how many. Forwarding does not depend on it, so a failure is only
 /// worth a warning.
-fn delete_flows(config: &Config, matches: &dyn Fn(&FlowMatcher<'_>, &Flow) -> bool) -> usize {
+fn delete_flows(
+    config: &Config,
+    wanted: &[Wanted],
+    matches: &dyn Fn(&FlowMatcher<'_>, &Flow) -> bool,
+) -> usize {
+    if wanted.is_empty() || conntrack::is_empty() {
+        return 0;
+    }
     let delete = || -> Result<usize, FlowsError> {
         let addresses = Addresses::read()?;
         let matcher = FlowMatcher::new(config, &addresses);
-        Ok(Conntrack::open()?.delete(&|flow| matches(&matcher, flow))?)
+        Ok(Conntrack::open()?.delete(wanted, &|flow| matches(&matcher, flow))?)
     };
     delete().unwrap_or_else(|error| {
         let causes = with_causes(&error);

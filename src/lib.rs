@@ -18,6 +18,7 @@
 //! ruleset        Config → plain data → nft text
 //! sysctl         which families this host forwards
 //! rtnetlink      routes, interfaces, addresses
+//! sock_diag      sockets that wait for clients
 //! config         what the user asked for: parse, don't validate
 //! netlink        messages and sockets
 //! capability     process   logging   completions   uapi
@@ -39,11 +40,14 @@ pub mod instance;
 mod lock;
 pub mod logging;
 pub mod netlink;
+#[cfg(test)]
+mod netns;
 mod nftables;
 mod process;
 mod rtnetlink;
 pub mod ruleset;
 mod siblings;
+mod sock_diag;
 pub mod status;
 mod sysctl;
 mod uapi;

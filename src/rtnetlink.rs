@@ -1,10 +1,11 @@
 //! The kernel's routes, interfaces and own addresses (rtnetlink(7)). Reading them needs no privileges.
 
 use crate::netlink::{Attributes, Failure, Message, Request, Socket, address, octets, or_missing};
-use crate::uapi::{RTA_DPORT, RTA_IP_PROTO, RTA_SPORT};
+use crate::uapi::*;
 use ipnet::IpNet;
 use nix::libc;
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use thiserror::Error;
@@ -48,6 +49,8 @@ const IFI_INDEX: usize = 4;
 pub struct Interface {
     pub index: u32,
     pub name: String,
+    /// Whether IPv4 packets that come in on it are forwarded.
+    pub forwards_ipv4: bool,
 }
 
 /// Where a packet goes.
@@ -77,12 +80,18 @@ pub struct Arrival {
 }
 
 /// The routing tables and rules of this network namespace.
-pub struct Routes(Socket);
+pub struct Routes {
+    socket: Socket,
+    /// The interfaces that were asked for.
+    interfaces: RefCell<HashMap<u32, Option<Interface>>>,
+}
 
 impl Routes {
     /// Connects to the kernel.
     pub fn open() -> Result<Self, RtnetlinkError> {
-        Ok(Routes(Socket::route()?))
+        let socket = Socket::route()?;
+        let interfaces = RefCell::default();
+        Ok(Routes { socket, interfaces })
     }
 
     /// Where the kernel sends a packet to `to`: one of this host's own, or one that arrives. `None` if
@@ -97,17 +106,18 @@ impl Routes {
         self.get(&route_request(to, arrival, ports), route)
     }
 
-    /// The interface with this index; `None` if it is gone.
+    /// The interface with this index, as it was when it was asked for first; `None` if it was gone.
     pub fn interface(&self, index: u32) -> Result<Option<Interface>, RtnetlinkError> {
+        if let Some(known) = self.interfaces.borrow().get(&index) {
+            return Ok(known.clone());
+        }
         let mut header = [0; IFINFOMSG];
         header[IFI_INDEX..IFI_INDEX + 4].copy_from_slice(&index.to_ne_bytes());
-        let request = Request::with_header(libc::RTM_GETLINK, 0, &header, 1);
-        let name = |message: &Message<'_>| {
-            let attributes = Attributes(message.payload.get(IFINFOMSG..)?);
-            attributes.text(libc::IFLA_IFNAME).map(str::to_owned)
-        };
-        let name = self.get(&request, name)?;
-        Ok(name.map(|name| Interface { index, name }))
+        let request = Request::with_header(libc::RTM_GETLINK, 0, &header, 1)
+            .attribute(libc::IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        let found = self.get(&request, |message| interface(index, message))?;
+        self.interfaces.borrow_mut().insert(index, found.clone());
+        Ok(found)
     }
 
     /// What the kernel replies; `None` if it refuses, which is its answer for a packet that it drops.
@@ -116,11 +126,24 @@ impl Routes {
         request: &Request,
         read: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<Option<T>, RtnetlinkError> {
-        match self.0.get(request, read) {
+        match self.socket.get(request, read) {
             Err(Failure::Refused(_)) => Ok(None),
             reply => Ok(reply?),
         }
     }
+}
+
+fn interface(index: u32, message: &Message<'_>) -> Option<Interface> {
+    let attributes = Attributes(message.payload.get(IFINFOMSG..)?);
+    let of_ipv4 = attributes.nested(IFLA_AF_SPEC).nested(libc::AF_INET as u16);
+    // 32-bit numbers in host byte order (inet_fill_link_af in net/ipv4/devinet.c).
+    let settings = of_ipv4.get(IFLA_INET_CONF).unwrap_or_default();
+    let forwarding = settings.chunks_exact(4).nth(IPV4_DEVCONF_FORWARDING - 1);
+    Some(Interface {
+        index,
+        name: attributes.text(libc::IFLA_IFNAME)?.to_owned(),
+        forwards_ipv4: forwarding != Some(&[0; 4]),
+    })
 }
 
 fn route_request(to: IpAddr, arrival: Option<Arrival>, ports: Option<Ports>) -> Request {
@@ -262,6 +285,7 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             messages(&bytes).for_each(|message| {
                 route(&message);
+                interface(1, &message);
                 local_entry(&message);
             });
         }

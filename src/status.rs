@@ -206,7 +206,10 @@ fn read(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<Instance>, Statu
         (false, _) => {}
     }
     instances.sort_by(|one, other| one.name.cmp(&other.name));
-    let translated = || -> Result<Vec<Flow>, ConntrackError> { Conntrack::open()?.translated() };
+    let translated = || -> Result<Vec<Flow>, ConntrackError> {
+        let forwards = instances.iter().flat_map(|instance| &instance.forwards);
+        Conntrack::open()?.translated(forwards.map(|forward| forward.service))
+    };
     match translated() {
         Ok(flows) => count_flows(&mut instances, &flows),
         Err(error) => warn!("running connections are not shown: {}", with_causes(&error)),

@@ -150,7 +150,11 @@ pub const CTA_STATUS: u16 = 3;
 pub const CTA_PROTOINFO: u16 = 4;
 pub const CTA_ID: u16 = 12;
 pub const CTA_ZONE: u16 = 18;
+/// Since Linux 5.8.
+pub const CTA_FILTER: u16 = 25;
+/// Since Linux 5.15.
 pub const CTA_STATUS_MASK: u16 = 26;
+pub const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 pub const CTA_TUPLE_IP: u16 = 1;
 pub const CTA_TUPLE_PROTO: u16 = 2;
 pub const CTA_IP_V4_SRC: u16 = 1;
@@ -165,7 +169,27 @@ pub const CTA_PROTOINFO_SCTP: u16 = 3;
 pub const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 pub const CTA_PROTOINFO_SCTP_STATE: u16 = 1;
 
+// net/netfilter/nf_internals.h: flags of CTA_FILTER_ORIG_FLAGS, in host byte order
+pub const CTA_FILTER_F_CTA_PROTO_NUM: u32 = 1 << 3;
+pub const CTA_FILTER_F_CTA_PROTO_DST_PORT: u32 = 1 << 5;
+
 // rtnetlink.h
 pub const RTA_IP_PROTO: u16 = 27;
 pub const RTA_SPORT: u16 = 28;
 pub const RTA_DPORT: u16 = 29;
+pub const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+
+// if_link.h, ip.h
+pub const IFLA_AF_SPEC: u16 = 26;
+pub const IFLA_INET_CONF: u16 = 1;
+pub const IPV4_DEVCONF_FORWARDING: usize = 1;
+
+// sock_diag.h
+pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
+// inet_diag.h
+pub const INET_DIAG_SKV6ONLY: u16 = 11;
+
+// net/tcp_states.h
+pub const TCP_CLOSE: u8 = 7;
+pub const TCP_LISTEN: u8 = 10;

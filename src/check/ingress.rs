@@ -3,7 +3,6 @@
 use crate::config::{Allowed, Config, Family};
 use crate::rtnetlink::{Arrival, Interface, Route, Routes, RtnetlinkError};
 use ipnet::IpNet;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Documentation addresses, to which only a default route leads (RFC 5737, RFC 3849).
@@ -79,11 +78,5 @@ impl Ingress {
 
 /// Whether packets that come in on an interface are forwarded. IPv6 has one switch for all interfaces.
 pub fn forwards_from(address: IpAddr, interface: &Interface) -> bool {
-    address.is_ipv6() || sysctl(&interface.name, "forwarding") != Some(0)
-}
-
-/// A sysctl of an interface for IPv4 (Documentation/networking/ip-sysctl.rst).
-pub fn sysctl(interface: &str, name: &str) -> Option<u8> {
-    let file = format!("/proc/sys/net/ipv4/conf/{interface}/{name}");
-    fs::read_to_string(file).ok()?.trim().parse().ok()
+    address.is_ipv6() || interface.forwards_ipv4
 }

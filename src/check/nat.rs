@@ -28,13 +28,20 @@ pub fn findings(
     paths: &Paths,
 ) -> Result<Vec<Finding>, QueryError> {
     let chains = firewall.chains();
-    let conflicting = || chains.iter().filter(|chain| is_conflicting(chain, config));
+    let conflicting = |family| {
+        let sees = move |chain: &&BaseChain| chain.table.family.sees(family);
+        let chains = chains.iter().filter(sees);
+        chains.filter(|chain| is_conflicting(chain, config))
+    };
     let mut blockers = Blockers::default();
     for family in config.families() {
+        if conflicting(family).next().is_none() {
+            continue;
+        }
         let addresses = addresses(config, family)?;
         let forwards = config.forwards.iter();
         for forward in forwards.filter(|forward| forward.service.family == family) {
-            for chain in conflicting().filter(|chain| chain.table.family.sees(family)) {
+            for chain in conflicting(family) {
                 let mut packet = Packet::first(family, forward.service.protocol);
                 if chain.hook == Hook::Prerouting {
                     packet.input = paths.input(family).cloned();

@@ -1,11 +1,13 @@
 //! The paths to destinations and back, as the kernel would route packets.
 
-use super::ingress::{Ingress, forwards_from, sysctl};
-use super::sockets::{Bound, listens};
+use super::ingress::{Ingress, forwards_from};
+use super::sockets::listens;
 use super::{CLIENT_PORT, Finding, Level};
 use crate::config::{Config, Destination, Family, Protocol, first_few};
 use crate::rtnetlink::{Arrival, Interface, Ports, Route, Routes, RtnetlinkError};
+use crate::sock_diag::Bound;
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 
 /// The paths of everything that is to be forwarded.
@@ -91,8 +93,8 @@ impl Paths {
     }
 
     /// What is wrong with the paths of clients, connections and replies. `sockets` are those that listen on
-    /// this host, for destinations that are its own addresses.
-    pub fn findings(&self, config: &Config, sockets: &[Bound]) -> Vec<Finding> {
+    /// this host, for destinations that are its own addresses; `None` if they cannot be listed.
+    pub fn findings(&self, config: &Config, sockets: Option<&[Bound]>) -> Vec<Finding> {
         let mut findings = self.closed_interfaces();
         findings.push(self.missing());
         findings.extend(self.local(config, sockets));
@@ -158,7 +160,7 @@ impl Paths {
     }
 
     /// Destinations that are this host itself: their connections go to its own sockets.
-    fn local(&self, config: &Config, sockets: &[Bound]) -> Vec<Finding> {
+    fn local(&self, config: &Config, sockets: Option<&[Bound]>) -> Vec<Finding> {
         let mut findings = Vec::new();
         for forward in config.reachable_forwards() {
             for to in &forward.destinations {
@@ -231,7 +233,10 @@ fn backend(protocol: Protocol, to: &Destination) -> Backend {
 /// reverse-path filter (Documentation/networking/ip-sysctl.rst) is strict where the higher one of two
 /// sysctls is 1; IPv6 has none.
 fn reason(to: IpAddr, from: IpAddr, Interface { name, .. }: &Interface) -> String {
-    let value = |of| sysctl(of, "rp_filter");
+    let value = |of| {
+        let file = format!("/proc/sys/net/ipv4/conf/{of}/rp_filter");
+        fs::read_to_string(file).ok()?.trim().parse::<u8>().ok()
+    };
     if to.is_ipv4() && value("all").max(value(name)) == Some(1) {
         return format!(
             "the reverse-path filter takes them for forged, since packets to {from} would leave through another interface; loosen it with: sysctl -w net.ipv4.conf.{name}.rp_filter=2"

@@ -3,12 +3,13 @@
 use super::events::{Event, Events};
 use super::notify;
 use super::rules::RulesError;
-use crate::conntrack::{Conntrack, ConntrackError, Flow, FlowEvents};
+use crate::conntrack::{ConntrackError, FlowEvents};
 use crate::lock::Holder;
 use crate::netlink::Overrun;
 use crate::nftables::NftablesError;
 use crate::rtnetlink::RtnetlinkError;
 use log::info;
+use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -31,7 +32,7 @@ pub enum DrainError {
 /// Progress is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Accepts no new flows, and sleeps until no matching one runs, `limit` is over, or a second signal
+/// Accepts no new flows, and sleeps until none of those that `list` gives runs, `limit` is over, or a second signal
 /// comes. Gives the process that has replaced the instance meanwhile, if one has.
 ///
 /// `flow_events` must have been open since before the flows began: since Linux 5.19 the kernel sends an
@@ -41,14 +42,13 @@ pub fn wait(
     events: &mut Events<'_>,
     flow_events: &FlowEvents,
     limit: Duration,
-    matches: impl Fn(&Flow) -> bool,
+    list: impl Fn() -> Result<HashSet<u32>, ConntrackError>,
 ) -> Result<Option<Holder>, DrainError> {
     let deadline = Instant::now() + limit;
     events.close()?;
     // Drops old events, of flows that will not be among the running ones.
     flow_events.ended(|_| ())?;
-    let conntrack = Conntrack::open()?;
-    let mut running = conntrack.running(&matches)?;
+    let mut running = list()?;
     notify::status(format_args!(
         "draining: {} connections, for at most {limit:?}",
         running.len()
@@ -70,7 +70,7 @@ pub fn wait(
             running.remove(&flow);
         })?;
         if lost {
-            let still = conntrack.running(&matches)?;
+            let still = list()?;
             running.retain(|flow| still.contains(flow));
         }
         if running.len() < before && logged.elapsed() >= LOG_INTERVAL {

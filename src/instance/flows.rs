@@ -5,7 +5,7 @@
 //! forwarded as it should be until its old conntrack entry is deleted.
 
 use crate::config::{Allowed, Config, Forward, Listen, Protocol, Service};
-use crate::conntrack::Flow;
+use crate::conntrack::{Flow, Wanted};
 use crate::rtnetlink::Addresses;
 use crate::siblings::Claims;
 
@@ -98,15 +98,23 @@ impl<'a> FlowMatcher<'a> {
     }
 }
 
-/// Whether any flow can be stale for this instance at all. If not, the conntrack entries, which may be
-/// many, need not be read.
-pub fn can_be_stale(config: &Config) -> bool {
-    config.forwards.iter().any(|forward| {
-        let Service {
-            family, protocol, ..
-        } = forward.service;
-        protocol != Protocol::Tcp || *config.sources.of(family) != Allowed::All
-    })
+/// The flows that can be stale for this instance.
+pub fn can_be_stale(config: &Config) -> Vec<Wanted> {
+    let services = config.forwards.iter().map(|forward| forward.service);
+    let wanted = services.filter_map(|service| {
+        let is_restricted = *config.sources.of(service.family) != Allowed::All;
+        match service.protocol {
+            Protocol::Tcp => is_restricted.then(|| Wanted::translated(service)),
+            _ => Some(Wanted::all(service)),
+        }
+    });
+    wanted.collect()
+}
+
+/// The flows that this instance can have forwarded.
+pub fn can_be_forwarded(config: &Config) -> Vec<Wanted> {
+    let services = config.forwards.iter().map(|forward| forward.service);
+    services.map(Wanted::translated).collect()
 }
 
 /// Whether a flow was made to a service that an instance claims.

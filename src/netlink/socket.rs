@@ -19,6 +19,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// without the request itself an error is short.
 const RECEIVE_BYTES: usize = 1 << 15;
 
+thread_local! {
+    /// Where datagrams are received: one buffer for all requests, most of which have short replies.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// How many datagrams of events are taken at once: events may come faster than they can be read, and
 /// whoever waits for them has more to do.
 const EVENTS_AT_ONCE: usize = 256;
@@ -110,6 +115,13 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Opens a socket to the kernel's lists of sockets (sock_diag(7)). Needs no privileges.
+    pub fn sock_diag() -> io::Result<Self> {
+        let socket = Socket::from(mnl::Socket::new(mnl::Bus::SockDiag)?);
+        socket.connect_to_kernel()?;
+        Ok(socket)
+    }
+
     /// Opens a socket to netfilter that receives the events of these groups (`NFNLGRP_*`,
     /// linux/netfilter/nfnetlink.h).
     pub fn subscribe(groups: &[i32]) -> io::Result<Self> {
@@ -186,15 +198,30 @@ impl Socket {
         read: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<Option<T>, Failure> {
         let mut found = None;
-        self.request(request, &mut |message| {
+        let replied = self.request(request, &mut |message| {
             found = message.and_then(|message| read(&message));
-        })?;
-        Ok(found)
+        });
+        match replied {
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(None),
+            replied => replied.map(|()| found),
+        }
     }
 
     /// Dumps a table of the kernel's: what `read` finds in each object. A dump that a change interrupts is
     /// requested again, from its start.
     pub fn list<T>(
+        &self,
+        request: &Request,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
+        match self.list_existing(request, read) {
+            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
+            listed => listed,
+        }
+    }
+
+    /// The same of a table that must be there.
+    pub fn list_existing<T>(
         &self,
         request: &Request,
         read: impl Fn(&Message<'_>) -> Option<T>,
@@ -279,10 +306,22 @@ impl Socket {
     }
 
     fn receive(&self, most: usize, each: &mut dyn FnMut(Message<'_>)) -> io::Result<Overrun> {
-        let mut buffer = vec![0u8; RECEIVE_BYTES];
+        let mut buffer = BUFFER.take();
+        buffer.resize(RECEIVE_BYTES, 0);
+        let received = self.receive_into(&mut buffer, most, each);
+        BUFFER.set(buffer);
+        received
+    }
+
+    fn receive_into(
+        &self,
+        buffer: &mut [u8],
+        most: usize,
+        each: &mut dyn FnMut(Message<'_>),
+    ) -> io::Result<Overrun> {
         let mut overrun = self.overrun.get();
         for _ in 0..most {
-            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let mut parts = [IoSliceMut::new(buffer)];
             let flags = MsgFlags::MSG_DONTWAIT;
             match recvmsg::<NetlinkAddr>(self.socket.as_raw_fd(), &mut parts, None, flags) {
                 // Another process can still send to whole groups (netlink(7)).

@@ -1,6 +1,5 @@
 //! Tests against the kernel, each in a network namespace of its own.
 
 mod contention;
-pub mod netns;
 pub mod recorded;
 mod rejected;

@@ -2,9 +2,9 @@
 
 use super::super::list::{self, Table};
 use super::super::{Installation, Nftables, NftablesError};
-use super::netns::in_own_namespace;
 use crate::config::{Config, Options};
 use crate::netlink::{MAX_RETRIES, Overrun, Socket};
+use crate::netns::in_own_namespace;
 use crate::ruleset::Ruleset;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};

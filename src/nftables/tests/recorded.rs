@@ -2,10 +2,10 @@
 
 use super::super::encode;
 use super::super::list::{TableFamily, dump_request, message_type};
-use super::netns::in_own_namespace;
 use crate::config::{Config, Options};
-use crate::conntrack::Conntrack;
+use crate::conntrack::{Conntrack, Dump};
 use crate::netlink::Request;
+use crate::netns::in_own_namespace;
 use crate::ruleset::Ruleset;
 use crate::uapi::*;
 use nix::libc;
@@ -50,7 +50,8 @@ pub fn messages() -> Vec<Vec<u8>> {
         for request in requests(&ruleset) {
             datagrams.extend(ask(&client, request.bytes()));
         }
-        Conntrack::open().unwrap().delete(&|_| true).unwrap();
+        let conntrack = Conntrack::asking(|_, _| vec![Dump::default()]);
+        conntrack.delete(&[], &|_| true).unwrap();
         datagrams.extend(queued(&events));
         datagrams.iter().flat_map(|bytes| separate(bytes)).collect()
     })

@@ -1,10 +1,13 @@
 //! Sockets of the host itself that listen on a forwarded port, and get no connections any more.
 
-use std::net::SocketAddr;
+use std::fs;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 
 use super::{Report, net, words};
-use crate::fixture::{Net, Protocol, Server, wait_until};
+use crate::fixture::{Net, Protocol, Server, expect_parts, nodefwd, wait_until};
+use socket2::{Domain, Socket, Type};
 
 /// Addresses that serve TCP and UDP on the node, arguments, and the sockets that lose their
 /// connections. `P` stands for the port.
@@ -108,4 +111,49 @@ fn a_connected_socket_of_a_client_on_the_host_is_no_warning() {
         let _client = client.expect("a connection");
         Report::of(&net.node, "tcp/53=10.2.1.2 udp/53=10.2.1.2").expect_ok();
     }
+}
+
+#[test]
+fn a_socket_for_ipv6_only_loses_no_ipv4_connections() {
+    let net = net(1);
+    let _socket = net.node.run(|| {
+        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).expect("a socket");
+        socket.set_only_v6(true).expect("IPv6 only");
+        let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80));
+        socket.bind(&address.into()).expect("bound");
+        socket.listen(1).expect("listening");
+        socket
+    });
+    assert_eq!(losing_sockets(&net, "tcp/80=10.2.1.2"), "");
+    assert_eq!(losing_sockets(&net, "tcp/80=fd00:2:1::2"), "tcp/[::]:80");
+}
+
+/// A kernel may lack the module.
+#[test]
+fn sockets_that_the_kernel_does_not_list_are_a_doubt() {
+    let net = net(1);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sock-diag");
+    let output = format!("--output={}", file.display());
+    let check = nodefwd(["check", "tcp/80=10.2.1.2"]);
+    let traced = |options: &[&str]| {
+        let options = [&["--trace=socket", &output], options].concat();
+        check
+            .clone()
+            .traced(&options)
+            .finish(&net.node)
+            .expect_exit(0)
+    };
+    let found = "ok: sockets: none listens on a port that is forwarded";
+    expect_parts(&traced(&[]).stdout, [found]);
+    let calls = fs::read_to_string(file).expect("a trace");
+    let mut calls = (1..).zip(calls.lines());
+    let call = calls.find(|(_, call)| call.contains("NETLINK_SOCK_DIAG"));
+    let (number, _) = call.expect("a socket to sock_diag");
+    let fault = format!("--inject=socket:error=EPROTONOSUPPORT:when={number}");
+    let stdout = traced(&[&fault]).stdout;
+    expect_parts(
+        &stdout,
+        ["warning: sockets: not looked at: the kernel does not list"],
+    );
+    assert!(!stdout.contains(found), "{stdout}");
 }

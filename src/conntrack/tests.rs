@@ -1,0 +1,84 @@
+//! Entries as messages, and those of a kernel, asked for in every way.
+
+mod ways;
+
+use super::*;
+use crate::netlink::{attributes, messages};
+use proptest::prelude::*;
+
+fn tuple(source: [u8; 4], destination: [u8; 4], ports: [u16; 2]) -> Vec<u8> {
+    let addresses = attributes(&[(CTA_IP_V4_SRC, &source), (CTA_IP_V4_DST, &destination)]);
+    let [source, destination] = ports.map(u16::to_be_bytes);
+    let transport = attributes(&[
+        (CTA_PROTO_NUM, &[17]),
+        (CTA_PROTO_SRC_PORT, &source),
+        (CTA_PROTO_DST_PORT, &destination),
+    ]);
+    attributes(&[(CTA_TUPLE_IP, &addresses), (CTA_TUPLE_PROTO, &transport)])
+}
+
+#[test]
+fn a_translated_flow_reads_back() {
+    let original = tuple([10, 1, 0, 2], [10, 1, 0, 1], [4000, 53]);
+    let reply = tuple([10, 2, 0, 11], [10, 2, 0, 1], [5353, 999]);
+    let request = Request::new(message_type(0), 0, 2, 1)
+        .attribute(CTA_TUPLE_ORIG, &original)
+        .attribute(CTA_TUPLE_REPLY, &reply)
+        .attribute(CTA_STATUS, &(IPS_DST_NAT | 8).to_be_bytes())
+        .attribute(CTA_ID, &7u32.to_be_bytes());
+    let message = messages(request.bytes()).next().unwrap();
+    let flow = flow(&message).unwrap();
+    assert_eq!(flow.protocol, Protocol::Udp);
+    assert_eq!(flow.source, IpAddr::from([10, 1, 0, 2]));
+    assert_eq!(
+        (flow.destination, flow.port),
+        (IpAddr::from([10, 1, 0, 1]), 53)
+    );
+    assert_eq!(flow.backend, Some((IpAddr::from([10, 2, 0, 11]), 5353)));
+
+    let deletion = deletion(&message).unwrap();
+    let deletion = messages(deletion.bytes()).next().unwrap();
+    assert_eq!(
+        deletion.attributes().get(CTA_TUPLE_ORIG),
+        Some(original.as_slice())
+    );
+    assert_eq!(deletion.attributes().u32(CTA_ID), Some(7));
+}
+
+#[test]
+fn closed_and_reset_connections_are_over() {
+    let over = |protocol, state, status: u32| {
+        let states = attributes(&[(
+            protocol,
+            &attributes(&[(CTA_PROTOINFO_TCP_STATE, &[state])]),
+        )]);
+        let request = Request::new(message_type(0), 0, 2, 1)
+            .attribute(CTA_PROTOINFO, &states)
+            .attribute(CTA_STATUS, &status.to_be_bytes());
+        is_over(&messages(request.bytes()).next().unwrap())
+    };
+    let states = |protocol, status| -> Vec<u8> {
+        (0..=10)
+            .filter(|state| over(protocol, *state, status))
+            .collect()
+    };
+    for status in [IPS_DST_NAT, IPS_DST_NAT | IPS_SEEN_REPLY] {
+        assert_eq!(states(CTA_PROTOINFO_TCP, status), [7, 8]);
+    }
+    assert_eq!(
+        states(CTA_PROTOINFO_SCTP, IPS_DST_NAT | IPS_SEEN_REPLY),
+        [1]
+    );
+    assert_eq!(states(CTA_PROTOINFO_SCTP, IPS_DST_NAT), Vec::<u8>::new());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        for message in messages(&bytes) {
+            flow(&message);
+            deletion(&message);
+            is_over(&message);
+        }
+    }
+}

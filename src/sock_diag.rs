@@ -1,0 +1,147 @@
+//! Sockets of this network namespace that wait for clients (sock_diag(7)). Reading them needs no
+//! privileges.
+
+use crate::config::Protocol;
+use crate::netlink::{Attributes, Failure, Message, Request, Socket, address};
+use crate::uapi::{INET_DIAG_SKV6ONLY, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_LISTEN};
+use nix::errno::Errno;
+use nix::libc;
+use std::io;
+use std::net::SocketAddr;
+use thiserror::Error;
+
+/// Why the sockets cannot be listed.
+#[derive(Debug, Error)]
+pub enum SockDiagError {
+    #[error(
+        "not looked at: the kernel does not list its sockets over netlink; load the modules with modprobe -a tcp_diag udp_diag"
+    )]
+    Unsupported(#[source] Errno),
+    #[error("not looked at: cannot talk to the kernel over netlink")]
+    Socket(#[from] io::Error),
+}
+
+impl From<Failure> for SockDiagError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(refusal) => SockDiagError::Unsupported(refusal.errno),
+            Failure::Socket(error) => SockDiagError::Socket(error),
+            Failure::NoReply => io::Error::other("the kernel did not reply").into(),
+            Failure::Contended => io::Error::other("they keep changing").into(),
+        }
+    }
+}
+
+/// A socket that accepts connections, or datagrams from any source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    pub protocol: Protocol,
+    pub address: SocketAddr,
+    /// Whether it takes no IPv4, though its address is an IPv6 one (IPV6_V6ONLY in ipv6(7)).
+    pub ipv6_only: bool,
+    pub inode: u32,
+}
+
+/// `struct inet_diag_req_v2` (linux/inet_diag.h): its length, and where it has its fields.
+const REQUEST: usize = 56;
+const SDIAG_FAMILY: usize = 0;
+const SDIAG_PROTOCOL: usize = 1;
+const IDIAG_STATES: usize = 4;
+
+/// `struct inet_diag_msg`: its length, and where it has its fields.
+const REPLY: usize = 72;
+const IDIAG_FAMILY: usize = 0;
+const IDIAG_SPORT: usize = 4;
+const IDIAG_SRC: usize = 8;
+const IDIAG_INODE: usize = 68;
+
+/// The sockets of these protocols. The kernel lists none of SCTP.
+pub fn bound(protocols: impl Iterator<Item = Protocol>) -> Result<Vec<Bound>, SockDiagError> {
+    let mut found = Vec::new();
+    let mut socket = None;
+    for protocol in protocols {
+        let state = match protocol {
+            Protocol::Tcp => TCP_LISTEN,
+            // One that is not connected.
+            Protocol::Udp => TCP_CLOSE,
+            Protocol::Sctp => continue,
+        };
+        let socket = match &socket {
+            Some(socket) => socket,
+            None => socket.insert(open()?),
+        };
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let request = request(family as u8, protocol.number(), state);
+            found.extend(socket.list_existing(&request, |message| read(protocol, message))?);
+        }
+    }
+    Ok(found)
+}
+
+fn open() -> Result<Socket, SockDiagError> {
+    Socket::sock_diag().map_err(|error| match error.raw_os_error() {
+        Some(libc::EPROTONOSUPPORT) => SockDiagError::Unsupported(Errno::EPROTONOSUPPORT),
+        _ => error.into(),
+    })
+}
+
+/// `protocol` is IANA's number.
+fn request(family: u8, protocol: u8, state: u8) -> Request {
+    let mut header = [0; REQUEST];
+    header[SDIAG_FAMILY] = family;
+    header[SDIAG_PROTOCOL] = protocol;
+    let states = 1u32 << state;
+    header[IDIAG_STATES..IDIAG_STATES + 4].copy_from_slice(&states.to_ne_bytes());
+    Request::with_header(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, &header, 1)
+}
+
+fn read(protocol: Protocol, message: &Message<'_>) -> Option<Bound> {
+    let (reply, attributes) = message.payload.split_at_checked(REPLY)?;
+    let octets = match i32::from(reply[IDIAG_FAMILY]) {
+        libc::AF_INET => 4,
+        libc::AF_INET6 => 16,
+        _ => return None,
+    };
+    let port = u16::from_be_bytes([reply[IDIAG_SPORT], reply[IDIAG_SPORT + 1]]);
+    let only = Attributes(attributes).get(INET_DIAG_SKV6ONLY);
+    Some(Bound {
+        protocol,
+        address: SocketAddr::new(address(&reply[IDIAG_SRC..IDIAG_SRC + octets])?, port),
+        ipv6_only: only.is_some_and(|only| only != [0]),
+        inode: u32::from_ne_bytes(*reply[IDIAG_INODE..].first_chunk()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::messages;
+    use crate::netns::in_own_namespace;
+    use proptest::prelude::*;
+
+    /// The kernel has no module for a protocol that does not exist, and may have none for another.
+    #[test]
+    fn a_protocol_that_the_kernel_does_not_list_is_an_error() {
+        let socket = open().unwrap();
+        let request = request(libc::AF_INET as u8, 254, TCP_LISTEN);
+        let listed = socket.list_existing(&request, |message| read(Protocol::Tcp, message));
+        let error = SockDiagError::from(listed.unwrap_err());
+        let unsupported = matches!(error, SockDiagError::Unsupported(Errno::ENOENT));
+        assert!(unsupported, "{error:?}");
+    }
+
+    #[test]
+    fn a_protocol_without_sockets_is_none() {
+        let sockets = in_own_namespace(|| bound(Protocol::ALL.into_iter()));
+        assert_eq!(sockets.unwrap(), []);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            messages(&bytes).for_each(|message| {
+                read(Protocol::Tcp, &message);
+            });
+        }
+    }
+}
