@@ -23,7 +23,7 @@ def verdict(compare, wanted, found):
 
 
 def scripts(results):
-    """(what, at most or at least, wanted, found), as the others."""
+    """(what, at most or at least, wanted, found), as from each part below."""
     install = results["install"]
     for count, wanted in (("1", 1 / 10), ("100", 1 / 100)):
         for variant in ("nft", "legacy"):

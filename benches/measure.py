@@ -19,7 +19,7 @@ from hosts import Hosts
 from rounds import QUICK
 
 RESULTS = pathlib.Path(__file__).parent / "results.json"
-LIMIT = 5 * 60 if QUICK else 40 * 60  # seconds
+LIMIT = 5 * 60 if QUICK else 30 * 60  # seconds
 
 
 def machine():

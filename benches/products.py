@@ -44,7 +44,7 @@ def neighbours(size):
         return found
 
     name = (f"a start of {services:,} forwards on {addresses} addresses beside an instance with the same ports "
-            f"on {addresses} others")
+            f"on {addresses} other addresses")
     return name, lambda: fresh(measure)
 
 

@@ -10,6 +10,7 @@ import aims
 from figures import FILE, by_rounds, count_of, counts_of, key
 
 HERE = pathlib.Path(__file__).parent
+COPYING = (("haproxy", "HAProxy"), ("nginx stream", "nginx"), ("socat", "socat"))
 # The sections of results.json about installations: each is a metric of lives.py.
 INSTALLATION = {"install": "ready", "install cpu": "start cpu", "removal": "removal", "removal cpu": "removal cpu"}
 
@@ -97,8 +98,8 @@ def removal(results):
         return
     yield "## Removal"
     yield (
-        "Milliseconds from TERM until nodefwd has ended, with all rules and its conntrack entries deleted; for the "
-        "others, until nft has deleted the table or `iptables-restore` has emptied its tables.")
+        "Milliseconds from TERM until nodefwd has ended, with all rules and its conntrack entries deleted; for "
+        "other programs, until nft has deleted the table or `iptables-restore` has emptied its tables.")
     yield by_forwards("forwards", results["removal"])
     yield "CPU that this takes, user and system, in milliseconds:"
     yield by_forwards("forwards, CPU", results["removal cpu"])
@@ -177,12 +178,11 @@ def size(results):
         figures = [f"{memory[key(name, count)]:,} KiB with {'one' if count == 1 else f'{count:,}'}" for count in counts]
         return " and ".join(filter(None, (", ".join(figures[:-1]), figures[-1])))
 
-    programs = (("haproxy", "HAProxy"), ("nginx stream", "nginx"), ("socat", "socat"))
-    others = "; ".join(f"{title} {process(name)}" for name, title in programs)
+    copying = "; ".join(f"{title} {process(name)}" for name, title in COPYING)
     yield "## Size"
     yield (
         f"The program's file has {memory[FILE]:,} KiB. Private memory of its process, by the number of forwards: "
-        f"{process('nodefwd')}. Other programs: {others}.")
+        f"{process('nodefwd')}. Programs that copy every byte: {copying}.")
 
 
 def aim_table(results):

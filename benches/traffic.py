@@ -74,7 +74,7 @@ def connections(hosts, contender, close):
 
 def compared(hosts, contenders, measure, close_rounds):
     """Figures of each contender. Those that are compared within a few per cent are measured in many
-    rounds, which are short where `measure` can be, the others in few."""
+    rounds, short ones where `measure` can be short; the rest in few."""
     close = {name for pair in aims.alike(contenders) for name in pair}
 
     def job(name, contender):
