@@ -1,16 +1,16 @@
-"""Draws results.svg from results.json: four figures over the number of ports."""
+"""Draws results.svg from results.json: figures over the number of ports."""
 
 import json
 import math
 import pathlib
 
-import report
+from figures import FILE, count_of
 
 HERE = pathlib.Path(__file__).parent
 COLOURS = {"nodefwd": "#d1361b", "nft -f": "#e59a2f", "iptables-nft": "#2b6cb0", "iptables-legacy": "#7e57c2",
            "routing": "#555", "haproxy": "#2f855a", "nginx stream": "#4a9d9c", "socat": "#8a8a3c"}
 WIDTH, HEIGHT = 300, 210  # of one figure, without its words
-LABELS = 135  # room for the names of lines
+LABELS = 195  # room for the names of lines
 
 
 def text(x, y, words, anchor="start", style=""):
@@ -22,6 +22,12 @@ def ticks(highest):
     step = 10 ** math.floor(math.log10(highest / 2))
     step = next(step * factor for factor in (1, 2, 5, 10) if highest / (step * factor) <= 5)
     return [step * index for index in range(math.floor(highest / step) + 1)]
+
+
+def dashes(program, variant):
+    if variant == "2 rules":
+        return ' stroke-dasharray="2 3"'
+    return ' stroke-dasharray="5 3"' if program.endswith("-restore") else ""
 
 
 def plot(title, lines, logarithmic):
@@ -47,8 +53,9 @@ def plot(title, lines, logarithmic):
     parts += [text(x(count), HEIGHT + 18, f"{count:,}", "middle") for count in counts]
     ends = []
     for name, line in lines.items():
-        colour = COLOURS[name.removesuffix(", script").removesuffix("-restore")]
-        dashed = ' stroke-dasharray="5 3"' if name.endswith("-restore") else ""
+        program, _, variant = name.partition(", ")
+        colour = COLOURS[program.removesuffix("-restore")]
+        dashed = dashes(program, variant)
         points = [(x(count), y(figure)) for count, figure in sorted(line.items())]
         path = " ".join(f"{across:.1f},{down:.1f}" for across, down in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashed}/>')
@@ -57,21 +64,22 @@ def plot(title, lines, logarithmic):
     free = {}
     for down, across, name, colour in sorted(ends):
         column = WIDTH if len(lines[name]) > 1 else across
-        down = free[column] = max(down, free.get(column, -math.inf) + 13)  # names must not lie upon each other
+        down = free[column] = max(down, free.get(column, -math.inf) + 13)  # names must not overlap
         parts.append(text(column + 8, down + 4, name, style=f'fill="{colour}"'))
     return parts
 
 
 def medians(found):
-    """Those of a table by contender and number of ports."""
+    """The figures of a table by contender and number of ports."""
     lines = {}
     for key, value in found.items():
-        name, count = key.rpartition(", ")[0], report.count_of(key)
-        lines.setdefault(name, {})[count] = value["median"]
+        if key != FILE:
+            figure = value["median"] if isinstance(value, dict) else value
+            lines.setdefault(key.rpartition(", ")[0], {})[count_of(key)] = figure
     return lines
 
 
-def installs(found):
+def installations(found):
     lines = {}
     for count, row in found.items():
         for name, value in row.items():
@@ -80,22 +88,30 @@ def installs(found):
     return lines
 
 
+# (title, section of results.json, how to read it, logarithmic)
+PLOTS = (
+    ("Time until the rules are active, ms", "install", installations, True),
+    ("Time until the rules are removed, ms", "removal", installations, True),
+    ("Packets of 64 bytes, thousands a second", "udp", medians, False),
+    ("TCP through the last port, Gbit/s", "tcp", medians, False),
+    ("New connections a second", "connections", medians, False),
+    ("Private memory, KiB", "memory", medians, True),
+)
+
+
 def main():
     results = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
-    plots = [
-        plot("Time until the rules are active, ms", installs(results["install"]), True),
-        plot("Packets of 64 bytes, thousands a second", medians(results["udp"]), False),
-        plot("TCP through one of the ports, Gbit/s", medians(results["tcp"]), False),
-        plot("New connections a second", medians(results["connections"]), False),
-    ]
+    plots = [plot(title, read(results[section]), logarithmic)
+             for title, section, read, logarithmic in PLOTS if section in results]
     across, down = WIDTH + LABELS + 70, HEIGHT + 90
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * across} {2 * down + 24}" font-family="sans-serif" '
-             'font-size="12" fill="#222"><rect width="100%" height="100%" fill="white"/>']
+    bottom = (len(plots) + 1) // 2 * down
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * across} {bottom + 24}" '
+             'font-family="sans-serif" font-size="12" fill="#222"><rect width="100%" height="100%" fill="white"/>']
     for index, lines in enumerate(plots):
         parts += [f'<g transform="translate({index % 2 * across + 60} {index // 2 * down + 40})">', *lines, "</g>"]
     machine = results["machine"]
-    parts.append(text(10, 2 * down + 14, f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
-                                         f"{machine['date']}; medians of interleaved rounds", style='font-size="10"'))
+    parts.append(text(10, bottom + 14, f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
+                                       f"{machine['date']}; medians of interleaved rounds", style='font-size="10"'))
     (HERE / "results.svg").write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
 
 

@@ -4,17 +4,17 @@ import os
 import re
 import subprocess
 
-from hosts import LIMIT, stop, write
+from hosts import LIMIT, write
 
 NODEFWD = os.environ["NODEFWD_BIN"]
-FIRST_PORT = 20000
-TARGET = 8080  # where the last port goes, the only one with traffic
+FIRST_PORT = 2000  # 60,000 ports follow
+BACKEND_PORT = 8080  # where the last port goes, the only one with traffic
 
 
 def ports(count):
     """(protocol, port, port of the destination). The last one is the worst place in a list of rules."""
     numbers = range(FIRST_PORT, FIRST_PORT + count)
-    return [("tcp", port, TARGET if port == numbers[-1] else port) for port in numbers]
+    return [("tcp", port, BACKEND_PORT if port == numbers[-1] else port) for port in numbers]
 
 
 def with_udp(wanted):
@@ -27,59 +27,65 @@ def forwards(wanted, destination):
     return [f"{protocol}/{port}={destination}:{to}" for protocol, port, to in wanted]
 
 
-def classical(wanted, destination):
-    """The classical rules, as (table, rule)."""
+def klipper(wanted, destination):
+    """The four rules a port of klipper-lb's script, as (table, rule)."""
     for protocol, port, to in wanted:
         to_it = f"-d {destination}/32 -p {protocol} --dport {to}"
         yield "filter", f"FORWARD -s 0.0.0.0/0 {to_it} -j ACCEPT"
         yield "filter", f"FORWARD {to_it} -j DROP"
+    yield from original(wanted, destination)
+
+
+def original(wanted, destination):
+    """The two rules a port of the original script."""
+    for protocol, port, to in wanted:
         yield "nat", (f"PREROUTING ! -s {destination}/32 -p {protocol} --dport {port} "
                       f"-j DNAT --to-destination {destination}:{to}")
         yield "nat", f"POSTROUTING -d {destination}/32 -p {protocol} -j MASQUERADE"
 
 
-def script(variant, wanted, destination):
-    """Makes them one by one."""
-    return "set -e\n" + "".join(f"iptables-{variant} -t {table} -A {rule}\n"
-                                for table, rule in classical(wanted, destination))
+def script(variant, rules):
+    """Adds them one by one."""
+    return "set -e\n" + "".join(f"iptables-{variant} -t {table} -A {rule}\n" for table, rule in rules)
 
 
-def restore(wanted, destination):
-    """Makes them all at once: the input of iptables-restore."""
-    text = ""
-    for name in ("filter", "nat"):
-        rules = (rule for table, rule in classical(wanted, destination) if table == name)
-        text += f"*{name}\n" + "".join(f"-A {rule}\n" for rule in rules) + "COMMIT\n"
-    return text
+def restore(rules):
+    """Adds them all at once: the input of iptables-restore."""
+    by_table = {}
+    for table, rule in rules:
+        by_table.setdefault(table, []).append(f"-A {rule}\n")
+    return "".join(f"*{table}\n{''.join(lines)}COMMIT\n" for table, lines in by_table.items())
+
+
+def empty(rules):
+    """Removes all rules of their tables: the input of iptables-restore."""
+    return "".join(f"*{table}\nCOMMIT\n" for table in dict.fromkeys(table for table, _ in rules))
 
 
 def rendered(arguments, environment):
-    """Our ruleset as text. The owner's flag is left out: such a table would end with nft."""
+    """The ruleset as text, and its table. Without the owner flag: such a table would go with nft."""
     text = subprocess.run([NODEFWD, "render", *arguments], env=environment, check=True, text=True,
                           capture_output=True, timeout=LIMIT).stdout
-    return text.replace("\tflags owner\n", "")
+    return text.replace("\tflags owner\n", ""), re.search(r"^table inet (\S+)", text)[1]
 
 
 def start_nodefwd(node, arguments, environment):
-    """Starts it and reads its line that says ready. Gives the time of the start, the process and its own figure."""
+    """Starts it and reads its log until the line that says ready. Gives the time of the start, the process
+    and the line."""
     begin, process = node.popen([NODEFWD, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
-    line = process.stderr.readline()
-    if not line.startswith("ready"):
-        raise RuntimeError(f"nodefwd did not become ready: {line}")
-    return begin, process, line
-
-
-def own_figure(line):
-    """Milliseconds that nodefwd itself says it took."""
-    number, unit = re.search(r"after ([0-9.]+)(µs|ms|s)$", line.strip()).groups()
-    return float(number) * {"µs": 0.001, "ms": 1, "s": 1000}[unit]
+    log = []
+    for line in process.stderr:
+        if line.startswith("ready"):
+            return begin, process, line
+        log.append(line)
+    raise RuntimeError(f"nodefwd did not become ready: {''.join(log)}")
 
 
 class Routing:
     """No forwarding: the client asks the backend itself. What the machine can do."""
 
     def __init__(self, node, _count):
-        self.node, self.address, self.port, self.process = node, node.destination, TARGET, None
+        self.node, self.address, self.port, self.process = node, node.destination, BACKEND_PORT, None
 
 
 class Forwarding:
@@ -96,7 +102,7 @@ class Nodefwd(Forwarding):
 
 class Iptables(Forwarding):
     def open(self, node, wanted):
-        path = write(f"{node.directory}/rules", restore(with_udp(wanted), node.destination))
+        path = write(f"{node.directory}/rules", restore(klipper(with_udp(wanted), node.destination)))
         node.run(f"iptables-{self.variant}-restore <{path}")
 
 
@@ -113,7 +119,7 @@ class Proxy(Forwarding):
 
     def open(self, node, wanted):
         words = {"first": wanted[0][1], "last": wanted[-1][1], "directory": node.directory,
-                 "target": f"{node.destination}:{TARGET}"}
+                 "backend": f"{node.destination}:{BACKEND_PORT}"}
         write(f"{node.directory}/configuration", self.configuration.format(**words))
         self.process = node.serve(self.command.format(**words).split(), words["last"])
 
@@ -129,7 +135,7 @@ defaults
     timeout server 60s
 listen forward
     bind :{first}-{last}
-    server destination {target}
+    server destination {backend}
 """
 
 
@@ -138,13 +144,13 @@ class Nginx(Proxy):
     configuration = """load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 daemon off; worker_processes auto; pid {directory}/pid; error_log /dev/null;
 events {{ worker_connections 4000; }}
-stream {{ server {{ listen {first}-{last}; proxy_pass {target}; }} }}
+stream {{ server {{ listen {first}-{last}; proxy_pass {backend}; }} }}
 """
 
 
 class Socat(Proxy):
-    command = "socat TCP4-LISTEN:{first},fork,reuseaddr,backlog=1024 TCP4:{target}"
+    command = "socat TCP4-LISTEN:{first},fork,reuseaddr,backlog=1024 TCP4:{backend}"
     configuration = ""
 
 
-KERNEL = {"nodefwd": Nodefwd, "iptables-nft": IptablesNft, "iptables-legacy": IptablesLegacy}
+IN_KERNEL = {"nodefwd": Nodefwd, "iptables-nft": IptablesNft, "iptables-legacy": IptablesLegacy}

@@ -1,12 +1,15 @@
 """The topology: one client and one backend, and between them a node for each way to forward."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
 import subprocess
+import tempfile
 import time
 
-LIMIT = 120  # seconds after which whatever should have ended is given up
+LIMIT = 120  # seconds after which a program that should have ended is an error
+SETTLE = 0.2  # seconds in which the kernel frees what the last namespace held
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,19 +47,25 @@ class Host:
             stop(process)
         subprocess.run(["ip", "netns", "delete", self.name], check=False)
 
-    def popen(self, command, **options):
-        """Starts a program here, without a helper whose own start would be measured with it: this
-        process goes into the namespace and comes back. Gives the time of the start, and the program."""
+    @contextlib.contextmanager
+    def inside(self):
+        """This process goes into the namespace and comes back."""
         here = os.open("/proc/self/ns/net", os.O_RDONLY)
         there = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
         enter(there)
         try:
-            begin = time.perf_counter()
-            process = subprocess.Popen(command, shell=isinstance(command, str), **options)
+            yield
         finally:
             enter(here)
             os.close(here)
             os.close(there)
+
+    def popen(self, command, **options):
+        """Starts a program here, without a helper whose own start would be measured with it. Gives the
+        time of the start, and the program."""
+        with self.inside():
+            begin = time.perf_counter()
+            process = subprocess.Popen(command, shell=isinstance(command, str), **options)
         self.processes.append(process)
         return begin, process
 
@@ -81,7 +90,7 @@ class Host:
 
 
 class Node(Host):
-    """Where one way to forward is at work; nothing that another leaves behind can disturb it."""
+    """A host with one way to forward, which no other contender's rules or conntrack entries disturb."""
 
     def __init__(self, name, number, client, backend):
         super().__init__(name)
@@ -123,6 +132,18 @@ class Hosts:
     def _add(self, host):
         self.all.append(host)
         return host
+
+
+def fresh(measure):
+    """Measures in a new namespace, as in a pod that starts: it has no table and no conntrack entry."""
+    with tempfile.TemporaryDirectory() as directory:
+        host = Host(f"nodefwd-bench-{os.getpid()}-new")
+        try:
+            host.run("sysctl -qw net.ipv4.ip_forward=1")
+            time.sleep(SETTLE)
+            return measure(host, directory)
+        finally:
+            host.close()
 
 
 def run(command):

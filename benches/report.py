@@ -1,20 +1,18 @@
-"""Writes README.md out of results.json: Markdown tables, and which aims are reached. Prints it."""
+"""Writes README.md out of results.json: Markdown tables, and which aims are reached. Prints it. A section
+that results.json lacks is left out."""
 
 import json
 import pathlib
-import statistics
 import sys
 import textwrap
 
+import aims
+from figures import FILE, by_rounds, count_of, counts_of, key
+
 HERE = pathlib.Path(__file__).parent
-
-
-def key(name, count):
-    return f"{name}, {count:,} port{'s' if count > 1 else ''}"
-
-
-def count_of(name):
-    return int(name.rpartition(", ")[2].split()[0].replace(",", ""))
+COPYING = (("haproxy", "HAProxy"), ("nginx stream", "nginx"), ("socat", "socat"))
+# The sections of results.json about installations: each is a metric of lives.py.
+INSTALLATION = {"install": "ready", "install cpu": "start cpu", "removal": "removal", "removal cpu": "removal cpu"}
 
 
 def cell(found, digits):
@@ -42,6 +40,13 @@ def by_count(title, found, digits):
     return table(title, [key("", count)[2:] for count in counts], rows)
 
 
+def by_forwards(title, found):
+    """A column for each number of forwards, in milliseconds."""
+    names = dict.fromkeys(name for by_contender in found.values() for name in by_contender)
+    rows = {name: [cell(by_contender.get(name), milliseconds) for by_contender in found.values()] for name in names}
+    return table(title, [f"{int(count):,}" for count in found], rows)
+
+
 def figure(found, digits=milliseconds):
     """The median alone, for a sentence."""
     return f"{found['median']:,.{digits(found['median'])}f}"
@@ -60,83 +65,134 @@ def summary(results):
         f"per second (iptables-nft: {figure(new[theirs], lambda _: 0)}).")
 
 
-def machine(results):
+def method(results):
     found = results["machine"]
-    return (
+    yield "## How it is measured"
+    yield (
+        "`benches/run.sh` measures everything in one run of about twenty minutes, as root, between hosts made of "
+        "network namespaces. Each round measures the contenders in another order. `benches/run.sh --quick` does one "
+        "short round and writes no file. "
         f"Measured on {found['cpu']}, {found['cores']} cores, Linux {found['kernel']}, on {found['date']}. The load "
-        f"average was {found['load before']:.1f} before the run and {found['load after']:.1f} after it.")
+        f"average was {found['load before']:.1f} before the run and {found['load after']:.1f} after it. The tables "
+        "show medians, with the lowest and the highest figure in parentheses. Ratios hold on other machines too, "
+        "absolute figures do not.")
 
 
-def sentences(results):
-    """The figures that need no table."""
-    ranges, tracked, memory = results["ranges"], results["tracked"], results["memory"]
-    many, none = (cell(tracked[name], milliseconds) for name in ("nodefwd, 100,000 connections", "nodefwd, 0 connections"))
+def installation(results):
+    yield "## Time until the rules are active"
+    yield (
+        "Milliseconds from exec until the rules are active. The rules of iptables are those of klipper-lb, four for "
+        "each port, or where the table says so the two of its original script; a script runs `iptables` once for each "
+        "rule. `nft -f` loads what `nodefwd render` prints. Any program takes as long to start as `true`; the rest is "
+        "nodefwd's own time.")
+    yield by_forwards("forwards", results["install"])
+    if "install cpu" in results:
+        yield (
+            "CPU that this takes, user and system, in milliseconds; for nodefwd it includes what it does after it is "
+            "ready. What the kernel frees later in threads of its own is in no row.")
+        yield by_forwards("forwards, CPU", results["install cpu"])
+
+
+def removal(results):
+    if "removal" not in results:
+        return
+    yield "## Removal"
+    yield (
+        "Milliseconds from TERM until nodefwd has ended, with all rules and its conntrack entries deleted; for "
+        "other programs, until nft has deleted the table or `iptables-restore` has emptied its tables.")
+    yield by_forwards("forwards", results["removal"])
+    yield "CPU that this takes, user and system, in milliseconds:"
+    yield by_forwards("forwards, CPU", results["removal cpu"])
+
+
+def one_forward(results):
+    if "one forward" not in results:
+        return
+    found = results["one forward"]
+    tcp, udp, nft_tcp, nft_udp = (cell(found[f"{program}, {protocol}"], milliseconds)
+                                  for program in ("nodefwd", "nft") for protocol in ("tcp", "udp"))
+    yield (
+        f"A start and stop of one TCP forward in a namespace without connections takes {tcp} ms of CPU, of one UDP "
+        f"forward {udp}. nft takes {nft_tcp} and {nft_udp} ms to load and to delete the same tables; "
+        f"`true` takes {cell(found['true, which does nothing'], milliseconds)}.")
+
+
+def source_ranges(results):
+    ranges = results["ranges"]
     yield (
         f"With 10,000 source ranges nodefwd is ready after {cell(ranges['nodefwd, 10,000 ranges'], milliseconds)} ms, "
         f"with one after {cell(ranges['nodefwd, 1 range'], milliseconds)} ms. `nft -f` takes "
         f"{cell(ranges['nft -f, 10,000 ranges'], milliseconds)} ms for the same set.")
+
+
+def foreign_entries(results):
+    if "foreign" not in results:
+        return
+    found = results["foreign"]
+    names = (name.removesuffix(aims.NONE) for name in found if name.endswith(aims.NONE))
+    rows = {name: [cell(found[name + count], milliseconds) for count in (aims.NONE, aims.MANY)] for name in names}
     yield (
-        "With source ranges, and for UDP, nodefwd searches the conntrack table for stale entries when it starts. With "
-        f"100,000 entries of other connections in the table it is ready after {many} ms, with none after {none} ms.")
-    few, most = ("1 port", f"{max(count_of(name) for name in memory if name.startswith('nodefwd, ')):,} ports")
-    others = "; ".join(
-        f"{title} has {memory[f'{name}, {few}']:,} KiB and {memory[f'{name}, {most}']:,} KiB"
-        for name, title in (("haproxy", "HAProxy"), ("nginx stream", "nginx")))
+        "With source ranges, and for UDP, nodefwd looks for stale conntrack entries when it starts. Milliseconds "
+        "until it is ready among entries of connections that it does not forward:")
+    yield table("one forward", ["no entries", "100,000 entries"], rows)
+
+
+def replacement(results):
+    if "replacement" not in results:
+        return
+    found = results["replacement"]
     yield (
-        f"The program's file has {memory[FILE]:,} KiB. Its process has {memory[f'nodefwd, {few}']:,} KiB of private "
-        f"memory with one forward and {memory[f'nodefwd, {most}']:,} KiB with {most.split()[0]}; {others}; socat has "
-        f"{memory[f'socat, {few}']:,} KiB with one.")
+        f"With `--replace`, {found['forwards']:,} forwards take the place of as many, of which one differs, after "
+        f"{cell(found['replacement'], milliseconds)} ms; a start of the same forwards where none run takes "
+        f"{cell(found['start'], milliseconds)} ms.")
 
 
-FILE = "nodefwd's file"
+def products(results):
+    if "products" not in results:
+        return
+    found = list(results["products"].items())
+    rows = {}
+    for (small, lesser), (large, greater) in zip(found[::2], found[1::2]):
+        rows[small] = [cell(lesser, milliseconds), "–"]
+        rows[large] = [cell(greater, milliseconds), f"{by_rounds(greater, lesser)[1]:.1f}"]
+    yield "## Where work could grow with a product"
+    yield (
+        "Each factor of a second line is ten times that of the line above it. Growth is the ratio of the two times: 10 "
+        "is linear, 100 is the product of two factors. What `render` prints grows with the product itself.")
+    yield table("milliseconds until it is done", ["time", "growth"], rows)
 
 
-def wrapped(text):
-    """Lines of a paragraph; `code` stays on one."""
-    glued = "`".join(part.replace(" ", "\0") if index % 2 else part for index, part in enumerate(text.split("`")))
-    return "\n".join(textwrap.wrap(glued, 110, break_long_words=False, break_on_hyphens=False)).replace("\0", " ")
+def traffic(results):
+    yield "## Traffic through a forwarded port"
+    yield "The port with the traffic is the last of those that are forwarded, the worst place in a list of rules."
+    yield by_count("TCP, Gbit/s", results["tcp"], lambda _: 1)
+    yield by_count("UDP of 64 bytes, thousand packets/s", results["udp"], lambda _: 0)
+    yield by_count("new HTTP connections/s", results["connections"], lambda _: 0)
 
 
-def page(results):
-    install = results["install"]
-    names = dict.fromkeys(name for found in install.values() for name in found)
-    ranges, tracked, memory = map(wrapped, sentences(results))
-    rows = {name: verdict(*rest) for name, *rest in targets(results)}
-    return "\n\n".join([
-        "<!-- Written by benches/report.py out of results.json; benches/run.sh runs both. -->",
-        "# Benchmarks",
-        wrapped(summary(results)),
-        "![Time until the rules are active, and traffic through a forwarded port](results.svg)",
-        "## How it is measured",
-        wrapped(
-            "`benches/run.sh` measures everything in one run of about ten minutes, as root, between hosts made of "
-            "network namespaces. Each round measures the contenders in another order. "
-            "`benches/run.sh --quick` does one short round and writes no file. " + machine(results) +
-            " The tables show medians, with the lowest and the highest figure in parentheses. Ratios hold on other "
-            "machines too, absolute figures do not."),
-        "## Time until the rules are active",
-        wrapped(
-            "Milliseconds from exec until the rules are active. The rules of iptables are those of klipper-lb, four "
-            "for each port; a script runs `iptables` once for each rule. Any program takes as long to start as "
-            "`true`; the rest is nodefwd's own time."),
-        table("forwards", [f"{int(count):,}" for count in install],
-              {name: [cell(found.get(name), milliseconds) for found in install.values()] for name in names}),
-        ranges,
-        tracked,
-        "## Traffic through a forwarded port",
-        "The port with the traffic is the last of those that are forwarded, the worst place in a list of rules.",
-        by_count("TCP, Gbit/s", results["tcp"], lambda _: 1),
-        by_count("UDP of 64 bytes, thousand packets/s", results["udp"], lambda _: 0),
-        by_count("new HTTP connections/s", results["connections"], lambda _: 0),
-        "## Size",
-        memory,
-        "## Aims",
-        wrapped(
-            "Each ratio is the median of the ratios of all rounds. The interval in parentheses holds the true ratio "
-            "with a probability of 95 %; an aim inside the interval is too close to say."),
-        table("nodefwd, compared", ["aim", "found", "result"], rows),
-        wrapped(floor(results)),
-    ]) + "\n"
+def size(results):
+    memory = results["memory"]
+
+    def process(name):
+        counts = counts_of(memory, name)
+        figures = [f"{memory[key(name, count)]:,} KiB with {'one' if count == 1 else f'{count:,}'}" for count in counts]
+        return " and ".join(filter(None, (", ".join(figures[:-1]), figures[-1])))
+
+    copying = "; ".join(f"{title} {process(name)}" for name, title in COPYING)
+    yield "## Size"
+    yield (
+        f"The program's file has {memory[FILE]:,} KiB. Private memory of its process, by the number of forwards: "
+        f"{process('nodefwd')}. Programs that copy every byte: {copying}.")
+
+
+def aim_table(results):
+    yield "## Aims"
+    yield (
+        "Each ratio is the median of the ratios of all rounds; what is in milliseconds is the median of all rounds. "
+        "The interval in parentheses holds the true figure with a probability of 95 %; an aim inside the interval is "
+        "too close to say.")
+    yield table("nodefwd, compared", ["aim", "found", "result"], aims.rows(results))
+    yield floor(results)
 
 
 def floor(results):
@@ -149,52 +205,25 @@ def floor(results):
         f"{of_legacy:.2g} of the one with iptables-legacy: no program can reach less.")
 
 
-def verdict(compare, wanted, found):
-    low, middle, high = found
-    reached = middle <= wanted if compare == "at most" else middle >= wanted
-    if low < wanted < high:
-        word = "too close to say"
-    else:
-        word = "reached" if reached else "missed"
-    return [f"{compare} {wanted:.3g}", f"{middle:.3g} ({low:.3g}–{high:.3g})", word]
+PARTS = (method, installation, source_ranges, foreign_entries, replacement, removal, one_forward, products, traffic,
+         size, aim_table)
 
 
-def by_rounds(one, other):
-    """How one compares with the other: the median of each round's ratio, which no slow minute blurs,
-    and an interval around it that holds the true one nineteen times in twenty (order statistics of
-    the binomial distribution)."""
-    ratios = sorted(a / b for a, b in zip(one["values"], other["values"]))
-    count = len(ratios)
-    place = max(0, round((count - 1.96 * count**0.5) / 2) - 1)
-    return ratios[place], statistics.median(ratios), ratios[-1 - place]
+def page(results):
+    head = [
+        "<!-- Written by benches/report.py out of results.json; benches/run.sh runs both. -->",
+        "# Benchmarks",
+        wrapped(summary(results)),
+        "![Time until the rules are active, and traffic through a forwarded port](results.svg)",
+    ]
+    body = (text if text.startswith(("#", "|")) else wrapped(text) for part in PARTS for text in part(results))
+    return "\n\n".join([*head, *body]) + "\n"
 
 
-def compared(found):
-    """Pairs that are to be alike: one port and iptables' rules for one, many ports and one."""
-    counts = sorted({count_of(name) for name in found if name.startswith("nodefwd, ")})
-    few, many = key("nodefwd", counts[0]), key("nodefwd", counts[-1])
-    return [(few, key("iptables-nft", 1)), (few, key("iptables-legacy", 1)), (many, few)]
-
-
-def targets(results):
-    """(what, at most or at least, wanted, found)."""
-    install = results["install"]
-    for count, wanted in (("1", 1 / 10), ("100", 1 / 100)):
-        for variant in ("nft", "legacy"):
-            yield (f"time to ready for {count}, against iptables-{variant}, script", "at most", wanted,
-                   by_rounds(install[count]["nodefwd"], install[count][f"iptables-{variant}, script"]))
-    for count, found in install.items():
-        yield (f"time to ready for {int(count):,}, against nft -f", "at most", 1,
-               by_rounds(found["nodefwd"], found["nft -f"]))
-    ranges = results["ranges"]
-    together = {"values": [5 * one + nft for one, nft in zip(
-        ranges["nodefwd, 1 range"]["values"], ranges["nft -f, 10,000 ranges"]["values"])]}
-    yield ("time to ready with 10,000 ranges, against 5 times one range's and nft's", "at most", 1,
-           by_rounds(ranges["nodefwd, 10,000 ranges"], together))
-    for kind, name in (("tcp", "TCP"), ("udp", "UDP"), ("connections", "connections")):
-        for one, other in compared(results[kind]):
-            yield f"{name}: {one}, against {other}", "at least", 0.97, by_rounds(
-                results[kind][one], results[kind][other])
+def wrapped(text):
+    """Lines of a paragraph; `code` stays on one."""
+    glued = "`".join(part.replace(" ", "\0") if index % 2 else part for index, part in enumerate(text.split("`")))
+    return "\n".join(textwrap.wrap(glued, 110, break_long_words=False, break_on_hyphens=False)).replace("\0", " ")
 
 
 if __name__ == "__main__":
