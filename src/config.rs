@@ -5,6 +5,7 @@
 mod address;
 mod balance;
 mod classic;
+mod destination;
 mod error;
 mod forward;
 mod listen;
@@ -18,14 +19,15 @@ mod value;
 
 pub use address::AddressError;
 pub use balance::{Balance, BalanceError};
+pub use destination::Destination;
 pub use error::{ConfigError, Problem};
-pub use forward::{Destination, Forward, ForwardError, LengthError, first_few, summary};
+pub use forward::{Forward, ForwardError, LengthError, first_few, summary};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
 pub use options::{OptionName, Options};
 pub use port::{PortError, PortRange};
 pub use protocol::{Family, Protocol, ProtocolError};
-pub use service::Service;
+pub use service::{Service, ServiceSet};
 pub use sources::{Allowed, SourceError, Sources};
 pub use value::{BooleanError, SecondsError};
 
@@ -63,6 +65,10 @@ pub struct Config {
 /// How many ports may be mapped to other ports, counted for each destination. Each is an element of a
 /// map: this many take a second and 40 MB.
 const MAX_MAPPED_PORTS: usize = 1 << 18;
+
+/// How many destinations balanced forwards may have in all. Each is a chain, a rule and an element: this
+/// many take two seconds and 100 MB.
+const MAX_BALANCED_DESTINATIONS: usize = 1 << 16;
 
 impl Config {
     /// Reads all options. Logs a warning for what is accepted but surely not meant: an address or a
@@ -190,6 +196,7 @@ fn forwards(specs: Vec<ForwardSpec>) -> Result<Vec<Forward>, ConfigError> {
     if mapped_ports > MAX_MAPPED_PORTS {
         return Err(ConfigError::TooManyMappedPorts(mapped_ports));
     }
+    check_balanced(forwards.iter().map(Forward::balanced_destinations).sum())?;
     forwards.sort_by_key(|forward| forward.service);
     let overlap = |pair: &&[Forward]| pair[0].service.overlaps(&pair[1].service);
     match forwards.windows(2).find(overlap) {
@@ -200,6 +207,14 @@ fn forwards(specs: Vec<ForwardSpec>) -> Result<Vec<Forward>, ConfigError> {
             family: pair[0].service.family,
         }),
     }
+}
+
+/// Refuses more destinations of balanced forwards than the limit.
+fn check_balanced(destinations: usize) -> Result<(), ConfigError> {
+    if destinations > MAX_BALANCED_DESTINATIONS {
+        return Err(ConfigError::TooManyBalancedDestinations(destinations));
+    }
+    Ok(())
 }
 
 /// Refuses an address to listen on that no forward has the family of. If only some forwards have none,

@@ -25,7 +25,7 @@ use crate::rtnetlink::{Addresses, RtnetlinkError};
 use crate::siblings::{self, Claims};
 use crate::sysctl::{Forwarding, ForwardingError};
 use events::{Event, Events};
-use flows::FlowMatcher;
+use flows::{ClaimMatcher, FlowMatcher};
 use install::{IfExists, InstallError};
 use log::{info, warn};
 use replace::{Predecessor, Problem, ReplaceError};
@@ -204,12 +204,11 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     let nftables = Nftables::open()?;
     let mut claims = Vec::new();
     for table in siblings::instances(&nftables)? {
-        claims.push(Claims::read(&nftables, &table.name)?);
+        claims.push(ClaimMatcher::from(Claims::read(&nftables, &table.name)?));
     }
     let wanted = flows::can_be_forwarded(config);
     let ended = delete_flows(config, &wanted, &|matcher, flow| {
-        let is_claimed = |claims: &Claims| flows::matches(claims, flow);
-        matcher.is_forwarded(flow) && !claims.iter().any(is_claimed)
+        matcher.is_forwarded(flow) && !claims.iter().any(|claims| claims.matches(flow))
     });
     let table = config.name.table();
     notify::status(format_args!(

@@ -1,12 +1,15 @@
 //! The other instances in this network namespace, and what they forward, as the kernel shows them.
 
-use crate::config::{Config, Family, Listen, PortRange, Protocol, Service, TABLE_PREFIX};
+use crate::config::{
+    Config, Family, Listen, PortRange, Protocol, Service, ServiceSet, TABLE_PREFIX,
+};
 use crate::lock::Holder;
 use crate::netlink::{address, or_missing};
 use crate::nftables::list::{self, Element, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process;
 use crate::ruleset::{ServiceMaps, listen_set_name};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use thiserror::Error;
 
@@ -88,17 +91,20 @@ impl Claims {
 
     /// The first service of `self` that both claim.
     pub fn conflict(&self, other: &Claims) -> Option<Service> {
+        let addresses: HashSet<IpAddr> = other.addresses.iter().copied().collect();
         let shares_address = |family| {
-            let listens_on_all = |claims: &Claims| claims.addresses.is_empty();
-            listens_on_all(self) || listens_on_all(other) || {
-                let addresses = self.addresses.iter();
-                let mut of_family = addresses.filter(|ip| Family::of(**ip) == family);
-                of_family.any(|address| other.addresses.contains(address))
-            }
+            let mut of_family = self
+                .addresses
+                .iter()
+                .filter(|ip| Family::of(**ip) == family);
+            self.addresses.is_empty()
+                || addresses.is_empty()
+                || of_family.any(|address| addresses.contains(address))
         };
+        let shared = Family::ALL.map(|family| (family, shares_address(family)));
+        let theirs: ServiceSet = other.services.iter().copied().collect();
         let claimed = |service: &&Service| {
-            let mut theirs = other.services.iter();
-            shares_address(service.family) && theirs.any(|theirs| theirs.overlaps(service))
+            shared.contains(&(service.family, true)) && theirs.overlaps(service)
         };
         self.services.iter().find(claimed).copied()
     }
@@ -242,6 +248,28 @@ mod tests {
         other_protocol.services[0].protocol = Protocol::Udp;
         assert_eq!(all.conflict(&other_family), None);
         assert_eq!(all.conflict(&other_protocol), None);
+    }
+
+    /// Would take minutes if each were compared with each: services, or addresses for each service.
+    #[test]
+    fn many_claims_are_compared_with_many() {
+        let claims = |first: u16, network: u32| Claims {
+            services: (first..=u16::MAX)
+                .step_by(2)
+                .map(|port| Service {
+                    family: Family::Ipv4,
+                    protocol: Protocol::Tcp,
+                    ports: port.into(),
+                })
+                .collect(),
+            addresses: (network..network + 100_000)
+                .map(|number| IpAddr::from(number.to_be_bytes()))
+                .collect(),
+        };
+        let (odd, even) = (claims(1, 1 << 24), claims(2, (1 << 24) + 99_999));
+        assert_eq!(odd.conflict(&even), None);
+        assert_eq!(odd.conflict(&claims(1, 1 << 25)), None);
+        assert_eq!(odd.conflict(&odd), Some(odd.services[0]));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::siblings;
 use clap::{Args, ValueEnum};
 use log::warn;
 use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -253,32 +254,36 @@ fn instance(nftables: &Nftables, table: TableInfo) -> Result<Instance, NftablesE
 /// Counts each flow at the destination that it goes to.
 fn count_flows(instances: &mut [Instance], flows: &[Flow]) {
     for instance in instances {
-        let listen = &instance.listen;
-        for forward in &mut instance.forwards {
-            for destination in &mut forward.destinations {
-                destination.active = Some(0);
+        let listen: HashSet<IpAddr> = instance.listen.iter().copied().collect();
+        let mut indices = HashMap::new();
+        for (forward, status) in instance.forwards.iter_mut().enumerate() {
+            for (destination, status) in status.destinations.iter_mut().enumerate() {
+                status.active = Some(0);
+                indices.entry((forward, status.to)).or_insert(destination);
             }
         }
         let listens = |flow: &&Flow| listen.is_empty() || listen.contains(&flow.destination);
         for flow in flows.iter().filter(listens) {
-            if let Some(destination) = destination_of(flow, &mut instance.forwards) {
+            if let Some(destination) = destination_of(flow, &mut instance.forwards, &indices) {
                 *destination.active.get_or_insert(0) += 1;
             }
         }
     }
 }
 
-/// The destination that the flow goes to; the forwards are in order, and do not overlap.
+/// The destination that the flow goes to; the forwards are in order, and do not overlap. `indices` has
+/// the index of each destination in its forward, which has an index too.
 fn destination_of<'a>(
     flow: &Flow,
     forwards: &'a mut [ForwardStatus],
+    indices: &HashMap<(usize, Destination), usize>,
 ) -> Option<&'a mut DestinationStatus> {
     let service = |forward: &ForwardStatus| forward.service;
     let index = Service::position(forwards, service, (flow.family, flow.protocol, flow.port))?;
     let forward = forwards.get_mut(index)?;
-    let ports = forward.service.ports;
-    let mut destinations = forward.destinations.iter_mut();
-    destinations.find(|to| flow.backend == Some(to.to.backend(ports, flow.port)))
+    let mut leading = Destination::leading_to(flow.backend?, forward.service.ports, flow.port);
+    let destination = leading.find_map(|to| indices.get(&(index, to)))?;
+    forward.destinations.get_mut(*destination)
 }
 
 fn show(instances: &[Instance], options: &StatusOptions) -> Result<(), StatusError> {

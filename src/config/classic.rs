@@ -1,9 +1,10 @@
 //! `DEST_IPS`, `DEST_PROTO`, `SRC_PORT` and `DEST_PORT`, the classic variables: every port of every
 //! protocol goes to every address.
 
+use super::Destination;
 use super::address::unicast;
-use super::forward::{Destination, ForwardSpec, fits};
-use super::{ConfigError, OptionName, Options, PortRange, Protocol, Setting};
+use super::forward::{ForwardSpec, fits};
+use super::{ConfigError, OptionName, Options, PortRange, Protocol, Setting, check_balanced};
 use log::warn;
 use std::{collections::HashSet, ffi::OsString, fmt::Display, hash::Hash, net::IpAddr};
 
@@ -34,6 +35,8 @@ pub fn forwards(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
         protocols.list(str::parse::<Protocol>)?,
     );
     let pairs = pairs(options)?;
+    // Before so many are put into lists.
+    check_balanced(pairs.len() * protocols.len() * balanced(&addresses))?;
 
     let mut specs = Vec::new();
     for protocol in protocols {
@@ -47,6 +50,14 @@ pub fn forwards(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
         }
     }
     Ok(specs)
+}
+
+/// How many destinations a forward to these addresses balances its connections over.
+fn balanced(addresses: &[IpAddr]) -> usize {
+    let (ipv4, ipv6): (Vec<&IpAddr>, Vec<&IpAddr>) =
+        addresses.iter().partition(|address| address.is_ipv4());
+    let of_families = [ipv4.len(), ipv6.len()];
+    of_families.into_iter().filter(|count| *count > 1).sum()
 }
 
 /// The protocol and the ports of the first forward, if both are set.

@@ -2,7 +2,8 @@
 
 use super::{
     AddressError, BalanceError, BooleanError, Family, ForwardError, LengthError, ListenError,
-    MAX_MAPPED_PORTS, NameError, OptionName, PortError, ProtocolError, SecondsError, SourceError,
+    MAX_BALANCED_DESTINATIONS, MAX_MAPPED_PORTS, NameError, OptionName, PortError, ProtocolError,
+    SecondsError, SourceError,
 };
 use thiserror::Error;
 
@@ -43,6 +44,13 @@ pub enum ConfigError {
         forwards = OptionName::FORWARDS
     )]
     TooManyMappedPorts(usize),
+    /// Balanced forwards have more destinations than can be installed in reasonable time.
+    #[error(
+        "forwards with several destinations have {0} destinations in all: at most {MAX_BALANCED_DESTINATIONS} are allowed, so list fewer in {destinations} or {forwards}, or leave some to another instance",
+        destinations = OptionName::DEST_IPS,
+        forwards = OptionName::FORWARDS
+    )]
+    TooManyBalancedDestinations(usize),
     /// No packet can come to any of the forwards.
     #[error(
         "{} has no {family} entry, so nothing would be forwarded: '{forward}' takes {family} connections only; list an {family} address too, or leave it unset",

@@ -5,40 +5,9 @@ use super::options::{OptionName, Options, Setting, shown};
 use super::port::{PortError, PortRange};
 use super::protocol::{Family, Protocol, ProtocolError};
 use super::value::Boolean;
-use super::{ConfigError, Service};
-use serde::Serialize;
-use std::{fmt, net::IpAddr, str::FromStr};
+use super::{ConfigError, Destination, Service};
+use std::{fmt, str::FromStr};
 use thiserror::Error;
-
-/// Where a forward goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub struct Destination {
-    /// A unicast address.
-    pub address: IpAddr,
-    /// One port that takes all of the forward's ports, or as many ports as the forward has.
-    pub ports: PortRange,
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
-            IpAddr::V4(address) => write!(f, "{address}:{}", self.ports),
-            IpAddr::V6(address) => write!(f, "[{address}]:{}", self.ports),
-        }
-    }
-}
-
-impl Destination {
-    /// The address and port that connections to `port` go to, one of the `forwarded` ports.
-    pub fn backend(&self, forwarded: PortRange, port: u16) -> (IpAddr, u16) {
-        let offset = if self.ports.is_single() {
-            0
-        } else {
-            port.saturating_sub(forwarded.first())
-        };
-        (self.address, self.ports.first().saturating_add(offset))
-    }
-}
 
 /// A service, and where its connections go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +29,12 @@ impl Forward {
         mapped.count() * usize::from(self.service.ports.count())
     }
 
-    /// Whether it sends connections to `port`, one of its ports, to this backend.
-    pub fn leads_to(&self, port: u16, backend: (IpAddr, u16)) -> bool {
-        let mut destinations = self.destinations.iter();
-        destinations.any(|to| to.backend(self.service.ports, port) == backend)
+    /// How many destinations its connections are balanced over; none if it has only one.
+    pub fn balanced_destinations(&self) -> usize {
+        match self.destinations.len() {
+            1 => 0,
+            balanced => balanced,
+        }
     }
 }
 
@@ -278,6 +249,7 @@ fn port_range(word: &str) -> Result<PortRange, ForwardError> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::IpAddr;
 
     fn parsed(word: &str) -> String {
         let (forwards, _) = word.parse::<ForwardSpec>().unwrap().by_family();

@@ -2,6 +2,7 @@
 
 use super::{Family, PortRange, Protocol};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Ports of one protocol and family. In order of these three.
@@ -52,5 +53,78 @@ impl fmt::Display for Service {
     /// `tcp/80 over IPv4`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} over {}", self.protocol, self.ports, self.family)
+    }
+}
+
+/// Services in which many others are looked up.
+#[derive(Debug, Default)]
+pub struct ServiceSet(BTreeMap<(Family, Protocol), Vec<PortRange>>);
+
+impl FromIterator<Service> for ServiceSet {
+    /// They may overlap.
+    fn from_iter<I: IntoIterator<Item = Service>>(services: I) -> Self {
+        let mut set = ServiceSet::default();
+        for service in services {
+            let kind = (service.family, service.protocol);
+            set.0.entry(kind).or_default().push(service.ports);
+        }
+        for ranges in set.0.values_mut() {
+            *ranges = PortRange::merge(std::mem::take(ranges));
+        }
+        set
+    }
+}
+
+impl ServiceSet {
+    /// Whether this port of this protocol and family belongs to one of them.
+    pub fn contains(&self, family: Family, protocol: Protocol, port: u16) -> bool {
+        let ports = PortRange::try_from((port, port));
+        ports.is_ok_and(|ports| {
+            self.overlaps(&Service {
+                family,
+                protocol,
+                ports,
+            })
+        })
+    }
+
+    /// Whether a packet can belong to this service and to one of the set.
+    pub fn overlaps(&self, service: &Service) -> bool {
+        let kind = (service.family, service.protocol);
+        self.0.get(&kind).is_some_and(|ranges| {
+            let ports = service.ports;
+            let index = ranges.partition_point(|range| range.last() < ports.first());
+            ranges.get(index).is_some_and(|range| range.overlaps(ports))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn any_service() -> impl Strategy<Value = Service> {
+        let kind = (0..2usize, 0..3usize);
+        (kind, 1..50u16, 0..5u16).prop_map(|((family, protocol), first, more)| Service {
+            family: Family::ALL[family],
+            protocol: Protocol::ALL[protocol],
+            ports: (first, first + more).try_into().unwrap(),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_overlaps_what_one_of_its_services_overlaps(
+            services in vec(any_service(), 0..20),
+            others in vec(any_service(), 0..50),
+        ) {
+            let set: ServiceSet = services.iter().copied().collect();
+            for other in others {
+                let overlaps = services.iter().any(|service| service.overlaps(&other));
+                prop_assert_eq!(set.overlaps(&other), overlaps);
+            }
+        }
     }
 }

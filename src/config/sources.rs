@@ -17,6 +17,21 @@ pub enum Allowed {
     Ranges(Vec<IpNet>),
 }
 
+impl Allowed {
+    /// Whether a source of this family may connect.
+    pub fn contains(&self, source: IpAddr) -> bool {
+        match self {
+            Allowed::All => true,
+            Allowed::None => false,
+            Allowed::Ranges(ranges) => {
+                let after = ranges.partition_point(|range| range.network() <= source);
+                let before = after.checked_sub(1);
+                before.is_some_and(|index| ranges[index].contains(&source))
+            }
+        }
+    }
+}
+
 /// The sources that may connect, family by family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
@@ -129,6 +144,8 @@ fn range(word: &str) -> Result<IpNet, SourceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     fn sources(words: &[&str]) -> Sources {
         Sources::new(
@@ -141,6 +158,40 @@ mod tests {
 
     fn ranges(words: &[&str]) -> Allowed {
         Allowed::Ranges(words.iter().map(|word| word.parse().unwrap()).collect())
+    }
+
+    fn any_ipv4(prefix_length: u8) -> impl Strategy<Value = IpNet> {
+        let in_few = (0..=3u8, 0..=3u8, any::<u8>());
+        in_few.prop_map(move |(second, third, fourth)| {
+            let address = IpAddr::from([10, second, third, fourth]);
+            IpNet::new(address, prefix_length).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_source_is_found_as_by_looking_at_every_range(
+            ranges in vec((8..=32u8).prop_flat_map(any_ipv4), 1..20),
+            sources in vec(any_ipv4(32), 1..50),
+        ) {
+            let allowed = Sources::new(&ranges).of(Family::Ipv4).clone();
+            for source in sources.iter().map(IpNet::addr) {
+                let of_any = ranges.iter().any(|range| range.contains(&source));
+                prop_assert_eq!(allowed.contains(source), of_any);
+            }
+        }
+    }
+
+    /// Would take minutes if every source were compared with every range.
+    #[test]
+    fn many_sources_are_looked_up_in_many_ranges() {
+        let address = |number: u32| IpAddr::from(number.to_be_bytes());
+        let ranges: Vec<IpNet> = (0..100_000)
+            .map(|number| address(number * 4).into())
+            .collect();
+        let allowed = Sources::new(&ranges).of(Family::Ipv4).clone();
+        let found = (0..4_000_000).filter(|number| allowed.contains(address(*number)));
+        assert_eq!(found.count(), 100_000);
     }
 
     #[test]

@@ -185,3 +185,31 @@ fn too_many_ports_that_go_to_other_ports_are_rejected_with_the_limit() {
     let message = "ranges of ports go to other ports in 300000 cases, counted for each destination: at most 262144 may";
     expect_parts(&outcome.stderr, [message]);
 }
+
+/// Each costs kernel memory. Without a limit, 20,000 ports times 5,000 destinations would take
+/// gigabytes before anything is installed.
+#[test]
+fn too_many_destinations_of_balanced_forwards_are_rejected_with_the_limit() {
+    let addresses: Vec<_> = (0..5000)
+        .map(|host| format!("10.2.{}.{}", host / 250, host % 250))
+        .collect();
+    let ports: Vec<_> = (1..=20_000).map(|port| port.to_string()).collect();
+    let classic = nodefwd(["render"])
+        .env("DEST_IPS", addresses.join(","))
+        .env("DEST_PROTO", "TCP")
+        .env("SRC_PORT", ports.join(","));
+    let listed = (1..=14).map(|port| format!("tcp/{port}={}", addresses.join(",")));
+    for (call, count) in [(classic, 100_000_000), (nodefwd(listed), 70_000)] {
+        let outcome = call.finish_here().expect_exit(2);
+        let message = format!(
+            "forwards with several destinations have {count} destinations in all: at most 65536 are allowed, so list fewer in DEST_IPS"
+        );
+        expect_parts(&outcome.stderr, [message.as_str()]);
+    }
+    // One destination of each family is not balanced.
+    let single = nodefwd(["render"])
+        .env("DEST_IPS", "10.2.0.1,fd00:2::1")
+        .env("DEST_PROTO", "TCP")
+        .env("SRC_PORT", ports[..].join(","));
+    single.finish_here().expect_exit(0);
+}
