@@ -55,7 +55,7 @@ pub enum InstanceError {
     Lock(#[from] LockError),
     #[error(transparent)]
     Replace(#[from] ReplaceError),
-    #[error("cannot set up what it waits for")]
+    #[error("cannot set up signal handling or the lock")]
     Wait(#[from] io::Error),
 }
 
@@ -189,7 +189,7 @@ fn stop(nftables: &Nftables, config: &Config) -> Result<(), InstanceError> {
     nftables.remove(&table).map_err(InstanceError::Remove)?;
     let ended = delete_flows(config, &|matcher, flow| matcher.is_forwarded(flow));
     notify::status(format_args!(
-        "stopped: table inet {table} is removed, {ended} running connections are ended"
+        "stopped: removed table inet {table}, and deleted the conntrack entries of {ended} running connections"
     ));
     Ok(())
 }
@@ -209,7 +209,7 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     });
     let table = config.name.table();
     notify::status(format_args!(
-        "replaced by {successor}, which has table inet {table} now; {ended} running connections to ports that are not forwarded any more are ended"
+        "replaced by {successor}, which now has table inet {table}; deleted the conntrack entries of {ended} running connections to ports that are no longer forwarded"
     ));
     Ok(())
 }
@@ -220,7 +220,7 @@ fn delete_stale_flows(config: &Config) {
     }
     let ended = delete_flows(config, &|matcher, flow| matcher.is_stale(flow));
     if ended > 0 {
-        info!("ended {ended} connections from before the rules were there");
+        info!("deleted {ended} stale conntrack entries");
     }
 }
 
@@ -242,7 +242,7 @@ fn delete_flows(config: &Config, matches: &dyn Fn(&FlowMatcher<'_>, &Flow) -> bo
     };
     delete().unwrap_or_else(|error| {
         let causes = with_causes(&error);
-        warn!("connections from earlier are left as they are: {causes}");
+        warn!("conntrack entries are not deleted: {causes}");
         0
     })
 }

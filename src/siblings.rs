@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_both_take_is_a_conflict() {
+    fn only_what_both_claim_is_a_conflict() {
         let all = claims("80", &[]);
         assert_eq!(all.conflict(&claims("79-81", &[])), Some(all.services[0]));
         assert_eq!(

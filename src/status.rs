@@ -39,7 +39,7 @@ pub struct StatusOptions {
     #[arg(value_name = "NAME")]
     pub name: Option<Name>,
 
-    /// Show nothing; exit with 0 if the kernel has the instance's rules and accepts connections,
+    /// Print nothing; exit with 0 if the instance's rules are in the kernel and accept connections,
     /// and with 1 if not
     ///
     /// Without NAME, it is the instance that the environment configures: NODEFWD_NAME, or the first

@@ -169,11 +169,11 @@ impl Paths {
                     Some(true) => (Level::Ok, "goes to the socket that listens there"),
                     Some(false) => (
                         Level::Doubt,
-                        "is refused as long as nothing listens there; start a server, or forward to another host",
+                        "is refused until a server listens there: start one, or forward to another host",
                     ),
                     None => (
                         Level::Doubt,
-                        "goes to a socket of this host, if one listens there",
+                        "goes to a server of this host, if one listens there",
                     ),
                 };
                 let service = forward.service.without_family();
@@ -232,7 +232,7 @@ fn reason(to: IpAddr, from: IpAddr, Interface { name, .. }: &Interface) -> Strin
     let value = |of| sysctl(of, "rp_filter");
     if to.is_ipv4() && value("all").max(value(name)) == Some(1) {
         return format!(
-            "the reverse-path filter takes them for forged, since packets to {from} would leave through another interface; loosen it with: sysctl -w net.ipv4.conf.{name}.rp_filter=2"
+            "the reverse-path filter drops them: the route to {from} is through another interface; set it to loose with: sysctl -w net.ipv4.conf.{name}.rp_filter=2"
         );
     }
     format!("ip route get {to} from {from} iif {name} says why")

@@ -48,7 +48,7 @@ impl Listen {
 /// Why a word is no address to listen on.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ListenError {
-    #[error("stands for addresses of its own: give it alone, or a list of addresses")]
+    #[error("cannot be combined with other entries: give it alone, or addresses only")]
     Keyword,
     #[error("{0}; or use local or any")]
     Address(#[from] AddressError),

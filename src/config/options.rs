@@ -104,7 +104,7 @@ pub struct Options {
     #[arg(value_name = "PORT,...", option = OptionName::DEST_PORT)]
     pub dest_port: Option<OsString>,
 
-    /// Sources that may connect, as CIDRs or addresses [default: everyone]
+    /// Sources that may connect, as CIDRs or addresses [default: any source]
     #[arg(value_name = "CIDR,...", option = OptionName::SRC_RANGES)]
     pub src_ranges: Option<OsString>,
 
@@ -128,7 +128,7 @@ pub struct Options {
     #[arg(help_heading = "How to forward", boolean = OptionName::MASQUERADE)]
     pub masquerade: Option<OsString>,
 
-    /// Forward what a destination itself sends to the forwarded port, too [default: false]
+    /// Also forward connections that a destination makes to the forwarded port [default: false]
     #[arg(help_heading = "How to forward", boolean = OptionName::HAIRPIN)]
     pub hairpin: Option<OsString>,
 

@@ -15,12 +15,12 @@ use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c), and
-/// without the request itself an error is short.
+/// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c). An error
+/// reply is short: NETLINK_CAP_ACK leaves the request out.
 const RECEIVE_BYTES: usize = 1 << 15;
 
-/// How many datagrams of events are taken at once: events may come faster than they can be read, and
-/// whoever waits for them has more to do.
+/// How many datagrams of events are read at once: events may come faster than they can be read, so that
+/// the caller can handle signals in between.
 const EVENTS_AT_ONCE: usize = 256;
 
 /// How often a dump that was interrupted by a change is requested again.

@@ -30,8 +30,8 @@ pub fn enable(socket: &mnl::Socket, option: i32) {
     }
 }
 
-/// Lets libmnl's socket stand for another open socket: libmnl takes no descriptor, so the one that it
-/// has opened is exchanged.
+/// Makes libmnl's descriptor refer to another open socket (dup3(2)); libmnl has no call that takes a
+/// descriptor.
 pub fn exchange(socket: &mnl::Socket, other: &OwnedFd) -> io::Result<()> {
     // SAFETY: both descriptors are open; libmnl's number stays open, and libmnl alone closes it.
     let exchanged = unsafe { libc::dup3(other.as_raw_fd(), socket.as_raw_fd(), libc::O_CLOEXEC) };
@@ -39,7 +39,7 @@ pub fn exchange(socket: &mnl::Socket, other: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets a descriptor stand for another open file, for tests that answer in the kernel's place.
+/// Makes a descriptor refer to another open file, for tests that reply in the kernel's place.
 #[cfg(test)]
 pub fn replace_descriptor(descriptor: BorrowedFd<'_>, other: &OwnedFd) {
     // SAFETY: both are open; the number stays open, and whoever owns it alone closes it.
@@ -84,7 +84,7 @@ pub fn ignore_events_caused_by(socket: BorrowedFd<'_>, port: u32) -> io::Result<
     Ok(())
 }
 
-/// Rights travel with at least one byte, which nobody reads.
+/// SCM_RIGHTS needs at least one byte of data (unix(7)); its value is ignored.
 const CARRIER: [u8; 1] = [0];
 
 /// Passes two open descriptors on to another process (unix(7), `SCM_RIGHTS`). Both processes have
@@ -101,7 +101,7 @@ pub fn send_descriptors(stream: &UnixStream, descriptors: [BorrowedFd<'_>; 2]) -
     Ok(())
 }
 
-/// Takes two descriptors that another process passes on; `None` if it has hung up. Anything but two
+/// Receives two descriptors that another process passes; `None` if it has hung up. Anything but two
 /// descriptors is an error.
 pub fn receive_descriptors(stream: &UnixStream) -> io::Result<Option<[OwnedFd; 2]>> {
     let mut carrier = CARRIER;

@@ -46,22 +46,26 @@ pub enum Problem {
     OtherUser(u32),
     /// It does not reply.
     #[error(
-        "it has not answered within {REPLY_TIMEOUT:?}: it is stopped, or too old for that; end it first"
+        "it did not reply within {REPLY_TIMEOUT:?}: it is suspended (SIGSTOP), or its version cannot be replaced; end it first"
     )]
     Silent,
     /// It hangs up.
     #[error(
-        "it does not give way: it is no nodefwd, or ends just now; end it first, or give this one another name with NODEFWD_NAME (--name)"
+        "it closed the connection: it is not nodefwd, or it is just ending; try again, end it first, or use another name with NODEFWD_NAME (--name)"
     )]
     Refused,
-    #[error("a signal has come before it answered")]
+    #[error("this process got a signal before the running instance replied")]
     Signal,
     /// It has waited long enough.
-    #[error("it has waited {REPLY_TIMEOUT:?} for this one and goes on: try again")]
+    #[error(
+        "the running instance waited {REPLY_TIMEOUT:?} for this process and keeps its rules: try again"
+    )]
     Cancelled,
-    #[error("the socket that it has passed on cannot be used")]
+    #[error(
+        "the netlink socket that the running instance passed cannot be used: end that instance first"
+    )]
     Passed(#[from] NftablesError),
-    #[error("cannot talk to it")]
+    #[error("cannot talk to the running instance")]
     Talk(#[from] io::Error),
 }
 
@@ -116,14 +120,14 @@ impl Predecessor {
         }
     }
 
-    /// Whether it still waits. One that has died does not mind.
+    /// Whether it has not cancelled. Also true if it has died.
     pub fn waits(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         recv(self.stream.as_raw_fd(), &mut [0], flags) != Ok(1)
     }
 
-    /// Tells it that the rules are installed, and waits until it has heard. Fails if it goes on
-    /// nevertheless; then the rules are its own again.
+    /// Tells it that the rules are installed, and waits until it hangs up. Fails if it has cancelled;
+    /// then it installs its own rules again.
     pub fn commit(self) -> Result<(), ReplaceError> {
         // It may have died. If it had cancelled before, that can still be read.
         let _ = (&self.stream).write_all(&[DONE]);
