@@ -22,7 +22,7 @@ pub use error::{ConfigError, Problem};
 pub use forward::{Destination, Forward, ForwardError, LengthError, first_few, summary};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
-pub use options::{OptionName, Options};
+pub use options::{OptionName, Options, shown};
 pub use port::{PortError, PortRange};
 pub use protocol::{Family, Protocol, ProtocolError};
 pub use service::Service;
@@ -31,7 +31,7 @@ pub use value::{BooleanError, SecondsError};
 
 use forward::ForwardSpec;
 use log::warn;
-use options::{Setting, shown};
+use options::Setting;
 use std::time::Duration;
 use value::{boolean, seconds};
 

@@ -9,7 +9,7 @@ mod sys;
 
 #[cfg(test)]
 pub use message::attributes;
-pub use message::{Attributes, Message, Request, address, messages, octets};
+pub use message::{Attributes, Message, NLMSG_FLAGS, Request, address, messages, octets};
 pub use socket::{Failure, MAX_RETRIES, Overrun, Refusal, Socket};
 #[cfg(test)]
 pub use sys::replace_descriptor;

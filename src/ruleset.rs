@@ -163,7 +163,7 @@ pub enum Value {
     Backend(IpAddr, u16),
 }
 
-/// The type of a map's values.
+/// The type of a map's values, by nft's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueType {
     /// `verdict`
@@ -178,7 +178,7 @@ pub enum ValueType {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
     pub name: String,
-    /// The key's fields.
+    /// More than one make a concatenation.
     pub key: Vec<FieldType>,
     /// Whether elements are ranges.
     pub interval: bool,
@@ -210,7 +210,7 @@ pub enum Hook {
     Postrouting,
 }
 
-/// A chain.
+/// A base chain, which the kernel calls at a hook, or one that rules jump to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     pub name: String,
@@ -301,7 +301,7 @@ pub struct Choice {
     pub first: u32,
     /// How many chains there are.
     pub count: u32,
-    /// The map's name.
+    /// From numbers to chains.
     pub map: String,
 }
 

@@ -69,7 +69,7 @@ pub enum StatusFormat {
     Prometheus,
 }
 
-/// One instance.
+/// What the kernel and /proc show of one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Instance {
     pub name: String,

@@ -80,7 +80,7 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
     ))
 }
 
-/// Whether a socket receives what is sent to a destination on this host; `None` if that cannot be told.
+/// Whether a socket receives what is sent to a destination on this host; `None` if that is not known.
 pub fn listens(sockets: &[Bound], protocol: Protocol, to: &Destination) -> Option<bool> {
     let receives = |socket: &Bound| {
         let Bound { address, .. } = socket;

@@ -35,7 +35,7 @@ impl FromStr for Balance {
 }
 
 impl Balance {
-    /// Reads the option.
+    /// At random if the option is not set.
     pub fn read(options: &Options) -> Result<Self, ConfigError> {
         Setting::value_or(OptionName::BALANCE, &options.balance, Balance::Random)
     }

@@ -17,7 +17,7 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// Reads the option.
+    /// `Local` if the option is not set. Refuses addresses that no client can connect to over a network.
     pub fn read(options: &Options) -> Result<Self, ConfigError> {
         let Some(setting) = Setting::read(OptionName::LISTEN, &options.listen)? else {
             return Ok(Listen::Local);

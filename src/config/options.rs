@@ -157,13 +157,14 @@ pub struct Options {
     pub owner: Option<OsString>,
 }
 
-/// As much of a value as a message shows; it may be 128 KiB long.
+/// As much of a text as a message shows: a value may be 128 KiB long, and a rule list a thousand
+/// addresses.
 const SHOWN_CHARACTERS: usize = 160;
 
-/// A part of a value as a message shows it: on one line, without anything that a terminal would
-/// obey, and short enough to be read.
-pub fn shown(part: &str) -> String {
-    let mut escaped = part.escape_debug();
+/// A text as a message shows it: on one line, without anything that a terminal would obey, and cut with
+/// an ellipsis after so many characters that it can be read.
+pub fn shown(text: &str) -> String {
+    let mut escaped = text.escape_debug();
     let mut shown: String = escaped.by_ref().take(SHOWN_CHARACTERS).collect();
     if escaped.next().is_some() {
         shown.push('…');

@@ -43,10 +43,10 @@ pub struct Refusal {
     pub offset: Option<usize>,
 }
 
-/// Why a request was not carried out, or not answered.
+/// Why a request was not carried out, or got no reply.
 #[derive(Debug)]
 pub enum Failure {
-    /// The socket failed.
+    /// A system call on the socket failed.
     Socket(io::Error),
     /// The kernel refused the request.
     Refused(Refusal),
@@ -160,7 +160,8 @@ impl Socket {
         }
     }
 
-    /// Sends requests that are answered only if they fail; gives the first refusal.
+    /// Sends requests without `NLM_F_ACK`, to which the kernel replies only if they fail; gives the first
+    /// refusal.
     pub fn transmit(&self, bytes: &[u8]) -> io::Result<Option<Refusal>> {
         self.send(bytes)?;
         let mut refusal = None;

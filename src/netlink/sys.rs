@@ -1,6 +1,7 @@
 //! What the crates have no safe call for: socket options, socket filters, and descriptors that come
 //! from elsewhere.
 
+use super::message::NLMSG_PID;
 use mnl::mnl_sys;
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -50,8 +51,6 @@ pub fn replace_descriptor(descriptor: BorrowedFd<'_>, other: &OwnedFd) {
 /// Filters out datagrams of events whose first message was caused by the socket with this netlink
 /// port (socket(7), `SO_ATTACH_FILTER`).
 pub fn ignore_events_caused_by(socket: BorrowedFd<'_>, port: u32) -> io::Result<()> {
-    /// Where `struct nlmsghdr` has `nlmsg_pid` (linux/netlink.h).
-    const PORT: u32 = 12;
     let step = |code: u32, jf, k| libc::sock_filter {
         code: code as u16,
         jt: 0,
@@ -59,8 +58,12 @@ pub fn ignore_events_caused_by(socket: BorrowedFd<'_>, port: u32) -> io::Result<
         k,
     };
     let mut steps = [
-        // What is loaded is taken to be in network byte order, and the port is not.
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, PORT),
+        // The filter reads the number as one in network byte order, which the port is not.
+        step(
+            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+            0,
+            NLMSG_PID as u32,
+        ),
         step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, port.to_be()),
         step(libc::BPF_RET | libc::BPF_K, 0, 0),
         step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),

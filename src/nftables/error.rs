@@ -2,6 +2,7 @@
 
 use super::batch::{Step, Transaction};
 use crate::capability::MissingNetAdmin;
+use crate::config::shown;
 use crate::netlink::{Attributes, Failure, MAX_RETRIES, Refusal};
 use crate::ruleset::Ruleset;
 use crate::uapi::{NFTA_EXPR_NAME, NFTA_LIST_ELEM};
@@ -134,9 +135,6 @@ fn module(expression: &str) -> String {
     }
 }
 
-/// As much of a rule as fits into a message; it may list a thousand chains.
-const SHOWN_CHARACTERS: usize = 160;
-
 fn describe(ruleset: &Ruleset, step: Step) -> String {
     match step {
         Step::Table => format!("table inet {}", ruleset.table),
@@ -149,8 +147,7 @@ fn describe(ruleset: &Ruleset, step: Step) -> String {
                 chain.rules[rule].iter().map(ToString::to_string).collect();
             let rule = statements.join(" ");
             let words: Vec<&str> = rule.split_whitespace().collect();
-            let shown: String = words.join(" ").chars().take(SHOWN_CHARACTERS).collect();
-            format!("rule '{shown}' in chain {}", chain.name)
+            format!("rule '{}' in chain {}", shown(&words.join(" ")), chain.name)
         }
     }
 }
