@@ -3,7 +3,7 @@
 use crate::capability::MissingNetAdmin;
 use crate::config::{Family, Protocol};
 use crate::netlink::{
-    Attributes, Failure, MAX_RETRIES, Message, Overrun, Request, Socket, address,
+    Attributes, Failure, MAX_DUMP_RETRIES, Message, Overrun, Request, Socket, address,
 };
 use crate::uapi::*;
 use nix::errno::Errno;
@@ -28,7 +28,7 @@ pub enum ConntrackError {
     #[error("the kernel did not list all conntrack entries")]
     NoReply,
     #[error(
-        "conntrack entries keep changing: {MAX_RETRIES} attempts to list them were interrupted"
+        "conntrack entries keep changing: {MAX_DUMP_RETRIES} attempts to list them were interrupted"
     )]
     Contended,
 }

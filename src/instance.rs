@@ -117,7 +117,7 @@ fn announce(config: &Config, started: Instant) {
 }
 
 /// How often the name is tried again because its holder has changed meanwhile.
-const MAX_RETRIES_OF_NAME: usize = 3;
+const MAX_NAME_RETRIES: usize = 3;
 
 /// Locks the instance's name, and opens the socket that its table is to belong to: a new one, or that
 /// of a running instance that is to be replaced.
@@ -125,7 +125,7 @@ fn take_name(
     config: &Config,
     signals: &Signals,
 ) -> Result<(Lock, Nftables, Option<Predecessor>), InstanceError> {
-    for _ in 0..MAX_RETRIES_OF_NAME {
+    for _ in 0..MAX_NAME_RETRIES {
         match Lock::take(&config.name) {
             Err(LockError::Held { .. }) if config.replace => {}
             lock => {

@@ -145,7 +145,7 @@ pub enum StatusError {
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often everything is read again because the ruleset has changed meanwhile.
-const MAX_RETRIES: usize = 10;
+const MAX_READ_RETRIES: usize = 10;
 
 /// Writes what the options ask for to standard output. With `watch`, it does not return unless it fails;
 /// with `ready`, it writes nothing and fails if the instance is not ready.
@@ -220,7 +220,7 @@ fn read_unchanged(
     name: Option<&Name>,
 ) -> Result<Vec<Instance>, NftablesError> {
     let mut instances = Vec::new();
-    for _ in 0..MAX_RETRIES {
+    for _ in 0..MAX_READ_RETRIES {
         let generation = nftables.generation()?;
         instances = tables(nftables, name)?
             .into_iter()

@@ -23,8 +23,8 @@ const RECEIVE_BYTES: usize = 1 << 15;
 /// the caller can handle signals in between.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// How often a dump that was interrupted by a change is requested again.
-pub const MAX_RETRIES: usize = 100;
+/// How often a dump that a change interrupts is requested.
+pub const MAX_DUMP_RETRIES: usize = 100;
 
 /// An open netlink socket.
 pub struct Socket {
@@ -52,7 +52,7 @@ pub enum Failure {
     Refused(Refusal),
     /// The kernel did not reply.
     NoReply,
-    /// Every one of [`MAX_RETRIES`] dumps was interrupted by a change.
+    /// Every one of [`MAX_DUMP_RETRIES`] dumps was interrupted by a change.
     Contended,
 }
 
@@ -207,7 +207,7 @@ impl Socket {
         request: &Request,
         each: &mut dyn FnMut(Option<Message<'_>>),
     ) -> Result<(), Failure> {
-        for _ in 0..MAX_RETRIES {
+        for _ in 0..MAX_DUMP_RETRIES {
             each(None);
             self.send(request.bytes())?;
             let mut refusal = None;

@@ -3,7 +3,7 @@
 use super::batch::{Step, Transaction};
 use crate::capability::MissingNetAdmin;
 use crate::config::shown;
-use crate::netlink::{Attributes, Failure, MAX_RETRIES, Refusal};
+use crate::netlink::{Attributes, Failure, MAX_DUMP_RETRIES, Refusal};
 use crate::ruleset::Ruleset;
 use crate::uapi::{NFTA_EXPR_NAME, NFTA_LIST_ELEM};
 use nix::errno::Errno;
@@ -41,10 +41,11 @@ pub enum NftablesError {
     /// The ruleset is of another generation than the transaction.
     #[error("another process has changed the ruleset meanwhile")]
     Changed,
+    /// After so many attempts.
     #[error(
-        "other processes keep changing the ruleset: {MAX_RETRIES} attempts between two changes have failed; try again later"
+        "other processes keep changing the ruleset: {0} attempts between two changes have failed; try again later"
     )]
-    Contended,
+    Contended(usize),
     #[error("the kernel did not say whether it did what it was asked for")]
     NoReply,
 }
@@ -56,7 +57,7 @@ impl From<Failure> for NftablesError {
             Failure::Socket(error) => NftablesError::Socket(error),
             Failure::Refused(refusal) => before_the_first_step(refusal),
             Failure::NoReply => NftablesError::NoReply,
-            Failure::Contended => NftablesError::Contended,
+            Failure::Contended => NftablesError::Contended(MAX_DUMP_RETRIES),
         }
     }
 }
