@@ -28,7 +28,7 @@ use events::{Event, Events};
 use flows::FlowMatcher;
 use install::{IfExists, InstallError};
 use log::{info, warn};
-use replace::{Predecessor, Problem, ReplaceError};
+use replace::{Predecessor, ReplaceError, ReplaceProblem};
 use rules::{Rules, RulesError};
 use signals::Signals;
 use std::io;
@@ -138,7 +138,7 @@ fn take_name(
         }
     }
     let holder = Holder::of(&config.name.table());
-    Err(ReplaceError::new(&config.name, holder, Problem::Refused).into())
+    Err(ReplaceError::new(&config.name, holder, ReplaceProblem::Refused).into())
 }
 
 /// Installs the rules, in place of the predecessor's if there is one, which then ends.
@@ -153,7 +153,7 @@ fn install<'a>(
     let waits = || predecessor.waits();
     match Rules::install(nftables, config, IfExists::Replace(&waits)) {
         Err(RulesError::Install(InstallError::ReplaceCancelled)) => {
-            Err(predecessor.error(Problem::Cancelled).into())
+            Err(predecessor.error(ReplaceProblem::Cancelled).into())
         }
         rules => {
             let rules = rules?;

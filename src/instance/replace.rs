@@ -8,7 +8,7 @@
 mod predecessor;
 mod successor;
 
-pub use predecessor::{Predecessor, Problem, ReplaceError};
+pub use predecessor::{Predecessor, ReplaceError, ReplaceProblem};
 pub use successor::serve;
 
 use std::time::Duration;

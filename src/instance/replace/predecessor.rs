@@ -23,12 +23,12 @@ pub struct ReplaceError {
     name: Name,
     holder: Holder,
     #[source]
-    problem: Problem,
+    problem: ReplaceProblem,
 }
 
 impl ReplaceError {
     /// Says why the instance of this name, which `holder` runs, cannot be replaced.
-    pub fn new(name: &Name, holder: Holder, problem: Problem) -> Self {
+    pub fn new(name: &Name, holder: Holder, problem: ReplaceProblem) -> Self {
         ReplaceError {
             name: name.clone(),
             holder,
@@ -39,7 +39,7 @@ impl ReplaceError {
 
 /// Why it cannot be replaced.
 #[derive(Debug, Error)]
-pub enum Problem {
+pub enum ReplaceProblem {
     #[error(
         "user {0} runs it, and only the same user can replace it: run this one as that user, or stop that one first"
     )]
@@ -84,7 +84,7 @@ impl Predecessor {
         name: &Name,
         signals: &Signals,
     ) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
-        let unknown = |error| ReplaceError::new(name, Holder::Unseen, Problem::Talk(error));
+        let unknown = |error| ReplaceError::new(name, Holder::Unseen, ReplaceProblem::Talk(error));
         let stream = match connect_to(&name.table()) {
             Ok(stream) => stream,
             Err(Errno::ECONNREFUSED) => return Ok(None),
@@ -102,21 +102,25 @@ impl Predecessor {
                 Err(error) => Err(predecessor.error(error.into())),
             },
             Ok(None) => Ok(None),
-            Err(Problem::Talk(error)) if has_hung_up(&error) => Ok(None),
+            Err(ReplaceProblem::Talk(error)) if has_hung_up(&error) => Ok(None),
             Err(problem) => Err(predecessor.error(problem)),
         }
     }
 
-    fn request(&self, user: u32, signals: &Signals) -> Result<Option<[OwnedFd; 2]>, Problem> {
+    fn request(
+        &self,
+        user: u32,
+        signals: &Signals,
+    ) -> Result<Option<[OwnedFd; 2]>, ReplaceProblem> {
         if user != geteuid().as_raw() {
-            return Err(Problem::OtherUser(user));
+            return Err(ReplaceProblem::OtherUser(user));
         }
         (&self.stream).write_all(HELLO)?;
         let files = [Some(self.stream.as_fd()), Some(signals.as_fd())];
         match readable(files, Some(Instant::now() + REPLY_TIMEOUT))? {
             [true, _] => Ok(receive_descriptors(&self.stream)?),
-            [false, true] => Err(Problem::Signal),
-            [false, false] => Err(Problem::Silent),
+            [false, true] => Err(ReplaceProblem::Signal),
+            [false, false] => Err(ReplaceProblem::Silent),
         }
     }
 
@@ -136,13 +140,13 @@ impl Predecessor {
             Some(Instant::now() + REPLY_TIMEOUT),
         );
         match (&self.stream).read(&mut [0]) {
-            Ok(1) => Err(self.error(Problem::Cancelled)),
+            Ok(1) => Err(self.error(ReplaceProblem::Cancelled)),
             _ => Ok(()),
         }
     }
 
     /// Why it was not replaced.
-    pub fn error(&self, problem: Problem) -> ReplaceError {
+    pub fn error(&self, problem: ReplaceProblem) -> ReplaceError {
         ReplaceError::new(&self.name, self.holder, problem)
     }
 }
