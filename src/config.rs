@@ -19,7 +19,7 @@ mod value;
 pub use address::AddressError;
 pub use balance::{Balance, BalanceError};
 pub use error::{ConfigError, Problem};
-pub use forward::{Destination, Forward, ForwardError, LengthError, first_few, summary};
+pub use forward::{Backend, Destination, Forward, ForwardError, LengthError, first_few, summary};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
 pub use options::{OptionName, Options, shown};

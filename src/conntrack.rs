@@ -1,7 +1,7 @@
 //! The kernel's conntrack entries: listed, deleted, and the events of their end.
 
 use crate::capability::MissingNetAdmin;
-use crate::config::{Family, Protocol};
+use crate::config::{Backend, Family, Protocol};
 use crate::netlink::{
     Attributes, Failure, MAX_DUMP_RETRIES, Message, Overrun, Request, Socket, address,
 };
@@ -55,7 +55,7 @@ pub struct Flow {
     pub destination: IpAddr,
     pub port: u16,
     /// Where DNAT sent it instead.
-    pub backend: Option<(IpAddr, u16)>,
+    pub backend: Option<Backend>,
     /// Whether its source was translated.
     pub masqueraded: bool,
 }

@@ -26,6 +26,7 @@ const BALANCED: (&str, &str) = ("balanced", "balanced-ranges");
 const SERVICES: (&str, &str) = ("services", "service-ranges");
 const MASQUERADE: (&str, &str) = ("masquerade", "masquerade-ranges");
 const NO_HAIRPIN: (&str, &str) = ("no-hairpin", "no-hairpin-ranges");
+/// From numbers to the chains of balanced forwards, one for each destination.
 const BACKENDS: &str = "backends";
 const ALLOWED: &str = "allowed";
 const LISTEN: &str = "listen";
@@ -159,6 +160,7 @@ pub struct Element {
 pub enum Value {
     /// The chain that packets go to.
     Goto(String),
+    /// Of a destination that gets connections at the port that they came to.
     Address(IpAddr),
     Backend(IpAddr, u16),
 }

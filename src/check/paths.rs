@@ -12,11 +12,11 @@ use std::net::IpAddr;
 pub struct Paths {
     routes: Routes,
     ingresses: Vec<Ingress>,
-    egresses: BTreeMap<Backend, Egress>,
+    egresses: BTreeMap<EgressKey, Egress>,
 }
 
-/// Address, protocol and first port of a destination.
-type Backend = (IpAddr, Protocol, u16);
+/// What the route to a destination can depend on: its address, its protocol and its first port.
+type EgressKey = (IpAddr, Protocol, u16);
 
 /// Where packets to a destination go.
 enum Egress {
@@ -42,10 +42,10 @@ impl Paths {
         }
         for forward in config.reachable_forwards() {
             for to in &forward.destinations {
-                let backend = backend(forward.service.protocol, to);
-                if !paths.egresses.contains_key(&backend) {
-                    let egress = paths.find_egress(backend)?;
-                    paths.egresses.insert(backend, egress);
+                let key = egress_key(forward.service.protocol, to);
+                if !paths.egresses.contains_key(&key) {
+                    let egress = paths.find_egress(key)?;
+                    paths.egresses.insert(key, egress);
                 }
             }
         }
@@ -53,7 +53,7 @@ impl Paths {
     }
 
     /// For a client's packet; for this host's own, if it is not known where clients come in.
-    fn find_egress(&self, (address, protocol, port): Backend) -> Result<Egress, RtnetlinkError> {
+    fn find_egress(&self, (address, protocol, port): EgressKey) -> Result<Egress, RtnetlinkError> {
         let ingress = self.ingress(Family::of(address));
         let ingress = ingress.filter(|ingress| ingress.forwards);
         let ports = Ports {
@@ -84,7 +84,7 @@ impl Paths {
 
     /// The interface that leads to a destination, if one does.
     pub fn output(&self, protocol: Protocol, to: &Destination) -> Option<&Interface> {
-        match self.egresses.get(&backend(protocol, to))? {
+        match self.egresses.get(&egress_key(protocol, to))? {
             Egress::Through(interface) => Some(interface),
             Egress::None | Egress::Local => None,
         }
@@ -128,7 +128,7 @@ impl Paths {
     /// Destinations that packets cannot be sent to.
     fn missing(&self) -> Finding {
         const SUBJECT: &str = "routes";
-        let missing = |((address, ..), egress): (&Backend, &Egress)| {
+        let missing = |((address, ..), egress): (&EgressKey, &Egress)| {
             matches!(egress, Egress::None).then_some(*address)
         };
         let mut missing: Vec<IpAddr> = self.egresses.iter().filter_map(missing).collect();
@@ -161,7 +161,7 @@ impl Paths {
         for forward in config.reachable_forwards() {
             for to in &forward.destinations {
                 let protocol = forward.service.protocol;
-                let egress = self.egresses.get(&backend(protocol, to));
+                let egress = self.egresses.get(&egress_key(protocol, to));
                 if !matches!(egress, Some(Egress::Local)) {
                     continue;
                 }
@@ -221,7 +221,7 @@ impl Paths {
     }
 }
 
-fn backend(protocol: Protocol, to: &Destination) -> Backend {
+fn egress_key(protocol: Protocol, to: &Destination) -> EgressKey {
     (to.address, protocol, to.ports.first())
 }
 
