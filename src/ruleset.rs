@@ -4,10 +4,17 @@
 //! for nft(8), and `nftables` as netlink messages. The two encoders know nothing of each other, so each
 //! is checked by the other.
 
+mod balance;
 mod build;
+mod forwards;
+mod hairpin;
+mod listen;
+mod masquerade;
 mod nft;
+mod output;
 mod sets;
 mod shared_maps;
+mod sources;
 
 use crate::config::{Balance, Family, Forward, PortRange, Protocol};
 use ipnet::IpNet;
@@ -224,6 +231,16 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// A chain that only other chains lead to.
+    fn regular(name: String, title: String, rules: Vec<Rule>) -> Self {
+        Chain {
+            name,
+            hook: None,
+            title,
+            rules,
+        }
+    }
+
     /// Whether new connections come in through it.
     pub fn accepts_connections(&self) -> bool {
         matches!(self.hook, Some(Hook::Prerouting | Hook::Output))

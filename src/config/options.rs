@@ -1,4 +1,9 @@
 //! Every option, with its variable, its flag and its help; and how its text becomes words.
+//!
+//! The module of an option's name in `config` reads it, or `value.rs`. What it says is carried out by
+//! the module of its name in `ruleset` (`forwards`, `sources`, `balance`, `listen`, `output`,
+//! `masquerade`, `hairpin`) or `instance` (`replace`, `drain`), for `name` by `lock.rs`, and for
+//! `strict` by `sysctl.rs`, which knows what cannot be forwarded.
 
 use super::{ConfigError, Problem};
 use clap::{Arg, Args};
