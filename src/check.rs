@@ -32,7 +32,7 @@ pub enum CheckError {
     Output(#[from] io::Error),
 }
 
-/// Why the kernel did not answer a question.
+/// Why the kernel could not be asked.
 #[derive(Debug, Error)]
 enum QueryError {
     #[error(transparent)]
@@ -45,7 +45,7 @@ enum QueryError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Ok,
-    /// Something may be wrong, but that cannot be told from here.
+    /// Something may be wrong: check does not know all that matters.
     Doubt,
     /// Something is wrong, but connections are forwarded.
     Warning,
@@ -133,16 +133,16 @@ fn surroundings(nftables: Option<&Nftables>, config: &Config, max_rules: usize) 
             findings.extend(paths.findings(config, sockets.as_deref().ok()));
             if let Some(nftables) = nftables {
                 let tables = other_tables(nftables, config, &paths, max_rules);
-                let unanswered = |error| vec![unanswered("firewall", &error)];
-                findings.extend(tables.unwrap_or_else(unanswered));
+                let unread = |error| vec![unread("firewall", &error)];
+                findings.extend(tables.unwrap_or_else(unread));
             }
         }
-        Err(error) => findings.push(unanswered("routes", &error)),
+        Err(error) => findings.push(unread("routes", &error)),
     }
     findings.extend(nat::legacy(config));
     match &sockets {
         Ok(sockets) => findings.extend(sockets::findings(config, sockets)),
-        Err(error) => findings.push(unanswered("sockets", error)),
+        Err(error) => findings.push(unread("sockets", error)),
     }
     findings.push(kernel::connections());
     findings
@@ -161,7 +161,7 @@ fn other_tables(
     Ok(findings)
 }
 
-fn unanswered(subject: &'static str, error: &dyn Cause) -> Finding {
+fn unread(subject: &'static str, error: &dyn Cause) -> Finding {
     Finding::new(Level::Doubt, subject, with_causes(error))
 }
 

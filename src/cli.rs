@@ -115,12 +115,12 @@ pub enum Command {
     /// Forward until a signal comes (the default)
     #[command(after_help = EXAMPLES)]
     Run(Options),
-    /// Print the nftables ruleset that `run` would install, and touch nothing
+    /// Print the nftables ruleset that `run` would install; changes nothing
     Render(Options),
-    /// Say whether `run` would work here, and why not, and change nothing
+    /// Check whether `run` would work here, and what prevents it; changes nothing
     #[command(after_long_help = CHECK_NOTES)]
     Check(Options),
-    /// Show what is forwarded in this network namespace, by whatever process
+    /// Show all instances in this network namespace
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),
     #[cfg(feature = "completions")]

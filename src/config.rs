@@ -19,12 +19,12 @@ mod value;
 
 pub use address::AddressError;
 pub use balance::{Balance, BalanceError};
-pub use destination::Destination;
+pub use destination::{Backend, Destination};
 pub use error::{ConfigError, Problem};
 pub use forward::{Forward, ForwardError, LengthError, first_few, summary};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
-pub use options::{OptionName, Options};
+pub use options::{OptionName, Options, shown};
 pub use port::{PortError, PortRange};
 pub use protocol::{Family, Protocol, ProtocolError};
 pub use service::{Service, ServiceSet};
@@ -33,7 +33,7 @@ pub use value::{BooleanError, SecondsError};
 
 use forward::ForwardSpec;
 use log::warn;
-use options::{Setting, shown};
+use options::Setting;
 use std::time::Duration;
 use value::{boolean, seconds};
 
@@ -105,7 +105,8 @@ impl Config {
 
     /// Reports settings that make some connections fail.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        self.closed_families().chain(self.unanswered_hairpin())
+        self.closed_families()
+            .chain(self.hairpin_without_masquerade())
     }
 
     /// Reports families in which no client can connect.
@@ -113,9 +114,9 @@ impl Config {
         let families = Family::ALL.into_iter();
         let forwarded = families.filter(|family| self.has_forwards(*family));
         forwarded.flat_map(|family| {
-            let denied = *self.sources.of(family) == Allowed::None;
+            let allows_none = *self.sources.of(family) == Allowed::None;
             let closed = [
-                denied.then_some(OptionName::SRC_RANGES),
+                allows_none.then_some(OptionName::SRC_RANGES),
                 (!self.listen.accepts(family)).then_some(OptionName::LISTEN),
             ];
             closed.into_iter().flatten().map(move |option| {
@@ -124,13 +125,13 @@ impl Config {
         })
     }
 
-    /// Reports that a destination's own connections may fail: without masquerading, the one that answers
-    /// sees itself or a neighbour as the client. So its answer never comes to this host, which alone
-    /// could translate it back.
-    fn unanswered_hairpin(&self) -> Option<String> {
+    /// Reports that a destination's own connections may fail: without masquerading, the server sees
+    /// itself or a neighbour as the client. So its reply does not pass this host, which alone could
+    /// translate it back.
+    fn hairpin_without_masquerade(&self) -> Option<String> {
         (self.hairpin && !self.masquerade).then(|| {
             format!(
-                "{} is true, but {} is false: a destination that is sent to itself, or to another in its own subnet, gets no answer from the address that it asked, and times out",
+                "{} is true, but {} is false: a destination that connects to the forwarded port times out if it is sent to itself or to a host of its own subnet, since the reply bypasses this host; unset one of them",
                 OptionName::HAIRPIN,
                 OptionName::MASQUERADE
             )

@@ -7,9 +7,9 @@ mod tests;
 pub use dump::{Dump, Wanted};
 
 use crate::capability::MissingNetAdmin;
-use crate::config::{Family, Protocol, Service};
+use crate::config::{Backend, Family, Protocol, Service};
 use crate::netlink::{
-    Attributes, Failure, MAX_RETRIES, Message, Overrun, Request, Socket, address,
+    Attributes, Failure, MAX_DUMP_RETRIES, Message, Overrun, Request, Socket, address,
 };
 use crate::uapi::*;
 use dump::plan;
@@ -36,7 +36,7 @@ pub enum ConntrackError {
     #[error("the kernel did not list all conntrack entries")]
     NoReply,
     #[error(
-        "conntrack entries keep changing: {MAX_RETRIES} attempts to list them were interrupted"
+        "conntrack entries keep changing: {MAX_DUMP_RETRIES} attempts to list them were interrupted"
     )]
     Contended,
 }
@@ -63,7 +63,7 @@ pub struct Flow {
     pub destination: IpAddr,
     pub port: u16,
     /// Where DNAT sent it instead.
-    pub backend: Option<(IpAddr, u16)>,
+    pub backend: Option<Backend>,
     /// Whether its source was translated.
     pub masqueraded: bool,
 }

@@ -114,7 +114,8 @@ impl<'a> Firewall<'a> {
         })
     }
 
-    /// The base chains.
+    /// The base chains of all tables, in the order of the kernel's list. Shared, since rules are read while a
+    /// caller goes through them.
     pub fn chains(&self) -> Rc<[BaseChain]> {
         self.chains.clone()
     }
@@ -181,7 +182,7 @@ impl<'a> Firewall<'a> {
     }
 }
 
-/// The sets of one table.
+/// The sets that `eval` looks up: a rule can name only those of its own table.
 struct TableSets<'a, 'b> {
     firewall: &'a mut Firewall<'b>,
     table: &'a Table,

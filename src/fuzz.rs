@@ -281,7 +281,7 @@ fn the_table_of_faults_has_this_figure() {
     let document = include_str!("../tests/README.md").replace(',', "");
     let row = document
         .lines()
-        .find(|line| line.starts_with("| cut short"));
+        .find(|line| line.starts_with("| truncated"));
     let row = row.expect("a row of the table");
     assert!(
         row.split(' ').any(|word| word == REPLIES.to_string()),

@@ -28,7 +28,7 @@ use events::{Event, Events};
 use flows::{ClaimMatcher, FlowMatcher};
 use install::{IfExists, InstallError};
 use log::{info, warn};
-use replace::{Predecessor, Problem, ReplaceError};
+use replace::{Predecessor, ReplaceError, ReplaceProblem};
 use rules::{Rules, RulesError};
 use signals::Signals;
 use std::io;
@@ -55,7 +55,7 @@ pub enum InstanceError {
     Lock(#[from] LockError),
     #[error(transparent)]
     Replace(#[from] ReplaceError),
-    #[error("cannot set up what it waits for")]
+    #[error("cannot set up signal handling or the lock")]
     Wait(#[from] io::Error),
 }
 
@@ -117,7 +117,7 @@ fn announce(config: &Config, started: Instant) {
 }
 
 /// How often the name is tried again because its holder has changed meanwhile.
-const MAX_RETRIES_OF_NAME: usize = 3;
+const MAX_NAME_RETRIES: usize = 3;
 
 /// Locks the instance's name, and opens the socket that its table is to belong to: a new one, or that
 /// of a running instance that is to be replaced.
@@ -125,7 +125,7 @@ fn take_name(
     config: &Config,
     signals: &Signals,
 ) -> Result<(Lock, Nftables, Option<Predecessor>), InstanceError> {
-    for _ in 0..MAX_RETRIES_OF_NAME {
+    for _ in 0..MAX_NAME_RETRIES {
         match Lock::take(&config.name) {
             Err(LockError::Held { .. }) if config.replace => {}
             lock => {
@@ -138,7 +138,7 @@ fn take_name(
         }
     }
     let holder = Holder::of(&config.name.table());
-    Err(ReplaceError::new(&config.name, holder, Problem::Refused).into())
+    Err(ReplaceError::new(&config.name, holder, ReplaceProblem::Refused).into())
 }
 
 /// Installs the rules, in place of the predecessor's if there is one, which then ends.
@@ -153,7 +153,7 @@ fn install<'a>(
     let waits = || predecessor.waits();
     match Rules::install(nftables, config, IfExists::Replace(&waits)) {
         Err(RulesError::Install(InstallError::ReplaceCancelled)) => {
-            Err(predecessor.error(Problem::Cancelled).into())
+            Err(predecessor.error(ReplaceProblem::Cancelled).into())
         }
         rules => {
             let rules = rules?;
@@ -192,7 +192,7 @@ fn stop(nftables: &Nftables, config: &Config) -> Result<(), InstanceError> {
     let wanted = flows::can_be_forwarded(config);
     let ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_forwarded(flow));
     notify::status(format_args!(
-        "stopped: table inet {table} is removed, {ended} running connections are ended"
+        "stopped: removed table inet {table}, and deleted the conntrack entries of {ended} running connections"
     ));
     Ok(())
 }
@@ -212,7 +212,7 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     });
     let table = config.name.table();
     notify::status(format_args!(
-        "replaced by {successor}, which has table inet {table} now; {ended} running connections to ports that are not forwarded any more are ended"
+        "replaced by {successor}, which now has table inet {table}; deleted the conntrack entries of {ended} running connections to ports that are no longer forwarded"
     ));
     Ok(())
 }
@@ -221,7 +221,7 @@ fn delete_stale_flows(config: &Config) {
     let wanted = flows::can_be_stale(config);
     let ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_stale(flow));
     if ended > 0 {
-        info!("ended {ended} connections from before the rules were there");
+        info!("deleted {ended} stale conntrack entries");
     }
 }
 
@@ -250,7 +250,7 @@ fn delete_flows(
     };
     delete().unwrap_or_else(|error| {
         let causes = with_causes(&error);
-        warn!("connections from earlier are left as they are: {causes}");
+        warn!("conntrack entries are not deleted: {causes}");
         0
     })
 }

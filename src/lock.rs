@@ -29,7 +29,7 @@ pub enum LockError {
         name.table()
     )]
     Held { name: Name, holder: Holder },
-    #[error("cannot make the socket that keeps the name {name}")]
+    #[error("cannot bind the abstract socket that locks the name {name}")]
     Socket {
         name: Name,
         #[source]

@@ -9,8 +9,8 @@ mod sys;
 
 #[cfg(test)]
 pub use message::attributes;
-pub use message::{Attributes, Message, Request, address, messages, octets};
-pub use socket::{Failure, MAX_RETRIES, Overrun, Refusal, Socket, or_missing};
+pub use message::{Attributes, Message, NLMSG_FLAGS, Request, address, messages, octets};
+pub use socket::{Failure, MAX_DUMP_RETRIES, Overrun, Refusal, Socket, or_missing};
 #[cfg(test)]
 pub use sys::replace_descriptor;
 pub use sys::{receive_descriptors, send_descriptors};

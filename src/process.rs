@@ -1,5 +1,6 @@
 //! Which process has a socket open, as far as /proc shows it.
 
+use nix::libc;
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,11 @@ pub struct Owner {
     pub portid: u32,
     /// `None` if the process cannot be seen from here: in another container, for example.
     pub pid: Option<u32>,
-    /// The process's name.
+    /// As /proc/PID/comm has it: at most 15 bytes.
     pub process: Option<String>,
     /// When the process started, in seconds since 1970.
     pub since: Option<u64>,
 }
-
-/// linux/netlink.h: `NETLINK_NETFILTER`
-const NETLINK_NETFILTER: &str = "12";
 
 /// Ticks of /proc/PID/stat in a second: `USER_HZ` is 100 on every architecture that Rust's std
 /// supports with Linux (proc_pid_stat(5), sysconf(_SC_CLK_TCK)).
@@ -48,7 +46,7 @@ fn inode_in(list: &str, port: u32) -> Option<&str> {
     list.lines().skip(1).find_map(|line| {
         // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
         let mut columns = line.split_ascii_whitespace().skip(1);
-        let netfilter = columns.next()? == NETLINK_NETFILTER;
+        let netfilter = columns.next()?.parse() == Ok(libc::NETLINK_NETFILTER);
         let this = columns.next()?.parse() == Ok(port);
         (netfilter && this).then(|| columns.last()).flatten()
     })

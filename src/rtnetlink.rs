@@ -44,7 +44,7 @@ const RTM_TYPE: usize = 7;
 const IFINFOMSG: usize = 16;
 const IFI_INDEX: usize = 4;
 
-/// An interface of this host.
+/// A network interface, as it was when it was looked up: it can be renamed or deleted since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
     pub index: u32,
@@ -120,7 +120,7 @@ impl Routes {
         Ok(found)
     }
 
-    /// What the kernel replies; `None` if it refuses, which is its answer for a packet that it drops.
+    /// What the kernel replies; `None` if it refuses, as for a packet that it drops.
     fn get<T>(
         &self,
         request: &Request,
@@ -198,7 +198,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Reads them.
+    /// Dumps the table of both families. Needs no privileges.
     pub fn read() -> Result<Self, RtnetlinkError> {
         let socket = Socket::route()?;
         let mut addresses = Addresses::default();

@@ -4,10 +4,17 @@
 //! for nft(8), and `nftables` as netlink messages. The two encoders know nothing of each other, so each
 //! is checked by the other.
 
+mod balance;
 mod build;
+mod forwards;
+mod hairpin;
+mod listen;
+mod masquerade;
 mod nft;
+mod output;
 mod sets;
 mod shared_maps;
+mod sources;
 
 use crate::config::{Balance, Family, Forward, PortRange, Protocol};
 use ipnet::IpNet;
@@ -26,6 +33,7 @@ const BALANCED: (&str, &str) = ("balanced", "balanced-ranges");
 const SERVICES: (&str, &str) = ("services", "service-ranges");
 const MASQUERADE: (&str, &str) = ("masquerade", "masquerade-ranges");
 const NO_HAIRPIN: (&str, &str) = ("no-hairpin", "no-hairpin-ranges");
+/// From numbers to the chains of balanced forwards, one for each destination.
 const BACKENDS: &str = "backends";
 const ALLOWED: &str = "allowed";
 const LISTEN: &str = "listen";
@@ -159,11 +167,12 @@ pub struct Element {
 pub enum Value {
     /// The chain that packets go to.
     Goto(String),
+    /// Of a destination that gets connections at the port that they came to.
     Address(IpAddr),
     Backend(IpAddr, u16),
 }
 
-/// The type of a map's values.
+/// The type of a map's values, by nft's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueType {
     /// `verdict`
@@ -178,7 +187,7 @@ pub enum ValueType {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
     pub name: String,
-    /// The key's fields.
+    /// More than one make a concatenation.
     pub key: Vec<FieldType>,
     /// Whether elements are ranges.
     pub interval: bool,
@@ -210,7 +219,7 @@ pub enum Hook {
     Postrouting,
 }
 
-/// A chain.
+/// A base chain, which the kernel calls at a hook, or one that rules jump to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
     pub name: String,
@@ -222,6 +231,16 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// A chain that only other chains lead to.
+    fn regular(name: String, title: String, rules: Vec<Rule>) -> Self {
+        Chain {
+            name,
+            hook: None,
+            title,
+            rules,
+        }
+    }
+
     /// Whether new connections come in through it.
     pub fn accepts_connections(&self) -> bool {
         matches!(self.hook, Some(Hook::Prerouting | Hook::Output))
@@ -301,7 +320,7 @@ pub struct Choice {
     pub first: u32,
     /// How many chains there are.
     pub count: u32,
-    /// The map's name.
+    /// From numbers to chains.
     pub map: String,
 }
 

@@ -11,6 +11,7 @@ use crate::process;
 use crate::ruleset::{ServiceMaps, listen_set_name};
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::ops::Range;
 use thiserror::Error;
 
 /// Why an instance cannot be installed beside the others.
@@ -121,11 +122,14 @@ pub fn listen_addresses(nftables: &Nftables, table: &str) -> Result<Vec<IpAddr>,
     Ok(addresses)
 }
 
-/// The service in a key of protocol and port, each padded to 4 bytes.
+/// Where the port is in a key of protocol and port: the kernel pads each field of a key to 4 bytes.
+const KEY_PORT: Range<usize> = 4..6;
+
+/// The service in a key of protocol and port; `None` for another protocol, or if the key is too short.
 pub fn service(family: Family, element: &Element) -> Option<Service> {
     let first = &element.key;
     let last = element.key_end.as_ref().unwrap_or(first);
-    let port = |key: &[u8]| Some(u16::from_be_bytes(key.get(4..6)?.try_into().ok()?));
+    let port = |key: &[u8]| Some(u16::from_be_bytes(key.get(KEY_PORT)?.try_into().ok()?));
     Some(Service {
         family,
         protocol: Protocol::from_number(*first.first()?)?,
@@ -227,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_both_take_is_a_conflict() {
+    fn only_what_both_claim_is_a_conflict() {
         let all = claims("80", &[]);
         assert_eq!(all.conflict(&claims("79-81", &[])), Some(all.services[0]));
         assert_eq!(

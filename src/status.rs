@@ -40,7 +40,7 @@ pub struct StatusOptions {
     #[arg(value_name = "NAME")]
     pub name: Option<Name>,
 
-    /// Show nothing; exit with 0 if the kernel has the instance's rules and accepts connections,
+    /// Print nothing; exit with 0 if the instance's rules are in the kernel and accept connections,
     /// and with 1 if not
     ///
     /// Without NAME, it is the instance that the environment configures: NODEFWD_NAME, or the first
@@ -70,7 +70,7 @@ pub enum StatusFormat {
     Prometheus,
 }
 
-/// One instance.
+/// What the kernel and /proc show of one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Instance {
     pub name: String,
@@ -146,7 +146,7 @@ pub enum StatusError {
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often everything is read again because the ruleset has changed meanwhile.
-const MAX_RETRIES: usize = 10;
+const MAX_READ_RETRIES: usize = 10;
 
 /// Writes what the options ask for to standard output. With `watch`, it does not return unless it fails;
 /// with `ready`, it writes nothing and fails if the instance is not ready.
@@ -224,7 +224,7 @@ fn read_unchanged(
     name: Option<&Name>,
 ) -> Result<Vec<Instance>, NftablesError> {
     let mut instances = Vec::new();
-    for _ in 0..MAX_RETRIES {
+    for _ in 0..MAX_READ_RETRIES {
         let generation = nftables.generation()?;
         instances = tables(nftables, name)?
             .into_iter()

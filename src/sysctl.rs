@@ -41,8 +41,8 @@ impl ForwardingError {
 pub struct Forwarding {
     pub on: Vec<Family>,
     pub off: Vec<ForwardingError>,
-    /// Whether packets of a family that is on are forwarded.
-    pub remains: bool,
+    /// Whether any family that is on has forwards that can be reached.
+    pub can_forward: bool,
 }
 
 impl Forwarding {
@@ -57,13 +57,17 @@ impl Forwarding {
                 }
             }
         }
-        let remains = on.iter().any(|family| config.forwards_family(*family));
-        Forwarding { on, off, remains }
+        let can_forward = on.iter().any(|family| config.forwards_family(*family));
+        Forwarding {
+            on,
+            off,
+            can_forward,
+        }
     }
 
     /// Whether an instance starts: with `strict`, no family may be off.
     pub fn suffices(&self, strict: bool) -> bool {
-        self.remains && (self.off.is_empty() || !strict)
+        self.can_forward && (self.off.is_empty() || !strict)
     }
 }
 

@@ -121,6 +121,32 @@ pub const NFTA_MATCH_REV: u16 = 2;
 pub const NFTA_MATCH_INFO: u16 = 3;
 pub const NFTA_TARGET_NAME: u16 = 1;
 
+// netfilter/xt_tcpudp.h: XT_UDP_INV_* are the same
+pub const XT_TCP_INV_SRCPT: u8 = 1 << 0;
+pub const XT_TCP_INV_DSTPT: u8 = 1 << 1;
+pub const XT_TCP_INV_FLAGS: u8 = 1 << 2;
+
+// netfilter/xt_multiport.h
+pub const XT_MULTIPORT_SOURCE: u8 = 0;
+pub const XT_MULTIPORT_DESTINATION: u8 = 1;
+pub const XT_MULTI_PORTS: usize = 15;
+
+// netfilter/xt_conntrack.h
+pub const XT_CONNTRACK_STATE_DNAT: u16 = 1 << 7;
+pub const XT_CONNTRACK_STATE: u16 = 1 << 0;
+pub const XT_CONNTRACK_PROTO: u16 = 1 << 1;
+pub const XT_CONNTRACK_STATUS: u16 = 1 << 6;
+pub const XT_CONNTRACK_ORIGDST_PORT: u16 = 1 << 9;
+pub const XT_CONNTRACK_DIRECTION: u16 = 1 << 12;
+pub const XT_CONNTRACK_STATE_ALIAS: u16 = 1 << 13;
+
+// netfilter/xt_addrtype.h
+pub const XT_ADDRTYPE_INVERT_DEST: u32 = 1 << 1;
+pub const XT_ADDRTYPE_LIMIT_IFACE_IN: u32 = 1 << 2;
+pub const XT_ADDRTYPE_LIMIT_IFACE_OUT: u32 = 1 << 3;
+pub const XT_ADDRTYPE_UNICAST: u16 = 1 << 1;
+pub const XT_ADDRTYPE_LOCAL: u16 = 1 << 2;
+
 // netfilter/nf_nat.h
 pub const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
 

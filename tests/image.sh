@@ -233,19 +233,19 @@ ask() {
     on "$1" timeout 2 bash -c 'exec 3<>"/dev/$0/$1/$2" && echo hello >&3 && head -n 1 <&3' "${@:2}" 2>/dev/null
 }
 
-# answered SOURCE HOST PROTOCOL ADDRESS PORT: there must be a reply, and SOURCE must be the client's
+# replied SOURCE HOST PROTOCOL ADDRESS PORT: there must be a reply, and SOURCE must be the client's
 # address that the server has seen.
-answered() {
-    local answer status=0
-    answer=$(ask "${@:2}") || status=$?
-    [[ $answer == "hello, $1" ]] || die "${*:2}: expected 'hello, $1', not '$answer' (status $status)"
+replied() {
+    local reply status=0
+    reply=$(ask "${@:2}") || status=$?
+    [[ $reply == "hello, $1" ]] || die "${*:2}: expected 'hello, $1', not '$reply' (status $status)"
 }
 
-# unanswered STATUS HOST PROTOCOL ADDRESS PORT: connecting must fail with this status.
-unanswered() {
-    local answer status=0
-    answer=$(ask "${@:2}") || status=$?
-    [[ $status == "$1" ]] || die "${*:2}: expected status $1, not $status with '$answer'"
+# no_reply STATUS HOST PROTOCOL ADDRESS PORT: connecting must fail with this status.
+no_reply() {
+    local reply status=0
+    reply=$(ask "${@:2}") || status=$?
+    [[ $status == "$1" ]] || die "${*:2}: expected status $1, not $status with '$reply'"
 }
 
 rules() { on pod nft --stateless list ruleset; }
@@ -264,35 +264,35 @@ start udp pod SRC_PORT=53 SRC_RANGES=0.0.0.0/0,::/0 DEST_PROTO=UDP DEST_PORT=53 
 ready tcp
 ready udp
 seen6='[fd82:0002:0000:0000:0000:0000:0000:0002]'
-all_answered() {
-    answered $pod4 client tcp "$1" 80
-    answered $pod4 client udp "$1" 53
-    answered "$seen6" client tcp "$2" 80
-    answered "$seen6" client udp "$2" 53
+all_replied() {
+    replied $pod4 client tcp "$1" 80
+    replied $pod4 client udp "$1" 53
+    replied "$seen6" client tcp "$2" 80
+    replied "$seen6" client udp "$2" 53
 }
-all_answered $pod4 $pod6  # to the pod itself
-all_answered $node4 $node6 # through the node's host ports
-unanswered 124 node tcp $pod4 80
-answered $pod4 node udp $pod4 53
+all_replied $pod4 $pod6  # to the pod itself
+all_replied $node4 $node6 # through the node's host ports
+no_reply 124 node tcp $pod4 80
+replied $pod4 node udp $pod4 53
 
 step "restarting one of them"
 before=$(rules | sort)
 podman restart --time 10 tcp >/dev/null
 ready tcp
-all_answered $node4 $node6
+all_replied $node4 $node6
 [[ $(rules | sort) == "$before" ]] || die "the rules changed by a restart, from"$'\n'"$before"$'\n'"to"$'\n'"$(rules)"
 
 step "stopping them"
 stop tcp
-unanswered 1 client tcp $pod4 80
-answered $pod4 client udp $node4 53
+no_reply 1 client tcp $pod4 80
+replied $pod4 client udp $node4 53
 stop udp
 [[ -z $(rules) ]] || die "the pod should have no rules any more: $(rules)"
 
 step "externalTrafficPolicy: Local, with addresses of both families and a pod of one"
 start local local SRC_PORT=80 SRC_RANGES=0.0.0.0/0 DEST_PROTO=TCP DEST_PORT=30080 DEST_IPS=$node4,$node6
 ready local
-answered $local4 client tcp $local4 80
+replied $local4 client tcp $local4 80
 warnings=$(podman logs local 2>&1 | grep '^warning: ') || true
 [[ $warnings == *IPv6* && $warnings != *$'\n'* ]] || die "there should be one warning, about IPv6, not: $warnings"
 stop local

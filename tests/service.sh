@@ -147,7 +147,7 @@ inside systemctl daemon-reload
 inside systemctl restart nodefwd@web
 coproc CLIENT { exec ip netns exec "$id-peer" socat STDIO TCP4:10.0.0.1:80 2>/dev/null; }
 echo hello >&"${CLIENT[1]}"
-read -r -t 60 <&"${CLIENT[0]}" || die "no answer"
+read -r -t 60 <&"${CLIENT[0]}" || die "no reply"
 inside systemctl stop --no-block nodefwd@web
 until_true property_is StatusText 'draining: 1 connections*'
 sleep 3

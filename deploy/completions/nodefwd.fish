@@ -30,7 +30,7 @@ udp\t''
 sctp\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l src-port -d 'Ports to forward: a list of ports and ranges' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l dest-port -d 'Ports at the destination: one for all, or one for each of SRC_PORT [default: the same]' -r -f
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -l src-ranges -d 'Sources that may connect, as CIDRs or addresses [default: everyone]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l src-ranges -d 'Sources that may connect, as CIDRs or addresses [default: any source]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l balance -d 'How a connection is given one of several destinations: random, round-robin, or source, which keeps a client with one destination [default: random]' -r -f -a "random\t''
 round-robin\t''
 source\t''"
@@ -40,7 +40,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -l output -d 'Forward conn
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l masquerade -d 'Let the destination see this host\'s address instead of the client\'s; false needs a route from the destination back through this host [default: true]' -r -f -a "true\t''
 false\t''"
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -l hairpin -d 'Forward what a destination itself sends to the forwarded port, too [default: false]' -r -f -a "true\t''
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l strict -d 'Fail if a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
@@ -53,9 +53,9 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -s q -l quiet -d 'Log warn
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s V -l version -d 'Print version'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "run" -d 'Forward until a signal comes (the default)'
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "render" -d 'Print the nftables ruleset that `run` would install, and touch nothing'
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "check" -d 'Say whether `run` would work here, and why not, and change nothing'
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show what is forwarded in this network namespace, by whatever process'
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "render" -d 'Print the nftables ruleset that `run` would install; changes nothing'
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "check" -d 'Check whether `run` would work here, and what prevents it; changes nothing'
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show all instances in this network namespace'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "completions" -d 'Print a script with which a shell completes the command line'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or spaces' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
@@ -63,7 +63,7 @@ udp\t''
 sctp\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l src-port -d 'Ports to forward: a list of ports and ranges' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-port -d 'Ports at the destination: one for all, or one for each of SRC_PORT [default: the same]' -r -f
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l src-ranges -d 'Sources that may connect, as CIDRs or addresses [default: everyone]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l src-ranges -d 'Sources that may connect, as CIDRs or addresses [default: any source]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l balance -d 'How a connection is given one of several destinations: random, round-robin, or source, which keeps a client with one destination [default: random]' -r -f -a "random\t''
 round-robin\t''
 source\t''"
@@ -73,7 +73,7 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l output -d 'Forwa
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l masquerade -d 'Let the destination see this host\'s address instead of the client\'s; false needs a route from the destination back through this host [default: true]' -r -f -a "true\t''
 false\t''"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l hairpin -d 'Forward what a destination itself sends to the forwarded port, too [default: false]' -r -f -a "true\t''
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l strict -d 'Fail if a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
@@ -90,7 +90,7 @@ udp\t''
 sctp\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l src-port -d 'Ports to forward: a list of ports and ranges' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l dest-port -d 'Ports at the destination: one for all, or one for each of SRC_PORT [default: the same]' -r -f
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l src-ranges -d 'Sources that may connect, as CIDRs or addresses [default: everyone]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l src-ranges -d 'Sources that may connect, as CIDRs or addresses [default: any source]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l balance -d 'How a connection is given one of several destinations: random, round-robin, or source, which keeps a client with one destination [default: random]' -r -f -a "random\t''
 round-robin\t''
 source\t''"
@@ -100,7 +100,7 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l output -d 'Fo
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l masquerade -d 'Let the destination see this host\'s address instead of the client\'s; false needs a route from the destination back through this host [default: true]' -r -f -a "true\t''
 false\t''"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l hairpin -d 'Forward what a destination itself sends to the forwarded port, too [default: false]' -r -f -a "true\t''
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l strict -d 'Fail if a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
@@ -117,7 +117,7 @@ udp\t''
 sctp\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l src-port -d 'Ports to forward: a list of ports and ranges' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-port -d 'Ports at the destination: one for all, or one for each of SRC_PORT [default: the same]' -r -f
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l src-ranges -d 'Sources that may connect, as CIDRs or addresses [default: everyone]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l src-ranges -d 'Sources that may connect, as CIDRs or addresses [default: any source]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l balance -d 'How a connection is given one of several destinations: random, round-robin, or source, which keeps a client with one destination [default: random]' -r -f -a "random\t''
 round-robin\t''
 source\t''"
@@ -127,7 +127,7 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l output -d 'For
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l masquerade -d 'Let the destination see this host\'s address instead of the client\'s; false needs a route from the destination back through this host [default: true]' -r -f -a "true\t''
 false\t''"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l hairpin -d 'Forward what a destination itself sends to the forwarded port, too [default: false]' -r -f -a "true\t''
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l strict -d 'Fail if a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
@@ -141,7 +141,7 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s h -l help -d '
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l format -d 'How to write it' -r -f -a "text\t'An aligned table for people'
 json\t'For programs'
 prometheus\t'The text exposition format of Prometheus'"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l ready -d 'Show nothing; exit with 0 if the kernel has the instance\'s rules and accepts connections, and with 1 if not'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l ready -d 'Print nothing; exit with 0 if the instance\'s rules are in the kernel and accept connections, and with 1 if not'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l watch -d 'Write it again every second until a signal comes'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'

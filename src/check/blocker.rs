@@ -108,7 +108,7 @@ pub fn over_ports(
     }
 }
 
-/// The outcome of packets of which each has one of two outcomes.
+/// The combined outcome of packets of which some have one outcome and the rest the other.
 fn both(one: Outcome, other: Outcome) -> Outcome {
     match (one, other) {
         (Outcome::Unread, _) | (_, Outcome::Unread) => Outcome::Unread,

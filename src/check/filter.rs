@@ -76,8 +76,8 @@ impl Path<'_> {
     fn packet(&self, port: Option<u16>, reply: bool) -> Packet {
         let Path { forward, to, .. } = self;
         let single = || to.ports.is_single().then(|| to.ports.first());
-        let backend = port.map(|port| to.backend(forward.service.ports, port).1);
-        let backend = backend.or_else(single);
+        let backend_port = port.map(|port| to.backend(forward.service.ports, port).1);
+        let backend_port = backend_port.or_else(single);
         let packet = Packet {
             translated: true,
             to_this_host: Some(false),
@@ -90,7 +90,7 @@ impl Path<'_> {
                 input: Some(self.output.clone()),
                 output: self.input.cloned(),
                 source: Some(to.address),
-                source_port: backend,
+                source_port: backend_port,
                 destination_port: Some(CLIENT_PORT),
                 ..packet
             }
@@ -100,7 +100,7 @@ impl Path<'_> {
                 output: Some(self.output.clone()),
                 destination: Some(to.address),
                 source_port: Some(CLIENT_PORT),
-                destination_port: backend,
+                destination_port: backend_port,
                 ..packet
             }
         }

@@ -26,7 +26,7 @@ pub struct Ingress {
 
 impl Ingress {
     /// Asks the kernel where it would send replies. `None` if clients come in on several interfaces, or
-    /// if that cannot be told.
+    /// if that is not known.
     pub fn find(
         routes: &Routes,
         config: &Config,

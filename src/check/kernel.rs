@@ -16,7 +16,7 @@ use std::fs;
 pub fn capability() -> Finding {
     const SUBJECT: &str = "privileges";
     match capability::check_net_admin() {
-        Ok(()) => Finding::new(Level::Ok, SUBJECT, "CAP_NET_ADMIN is there"),
+        Ok(()) => Finding::new(Level::Ok, SUBJECT, "this process has CAP_NET_ADMIN"),
         Err(error) => Finding::new(Level::Failure, SUBJECT, error.to_string()),
     }
 }
@@ -37,13 +37,13 @@ pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
     for error in &forwarding.off {
         findings.push(Finding::new(level, SUBJECT, with_causes(error)));
     }
-    if forwarding.remains {
+    if forwarding.can_forward {
         let off = forwarding.off.iter();
         off.for_each(|error| config.drop_family(error.family()));
     }
 }
 
-/// Whether the kernel takes the rules, all of them. If so, gives the socket for further questions, and
+/// Whether the kernel accepts the rules, all of them. If so, gives the socket for further questions, and
 /// the ruleset as it would be installed.
 pub fn rules(
     opened: Result<Nftables, NftablesError>,
@@ -70,7 +70,7 @@ pub fn rules(
     let (level, text) = match &accepted {
         Ok(_) => {
             let count: usize = ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
-            (Level::Ok, format!("the kernel takes all {count}"))
+            (Level::Ok, format!("the kernel accepts all {count}"))
         }
         Err(error) => (Level::Failure, with_causes(error)),
     };
@@ -96,10 +96,14 @@ pub fn conflicts(nftables: &Nftables, ruleset: &Ruleset, config: &Config) -> Fin
     };
     match free.and_then(|()| unclaimed()) {
         Ok(_) if replace => {
-            let text = "the one that has the name can be replaced, and no other has the ports";
+            let text =
+                "the running instance of this name can be replaced; no other forwards these ports";
             Finding::new(Level::Ok, SUBJECT, text)
         }
-        Ok(_) => Finding::new(Level::Ok, SUBJECT, "no other has the name or the ports"),
+        Ok(_) => {
+            let text = "no other instance has this name or forwards these ports";
+            Finding::new(Level::Ok, SUBJECT, text)
+        }
         Err(text) => Finding::new(Level::Failure, SUBJECT, text),
     }
 }

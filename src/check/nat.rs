@@ -1,4 +1,5 @@
-//! Chains of other tables that translate connections before an instance's own can.
+//! Chains of type nat of other tables that drop or translate connections before an instance's own
+//! chains see them.
 
 use super::blocker::{Blocker, Blockers, over_ports};
 use super::paths::Paths;
@@ -50,14 +51,15 @@ pub fn findings(
                     packet.to_this_host = Some(true);
                 }
                 let outcome = outcome(firewall, chain, packet, forward, &addresses)?;
-                // Of the same priority, one that surely translates the packet may be newer.
+                // Of two chains of the same priority the newer runs first, which is not known:
+                // report only one that certainly ends the packet.
                 if chain.priority < PRIORITY || matches!(outcome, Outcome::Ends(_)) {
                     blockers.add(chain, outcome, false, (forward, forward.destinations[0]));
                 }
             }
         }
     }
-    let none = "no other table translates what is to be forwarded";
+    let none = "no other table's NAT drops or translates what is to be forwarded";
     Ok(blockers.findings(SUBJECT, none, |blocker| Ok(describe(blocker)))?)
 }
 
@@ -73,7 +75,7 @@ fn is_conflicting(chain: &BaseChain, config: &Config) -> bool {
 }
 
 /// What becomes of a forward's connections in a chain. Where that depends on the address that they are
-/// made to, this host's addresses are tried; one that is translated is enough.
+/// made to, this host's addresses are tried; one whose connections end there is enough.
 fn outcome(
     firewall: &mut Firewall<'_>,
     chain: &BaseChain,
@@ -128,7 +130,6 @@ fn describe(blocker: &Blocker<'_>) -> (Level, String) {
         ..
     } = blocker;
     let services = first_few(forwards.iter().map(|(forward, _)| forward.service));
-    let translates = if *sure { "translates" } else { "may translate" };
     let (level, order) = if chain.priority == PRIORITY {
         let order = "at the same priority, where the newest table comes first";
         (Level::Doubt, order.to_owned())
@@ -138,14 +139,26 @@ fn describe(blocker: &Blocker<'_>) -> (Level, String) {
     };
     let table = &location.table;
     let name = location.chain.escape_debug();
-    let fix = match location.rule {
-        Some(rule) => format!("nft delete rule {table} {name} handle {rule}"),
-        None => format!("nft 'chain {table} {name} {{ policy accept; }}'"),
+    let (certainly, possibly, fix) = match location.rule {
+        Some(rule) => (
+            "drops or translates",
+            "may drop or translate",
+            format!("remove that rule with: nft delete rule {table} {name} handle {rule}"),
+        ),
+        // A policy cannot translate.
+        None => (
+            "drops",
+            "may drop",
+            format!(
+                "set the policy to accept with: nft 'chain {table} {name} {{ policy accept; }}'"
+            ),
+        ),
     };
-    let text = format!(
-        "{location} {translates} {services} {order}; use another port, or remove that rule with: {fix}"
-    );
-    (level, text)
+    let ends = if *sure { certainly } else { possibly };
+    (
+        level,
+        format!("{location} {ends} {services} {order}; use another port, or {fix}"),
+    )
 }
 
 /// nftables does not show the rules of iptables-legacy, but the kernel lists the names of its tables.

@@ -14,11 +14,11 @@ use std::net::IpAddr;
 pub struct Paths {
     routes: Routes,
     ingresses: Vec<Ingress>,
-    egresses: BTreeMap<Backend, Egress>,
+    egresses: BTreeMap<EgressKey, Egress>,
 }
 
-/// Address, protocol and first port of a destination.
-type Backend = (IpAddr, Protocol, u16);
+/// What the route to a destination can depend on: its address, its protocol and its first port.
+type EgressKey = (IpAddr, Protocol, u16);
 
 /// Where packets to a destination go.
 enum Egress {
@@ -44,10 +44,10 @@ impl Paths {
         }
         for forward in config.reachable_forwards() {
             for to in &forward.destinations {
-                let backend = backend(forward.service.protocol, to);
-                if !paths.egresses.contains_key(&backend) {
-                    let egress = paths.find_egress(backend)?;
-                    paths.egresses.insert(backend, egress);
+                let key = egress_key(forward.service.protocol, to);
+                if !paths.egresses.contains_key(&key) {
+                    let egress = paths.find_egress(key)?;
+                    paths.egresses.insert(key, egress);
                 }
             }
         }
@@ -55,7 +55,7 @@ impl Paths {
     }
 
     /// For a client's packet; for this host's own, if it is not known where clients come in.
-    fn find_egress(&self, (address, protocol, port): Backend) -> Result<Egress, RtnetlinkError> {
+    fn find_egress(&self, (address, protocol, port): EgressKey) -> Result<Egress, RtnetlinkError> {
         let ingress = self.ingress(Family::of(address));
         let ingress = ingress.filter(|ingress| ingress.forwards);
         let ports = Ports {
@@ -86,7 +86,7 @@ impl Paths {
 
     /// The interface that leads to a destination, if one does.
     pub fn output(&self, protocol: Protocol, to: &Destination) -> Option<&Interface> {
-        match self.egresses.get(&backend(protocol, to))? {
+        match self.egresses.get(&egress_key(protocol, to))? {
             Egress::Through(interface) => Some(interface),
             Egress::None | Egress::Local => None,
         }
@@ -132,7 +132,7 @@ impl Paths {
     /// Destinations that packets cannot be sent to.
     fn missing(&self) -> Finding {
         const SUBJECT: &str = "routes";
-        let missing = |((address, ..), egress): (&Backend, &Egress)| {
+        let missing = |((address, ..), egress): (&EgressKey, &Egress)| {
             matches!(egress, Egress::None).then_some(*address)
         };
         let mut missing: Vec<IpAddr> = self.egresses.iter().filter_map(missing).collect();
@@ -165,7 +165,7 @@ impl Paths {
         for forward in config.reachable_forwards() {
             for to in &forward.destinations {
                 let protocol = forward.service.protocol;
-                let egress = self.egresses.get(&backend(protocol, to));
+                let egress = self.egresses.get(&egress_key(protocol, to));
                 if !matches!(egress, Some(Egress::Local)) {
                     continue;
                 }
@@ -173,11 +173,11 @@ impl Paths {
                     Some(true) => (Level::Ok, "goes to the socket that listens there"),
                     Some(false) => (
                         Level::Doubt,
-                        "is refused as long as nothing listens there; start a server, or forward to another host",
+                        "is refused until a server listens there: start one, or forward to another host",
                     ),
                     None => (
                         Level::Doubt,
-                        "goes to a socket of this host, if one listens there",
+                        "goes to a server of this host, if one listens there",
                     ),
                 };
                 let service = forward.service.without_family();
@@ -225,7 +225,7 @@ impl Paths {
     }
 }
 
-fn backend(protocol: Protocol, to: &Destination) -> Backend {
+fn egress_key(protocol: Protocol, to: &Destination) -> EgressKey {
     (to.address, protocol, to.ports.first())
 }
 
@@ -239,7 +239,7 @@ fn reason(to: IpAddr, from: IpAddr, Interface { name, .. }: &Interface) -> Strin
     };
     if to.is_ipv4() && value("all").max(value(name)) == Some(1) {
         return format!(
-            "the reverse-path filter takes them for forged, since packets to {from} would leave through another interface; loosen it with: sysctl -w net.ipv4.conf.{name}.rp_filter=2"
+            "the reverse-path filter drops them: the route to {from} is through another interface; set it to loose with: sysctl -w net.ipv4.conf.{name}.rp_filter=2"
         );
     }
     format!("ip route get {to} from {from} iif {name} says why")

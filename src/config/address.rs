@@ -6,7 +6,7 @@ use thiserror::Error;
 /// Why a word is no address to forward to or to listen on.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum AddressError {
-    /// Not an address at all.
+    /// `example.org`, `10.0.0`
     #[error("is no IP address: use one such as 10.0.0.5 or fd00::5")]
     NotAnAddress,
     /// `10.0.0.0/8`

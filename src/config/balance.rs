@@ -16,9 +16,9 @@ pub enum Balance {
     Source,
 }
 
-/// A word that names no way to choose a destination.
+/// A word that names no balancing method.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("is no way to choose a destination: use random, round-robin or source")]
+#[error("is no balancing method: use random, round-robin or source")]
 pub struct BalanceError;
 
 impl FromStr for Balance {
@@ -35,7 +35,7 @@ impl FromStr for Balance {
 }
 
 impl Balance {
-    /// Reads the option.
+    /// At random if the option is not set.
     pub fn read(options: &Options) -> Result<Self, ConfigError> {
         Setting::value_or(OptionName::BALANCE, &options.balance, Balance::Random)
     }

@@ -4,12 +4,16 @@ use super::PortRange;
 use serde::Serialize;
 use std::{fmt, net::IpAddr};
 
+/// What one connection is sent to: an address, and a port there. A destination of a forward is one
+/// backend, or one for each port of a range.
+pub type Backend = (IpAddr, u16);
+
 /// Where a forward goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Destination {
-    /// A unicast address.
+    /// Of a host that is reached over the network: see `address.rs` for what is refused.
     pub address: IpAddr,
-    /// One port that takes all of the forward's ports, or as many ports as the forward has.
+    /// One port, to which all of the forward's ports go, or as many ports as the forward has.
     pub ports: PortRange,
 }
 
@@ -23,8 +27,8 @@ impl fmt::Display for Destination {
 }
 
 impl Destination {
-    /// The address and port that connections to `port` go to, one of the `forwarded` ports.
-    pub fn backend(&self, forwarded: PortRange, port: u16) -> (IpAddr, u16) {
+    /// The backend of connections to `port`, one of the `forwarded` ports.
+    pub fn backend(&self, forwarded: PortRange, port: u16) -> Backend {
         let offset = if self.ports.is_single() {
             0
         } else {
@@ -35,7 +39,7 @@ impl Destination {
 
     /// All destinations whose [`backend`](Self::backend) for these ports is this: at most two.
     pub fn leading_to(
-        (address, to): (IpAddr, u16),
+        (address, to): Backend,
         forwarded: PortRange,
         port: u16,
     ) -> impl Iterator<Item = Destination> {

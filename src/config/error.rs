@@ -37,9 +37,9 @@ pub enum ConfigError {
         OptionName::SRC_PORT
     )]
     Pairing { sources: usize, destinations: usize },
-    /// More ports are mapped to other ports than the kernel takes in reasonable time.
+    /// More ports are mapped to other ports than the kernel installs in reasonable time.
     #[error(
-        "ranges of ports go to other ports in {0} cases, counted for each destination: at most {MAX_MAPPED_PORTS} may, so list fewer in {ports} or {forwards}, or leave some to another instance",
+        "{0} ports of ranges are mapped to other ports, counted for each destination; the limit is {MAX_MAPPED_PORTS}: list fewer in {ports} or {forwards}, or move some to another instance",
         ports = OptionName::DEST_PORT,
         forwards = OptionName::FORWARDS
     )]
@@ -53,7 +53,7 @@ pub enum ConfigError {
     TooManyBalancedDestinations(usize),
     /// No packet can come to any of the forwards.
     #[error(
-        "{} has no {family} entry, so nothing would be forwarded: '{forward}' takes {family} connections only; list an {family} address too, or leave it unset",
+        "{} has no {family} entry, so nothing would be forwarded: '{forward}' forwards {family} connections only; list an {family} address too, or leave it unset",
         OptionName::LISTEN
     )]
     Unreachable { family: Family, forward: String },

@@ -17,7 +17,7 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// Reads the option.
+    /// `Local` if the option is not set. Refuses addresses that no client can connect to over a network.
     pub fn read(options: &Options) -> Result<Self, ConfigError> {
         let Some(setting) = Setting::read(OptionName::LISTEN, &options.listen)? else {
             return Ok(Listen::Local);
@@ -48,7 +48,7 @@ impl Listen {
 /// Why a word is no address to listen on.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ListenError {
-    #[error("stands for addresses of its own: give it alone, or a list of addresses")]
+    #[error("cannot be combined with other entries: give it alone, or addresses only")]
     Keyword,
     #[error("{0}; or use local or any")]
     Address(#[from] AddressError),

@@ -19,8 +19,8 @@ pub struct NameError;
 impl FromStr for Name {
     type Err = NameError;
 
-    /// Takes what nft's grammar takes in the name of a table, and what fits, with a prefix, into
-    /// the 107 bytes of an abstract socket's name (unix(7)).
+    /// Accepts what nft's grammar allows in the name of a table, and what fits, with a prefix, into the
+    /// 107 bytes of an abstract socket's name (unix(7)).
     fn from_str(word: &str) -> Result<Self, NameError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if word.is_empty() || word.len() > 64 || !word.bytes().all(allowed) {
@@ -31,8 +31,8 @@ impl FromStr for Name {
 }
 
 impl Name {
-    /// The name of the instance that the options configure, which takes only a few of them: the one that
-    /// is set, or the one that follows from the first forward. `None` if neither is there.
+    /// The instance's name: `NODEFWD_NAME`, or else the default of the first forward. Reads no other
+    /// option. `None` if neither is set.
     pub fn read(options: &Options) -> Result<Option<Self>, ConfigError> {
         if let Some(setting) = Setting::read(OptionName::NAME, &options.name)? {
             return setting.value().map(Some);

@@ -1,4 +1,9 @@
 //! Every option, with its variable, its flag and its help; and how its text becomes words.
+//!
+//! The module of an option's name in `config` reads it, or `value.rs`. What it says is carried out by
+//! the module of its name in `ruleset` (`forwards`, `sources`, `balance`, `listen`, `output`,
+//! `masquerade`, `hairpin`) or `instance` (`replace`, `drain`), for `name` by `lock.rs`, and for
+//! `strict` by `sysctl.rs`, which knows what cannot be forwarded.
 
 use super::{ConfigError, Problem};
 use clap::{Arg, Args};
@@ -104,7 +109,7 @@ pub struct Options {
     #[arg(value_name = "PORT,...", option = OptionName::DEST_PORT)]
     pub dest_port: Option<OsString>,
 
-    /// Sources that may connect, as CIDRs or addresses [default: everyone]
+    /// Sources that may connect, as CIDRs or addresses [default: any source]
     #[arg(value_name = "CIDR,...", option = OptionName::SRC_RANGES)]
     pub src_ranges: Option<OsString>,
 
@@ -128,7 +133,7 @@ pub struct Options {
     #[arg(help_heading = "How to forward", boolean = OptionName::MASQUERADE)]
     pub masquerade: Option<OsString>,
 
-    /// Forward what a destination itself sends to the forwarded port, too [default: false]
+    /// Also forward connections that a destination makes to the forwarded port [default: false]
     #[arg(help_heading = "How to forward", boolean = OptionName::HAIRPIN)]
     pub hairpin: Option<OsString>,
 
@@ -157,13 +162,14 @@ pub struct Options {
     pub owner: Option<OsString>,
 }
 
-/// As much of a value as a message shows; it may be 128 KiB long.
+/// As much of a text as a message shows: a value may be 128 KiB long, and a rule list a thousand
+/// addresses.
 const SHOWN_CHARACTERS: usize = 160;
 
-/// A part of a value as a message shows it: on one line, without anything that a terminal would
-/// obey, and short enough to be read.
-pub fn shown(part: &str) -> String {
-    let mut escaped = part.escape_debug();
+/// A text as a message shows it: on one line, without anything that a terminal would obey, and cut with
+/// an ellipsis after so many characters that it can be read.
+pub fn shown(text: &str) -> String {
+    let mut escaped = text.escape_debug();
     let mut shown: String = escaped.by_ref().take(SHOWN_CHARACTERS).collect();
     if escaped.next().is_some() {
         shown.push('…');

@@ -53,7 +53,7 @@ pub struct ProtocolError;
 impl FromStr for Protocol {
     type Err = ProtocolError;
 
-    /// Takes `tcp`, `udp` or `sctp` in any case: Kubernetes writes them upper-case.
+    /// Accepts `tcp`, `udp` or `sctp` in any case: Kubernetes writes them upper-case.
     fn from_str(word: &str) -> Result<Self, ProtocolError> {
         Protocol::ALL
             .into_iter()
@@ -62,7 +62,7 @@ impl FromStr for Protocol {
     }
 }
 
-/// An address family.
+/// The two families that are forwarded, in the order of every list: IPv4 first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {

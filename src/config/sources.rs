@@ -49,7 +49,7 @@ impl Sources {
         };
         for range in ranges.iter().filter(|range| range.trunc() != **range) {
             warn!(
-                "{}: {range} has host bits set: taken as {}",
+                "{}: {range} has host bits set: read as {}",
                 OptionName::SRC_RANGES,
                 range.trunc()
             );
@@ -57,8 +57,8 @@ impl Sources {
         Ok(Sources::new(&ranges))
     }
 
-    /// Everyone when there is no range; otherwise what the ranges cover, and a family without any
-    /// range is denied whole. Overlapping, adjoining and duplicate ranges are merged.
+    /// Without ranges, every source may connect; otherwise those in a range, and of a family without a
+    /// range none. Overlapping, adjoining and duplicate ranges are merged.
     pub fn new(ranges: &[IpNet]) -> Self {
         if ranges.is_empty() {
             return Sources {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn no_range_allows_everyone() {
+    fn no_range_allows_all() {
         let sources = sources(&[]);
         for family in Family::ALL {
             assert_eq!(sources.of(family), &Allowed::All);
@@ -219,14 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn a_family_without_a_range_is_denied_and_slash_0_is_everyone() {
+    fn a_family_without_a_range_allows_none_and_slash_0_allows_all() {
         let sources = sources(&["0.0.0.0/0", "10.0.0.0/8"]);
         assert_eq!(sources.of(Family::Ipv4), &Allowed::All);
         assert_eq!(sources.of(Family::Ipv6), &Allowed::None);
     }
 
     #[test]
-    fn two_halves_of_everything_are_everyone() {
+    fn both_halves_of_all_addresses_allow_all() {
         let sources = sources(&["0.0.0.0/1", "128.0.0.0/1"]);
         assert_eq!(sources.of(Family::Ipv4), &Allowed::All);
     }

@@ -85,7 +85,7 @@ impl Packet {
         status
     }
 
-    /// TCP flags of the packet.
+    /// SYN, or SYN and ACK for a reply: check follows no later packet.
     pub fn tcp_flags(&self) -> u8 {
         if self.reply { SYN | ACK } else { SYN }
     }

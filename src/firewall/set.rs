@@ -21,7 +21,7 @@ pub struct Set {
 pub struct Found {
     /// Whether it has the key.
     pub is_there: Tristate,
-    /// Of a map: what it has for the key; several if that cannot be told.
+    /// Of a map: what it has for the key; several if it is not known which.
     pub values: Vec<Data>,
 }
 

@@ -1,13 +1,13 @@
 //! Matches and targets of iptables, which iptables-nft gives the kernel as they are where nftables has
 //! nothing of the kind. What they hold are the structures of linux/netfilter/xt_*.h, in host byte
-//! order.
+//! order; the constants in the functions below say where these have their fields.
 
 use super::Tristate;
 use super::action::Action;
 use super::packet::Packet;
 use crate::config::Protocol;
 use crate::netlink::Attributes;
-use crate::uapi::{NFTA_MATCH_INFO, NFTA_MATCH_NAME, NFTA_MATCH_REV, NFTA_TARGET_NAME};
+use crate::uapi::*;
 
 /// What a target does; `None` if the packet goes on to the next rule.
 pub fn target(data: Attributes<'_>) -> Option<Action> {
@@ -72,11 +72,16 @@ fn inverted(matches: Tristate, invert: bool) -> Tristate {
 
 /// `struct xt_tcp`; a match of TCP itself is not part of it.
 fn tcp(info: Info<'_>, packet: &Packet) -> Option<Tristate> {
-    let ports = ports(info, packet, info.byte(11)?)?;
-    let (mask, wanted) = (info.byte(9)?, info.byte(10)?);
+    const OPTION: usize = 8;
+    const FLG_MASK: usize = 9;
+    const FLG_CMP: usize = 10;
+    const INVFLAGS: usize = 11;
+    let invert = info.byte(INVFLAGS)?;
+    let ports = ports(info, packet, invert)?;
+    let (mask, wanted) = (info.byte(FLG_MASK)?, info.byte(FLG_CMP)?);
     let flags = Tristate::from(packet.tcp_flags() & mask == wanted);
-    let flags = inverted(flags, info.byte(11)? & 4 != 0);
-    let option = if info.byte(8)? == 0 {
+    let flags = inverted(flags, invert & XT_TCP_INV_FLAGS != 0);
+    let option = if info.byte(OPTION)? == 0 {
         Tristate::Yes
     } else {
         Tristate::Maybe
@@ -91,7 +96,8 @@ fn tcp(info: Info<'_>, packet: &Packet) -> Option<Tristate> {
 
 /// `struct xt_udp`
 fn udp(info: Info<'_>, packet: &Packet) -> Option<Tristate> {
-    let ports = ports(info, packet, info.byte(8)?)?;
+    const INVFLAGS: usize = 8;
+    let ports = ports(info, packet, info.byte(INVFLAGS)?)?;
     Some(of_protocol(packet, Protocol::Udp).min(ports))
 }
 
@@ -99,32 +105,40 @@ fn of_protocol(packet: &Packet, protocol: Protocol) -> Tristate {
     Tristate::from(packet.protocol == protocol)
 }
 
-/// A range of source ports and one of destination ports, each inverted by a bit.
+/// A range of source ports and one of destination ports, each inverted by a bit: `struct xt_tcp` and
+/// `struct xt_udp` begin with the same fields, and have the same bits for these.
 fn ports(info: Info<'_>, packet: &Packet, invert: u8) -> Option<Tristate> {
-    let source = info.holds_port(0, packet.source_port)?;
-    let destination = info.holds_port(4, packet.destination_port)?;
-    Some(inverted(source, invert & 1 != 0).min(inverted(destination, invert & 2 != 0)))
+    const SPTS: usize = 0;
+    const DPTS: usize = 4;
+    let source = info.holds_port(SPTS, packet.source_port)?;
+    let source = inverted(source, invert & XT_TCP_INV_SRCPT != 0);
+    let destination = info.holds_port(DPTS, packet.destination_port)?;
+    Some(source.min(inverted(destination, invert & XT_TCP_INV_DSTPT != 0)))
 }
 
 /// `struct xt_multiport_v1`
 fn multiport(info: Info<'_>, packet: &Packet) -> Option<Tristate> {
-    const PORTS: usize = 15;
-    const FIRST_OF_RANGE: usize = 32;
+    const FLAGS: usize = 0;
+    const COUNT: usize = 1;
+    const PORTS: usize = 2;
+    /// Not 0 for the first port of a range.
+    const PFLAGS: usize = 32;
     const INVERT: usize = 47;
     let (source, destination) = (packet.source_port, packet.destination_port);
-    let sides = match info.byte(0)? {
-        0 => vec![source],
-        1 => vec![destination],
+    let sides = match info.byte(FLAGS)? {
+        XT_MULTIPORT_SOURCE => vec![source],
+        XT_MULTIPORT_DESTINATION => vec![destination],
         _ => vec![source, destination],
     };
+    let port = |index: usize| info.u16(PORTS + 2 * index);
     let mut found = Tristate::No;
     let mut index = 0;
-    while index < PORTS.min(info.byte(1)?.into()) {
-        let first = info.u16(2 + 2 * index)?;
+    while index < XT_MULTI_PORTS.min(info.byte(COUNT)?.into()) {
+        let first = port(index)?;
         let mut last = first;
-        if info.byte(FIRST_OF_RANGE + index)? != 0 {
+        if info.byte(PFLAGS + index)? != 0 {
             index += 1;
-            last = info.u16(2 + 2 * index)?;
+            last = port(index)?;
         }
         index += 1;
         let sides = sides.iter().map(|side| port_within(*side, first, last));
@@ -135,33 +149,32 @@ fn multiport(info: Info<'_>, packet: &Packet) -> Option<Tristate> {
 
 /// `struct xt_conntrack_mtinfo3`
 fn conntrack(info: Info<'_>, packet: &Packet) -> Option<Tristate> {
-    const STATE: u16 = 1 << 0;
-    const PROTOCOL: u16 = 1 << 1;
-    const STATUS: u16 = 1 << 6;
-    const ORIGINAL_PORT: u16 = 1 << 9;
-    const DIRECTION: u16 = 1 << 12;
-    const STATE_ALIAS: u16 = 1 << 13;
-    /// XT_CONNTRACK_STATE_DNAT
-    const TRANSLATED: u16 = 1 << 7;
-    let (asked, invert) = (info.u16(146)?, info.u16(148)?);
+    const L4PROTO: usize = 136;
+    const ORIGDST_PORT: usize = 140;
+    const MATCH_FLAGS: usize = 146;
+    const INVERT_FLAGS: usize = 148;
+    const STATE_MASK: usize = 150;
+    const STATUS_MASK: usize = 152;
+    const ORIGDST_PORT_HIGH: usize = 156;
+    let (asked, invert) = (info.u16(MATCH_FLAGS)?, info.u16(INVERT_FLAGS)?);
     let mut state = packet.state() as u16;
     if packet.translated {
-        state |= TRANSLATED;
+        state |= XT_CONNTRACK_STATE_DNAT;
     }
-    let port = port_within(packet.original_port, info.u16(140)?, info.u16(156)?);
-    let protocol = info.u16(136)? == u16::from(packet.protocol.number());
+    let state = info.u16(STATE_MASK)? & state != 0;
+    let status = u32::from(info.u16(STATUS_MASK)?) & packet.status() != 0;
+    let (first, last) = (info.u16(ORIGDST_PORT)?, info.u16(ORIGDST_PORT_HIGH)?);
+    let port = port_within(packet.original_port, first, last);
+    let protocol = info.u16(L4PROTO)? == u16::from(packet.protocol.number());
     let parts = [
-        (STATE, Tristate::from(info.u16(150)? & state != 0)),
-        (PROTOCOL, protocol.into()),
-        (
-            STATUS,
-            Tristate::from(u32::from(info.u16(152)?) & packet.status() != 0),
-        ),
-        (ORIGINAL_PORT, port),
-        (DIRECTION, Tristate::from(!packet.reply)),
+        (XT_CONNTRACK_STATE, state.into()),
+        (XT_CONNTRACK_PROTO, protocol.into()),
+        (XT_CONNTRACK_STATUS, status.into()),
+        (XT_CONNTRACK_ORIGDST_PORT, port),
+        (XT_CONNTRACK_DIRECTION, (!packet.reply).into()),
     ];
     let mut matches = Tristate::Yes;
-    let mut understood = STATE_ALIAS;
+    let mut understood = XT_CONNTRACK_STATE_ALIAS;
     for (part, found) in parts {
         understood |= part;
         if asked & part != 0 {
@@ -176,19 +189,20 @@ fn conntrack(info: Info<'_>, packet: &Packet) -> Option<Tristate> {
 
 /// `struct xt_addrtype_info_v1`
 fn address_type(info: Info<'_>, packet: &Packet) -> Option<Tristate> {
-    const INVERT_DESTINATION: u32 = 1 << 1;
-    const LIMITS: u32 = 1 << 2 | 1 << 3;
-    const UNICAST: u16 = 1 << 1;
-    const LOCAL: u16 = 1 << 2;
-    let (source, wanted, flags) = (info.u16(0)?, info.u16(2)?, info.u32(4)?);
+    const SOURCE: usize = 0;
+    const DEST: usize = 2;
+    const FLAGS: usize = 4;
+    const LIMITS: u32 = XT_ADDRTYPE_LIMIT_IFACE_IN | XT_ADDRTYPE_LIMIT_IFACE_OUT;
+    let (source, wanted, flags) = (info.u16(SOURCE)?, info.u16(DEST)?, info.u32(FLAGS)?);
     let kind = match packet.to_this_host {
-        Some(true) => LOCAL,
-        Some(false) => UNICAST,
+        Some(true) => XT_ADDRTYPE_LOCAL,
+        Some(false) => XT_ADDRTYPE_UNICAST,
         None => return None,
     };
+    let invert = flags & XT_ADDRTYPE_INVERT_DEST != 0;
     let destination = match wanted {
         0 => Tristate::Yes,
-        wanted => inverted((wanted & kind != 0).into(), flags & INVERT_DESTINATION != 0),
+        wanted => inverted((wanted & kind != 0).into(), invert),
     };
     let understood = source == 0 && flags & LIMITS == 0;
     Some(destination.min(if understood {

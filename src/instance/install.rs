@@ -1,6 +1,5 @@
 //! The installation of a ruleset beside other instances, which may come and go meanwhile.
 
-use crate::netlink::MAX_RETRIES;
 use crate::nftables::list::TableInfo;
 use crate::nftables::{Installation, Nftables, NftablesError};
 use crate::ruleset::Ruleset;
@@ -33,6 +32,9 @@ pub enum IfExists<'a> {
     Replace(&'a dyn Fn() -> bool),
 }
 
+/// How often a transaction is sent that other processes' changes forestall.
+const MAX_INSTALL_RETRIES: usize = 100;
+
 /// Installs the ruleset, all of it or nothing. Fails if another instance claims a part of `claims`.
 /// Gives the generation afterwards (see [`Nftables::commit`]).
 ///
@@ -46,7 +48,7 @@ pub fn install(
     if_exists: IfExists<'_>,
 ) -> Result<Option<u32>, InstallError> {
     let port = nftables.port();
-    for _ in 0..MAX_RETRIES {
+    for _ in 0..MAX_INSTALL_RETRIES {
         let generation = nftables.generation()?;
         let may_replace = |table: &TableInfo| match if_exists {
             IfExists::Fail => !ruleset.owner && table.owner.is_none(),
@@ -72,5 +74,5 @@ pub fn install(
             result => return Ok(result?),
         }
     }
-    Err(NftablesError::Contended.into())
+    Err(NftablesError::Contended(MAX_INSTALL_RETRIES).into())
 }

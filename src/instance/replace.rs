@@ -8,7 +8,7 @@
 mod predecessor;
 mod successor;
 
-pub use predecessor::{Predecessor, Problem, ReplaceError};
+pub use predecessor::{Predecessor, ReplaceError, ReplaceProblem};
 pub use successor::serve;
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ const HELLO: &[u8] = b"nodefwd replace 1\n";
 const DONE: u8 = b'd';
 
 /// From the old process: it goes on, so the new one must not replace its rules any more.
-const CANCELLED: u8 = b'w';
+const CANCELLED: u8 = b'c';
 
 /// How long either waits for the other.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);

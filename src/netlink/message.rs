@@ -6,12 +6,21 @@ use crate::uapi::NLMSGERR_ATTR_OFFS;
 use nix::libc;
 use std::net::IpAddr;
 
-/// Length in bytes of `struct nlmsghdr`.
+/// Length in bytes of `struct nlmsghdr`, and where it has its fields.
 const HEADER: usize = 16;
+const NLMSG_LEN: usize = 0;
+const NLMSG_TYPE: usize = 4;
+/// Offset of the `NLM_F_*` flags in a message.
+pub const NLMSG_FLAGS: usize = 6;
+const NLMSG_SEQ: usize = 8;
+/// Offset of the port of the sender's socket.
+pub const NLMSG_PID: usize = 12;
 /// Length in bytes of `struct nfgenmsg`, which every netfilter message starts with.
 const FAMILY_HEADER: usize = 4;
-/// Length in bytes of `struct nlattr`.
+/// Length in bytes of `struct nlattr`, and where it has its fields.
 const ATTRIBUTE_HEADER: usize = 4;
+const NLA_LEN: usize = 0;
+const NLA_TYPE: usize = 2;
 
 /// A message that asks the kernel for something.
 #[derive(Debug)]
@@ -53,7 +62,7 @@ impl Request {
 
     /// The same message with another sequence number.
     pub fn with_sequence(mut self, sequence: u32) -> Self {
-        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self.0[NLMSG_SEQ..NLMSG_SEQ + 4].copy_from_slice(&sequence.to_ne_bytes());
         self
     }
 
@@ -65,7 +74,7 @@ impl Request {
         self.0.extend(payload);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
         let total = self.0.len() as u32;
-        self.0[..4].copy_from_slice(&total.to_ne_bytes());
+        self.0[NLMSG_LEN..NLMSG_LEN + 4].copy_from_slice(&total.to_ne_bytes());
         self
     }
 
@@ -75,7 +84,8 @@ impl Request {
         let kind = kind | libc::NLA_F_NESTED as u16;
         let mut filled = fill(self.attribute(kind, &[]));
         let length = (filled.0.len() - start) as u16;
-        filled.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        let field = start + NLA_LEN;
+        filled.0[field..field + 2].copy_from_slice(&length.to_ne_bytes());
         filled
     }
 
@@ -91,11 +101,11 @@ impl Request {
 
     /// Whether it asks for a list, which ends with `NLMSG_DONE`.
     pub fn is_dump(&self) -> bool {
-        let flags = u16_at(&self.0, 6).unwrap_or_default();
+        let flags = u16_at(&self.0, NLMSG_FLAGS).unwrap_or_default();
         flags & libc::NLM_F_DUMP as u16 == libc::NLM_F_DUMP as u16
     }
 
-    /// The message's bytes.
+    /// Header and attributes, ready to be sent.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -108,7 +118,7 @@ pub struct Message<'a> {
     pub kind: u16,
     /// `NLM_F_*`
     pub flags: u16,
-    /// The sequence number of the request that it answers.
+    /// The sequence number of the request that it is a reply to; 0 for an event.
     pub sequence: u32,
     /// What follows the header.
     pub payload: &'a [u8],
@@ -117,12 +127,12 @@ pub struct Message<'a> {
 /// The messages in one datagram. Ends at the first length that cannot be true.
 pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
-        let length = u32_at(bytes, 0)? as usize;
+        let length = u32_at(bytes, NLMSG_LEN)? as usize;
         let payload = bytes.get(HEADER..length)?;
         let message = Message {
-            kind: u16_at(bytes, 4)?,
-            flags: u16_at(bytes, 6)?,
-            sequence: u32_at(bytes, 8)?,
+            kind: u16_at(bytes, NLMSG_TYPE)?,
+            flags: u16_at(bytes, NLMSG_FLAGS)?,
+            sequence: u32_at(bytes, NLMSG_SEQ)?,
             payload,
         };
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -163,8 +173,8 @@ impl<'a> Attributes<'a> {
     pub fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut bytes = self.0;
         std::iter::from_fn(move || {
-            let length = u16_at(bytes, 0)? as usize;
-            let kind = u16_at(bytes, 2)? & libc::NLA_TYPE_MASK as u16;
+            let length = u16_at(bytes, NLA_LEN)? as usize;
+            let kind = u16_at(bytes, NLA_TYPE)? & libc::NLA_TYPE_MASK as u16;
             let payload = bytes.get(ATTRIBUTE_HEADER..length)?;
             bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
             Some((kind, payload))

@@ -15,8 +15,8 @@ use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c), and
-/// without the request itself an error is short.
+/// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c). An error
+/// reply is short: NETLINK_CAP_ACK leaves the request out.
 const RECEIVE_BYTES: usize = 1 << 15;
 
 thread_local! {
@@ -24,12 +24,12 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// How many datagrams of events are taken at once: events may come faster than they can be read, and
-/// whoever waits for them has more to do.
+/// How many datagrams of events are read at once: events may come faster than they can be read, so that
+/// the caller can handle signals in between.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// How often a dump that was interrupted by a change is requested again.
-pub const MAX_RETRIES: usize = 100;
+/// How often a dump that a change interrupts is requested.
+pub const MAX_DUMP_RETRIES: usize = 100;
 
 /// An open netlink socket.
 pub struct Socket {
@@ -48,16 +48,16 @@ pub struct Refusal {
     pub offset: Option<usize>,
 }
 
-/// Why a request was not carried out, or not answered.
+/// Why a request was not carried out, or got no reply.
 #[derive(Debug)]
 pub enum Failure {
-    /// The socket failed.
+    /// A system call on the socket failed.
     Socket(io::Error),
     /// The kernel refused the request.
     Refused(Refusal),
     /// The kernel did not reply.
     NoReply,
-    /// Every one of [`MAX_RETRIES`] dumps was interrupted by a change.
+    /// Every one of [`MAX_DUMP_RETRIES`] dumps was interrupted by a change.
     Contended,
 }
 
@@ -180,7 +180,8 @@ impl Socket {
         }
     }
 
-    /// Sends requests that are answered only if they fail; gives the first refusal.
+    /// Sends requests without `NLM_F_ACK`, to which the kernel replies only if they fail; gives the first
+    /// refusal.
     pub fn transmit(&self, bytes: &[u8]) -> io::Result<Option<Refusal>> {
         self.send(bytes)?;
         let mut refusal = None;
@@ -241,7 +242,7 @@ impl Socket {
         request: &Request,
         each: &mut dyn FnMut(Option<Message<'_>>),
     ) -> Result<(), Failure> {
-        for _ in 0..MAX_RETRIES {
+        for _ in 0..MAX_DUMP_RETRIES {
             each(None);
             self.send(request.bytes())?;
             let mut refusal = None;

@@ -1,6 +1,7 @@
 //! What the crates have no safe call for: socket options, socket filters, and descriptors that come
 //! from elsewhere.
 
+use super::message::NLMSG_PID;
 use mnl::mnl_sys;
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -30,8 +31,8 @@ pub fn enable(socket: &mnl::Socket, option: i32) {
     }
 }
 
-/// Lets libmnl's socket stand for another open socket: libmnl takes no descriptor, so the one that it
-/// has opened is exchanged.
+/// Makes libmnl's descriptor refer to another open socket (dup3(2)); libmnl has no call that takes a
+/// descriptor.
 pub fn exchange(socket: &mnl::Socket, other: &OwnedFd) -> io::Result<()> {
     // SAFETY: both descriptors are open; libmnl's number stays open, and libmnl alone closes it.
     let exchanged = unsafe { libc::dup3(other.as_raw_fd(), socket.as_raw_fd(), libc::O_CLOEXEC) };
@@ -39,7 +40,7 @@ pub fn exchange(socket: &mnl::Socket, other: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets a descriptor stand for another open file, for tests that answer in the kernel's place.
+/// Makes a descriptor refer to another open file, for tests that reply in the kernel's place.
 #[cfg(test)]
 pub fn replace_descriptor(descriptor: BorrowedFd<'_>, other: &OwnedFd) {
     // SAFETY: both are open; the number stays open, and whoever owns it alone closes it.
@@ -50,8 +51,6 @@ pub fn replace_descriptor(descriptor: BorrowedFd<'_>, other: &OwnedFd) {
 /// Filters out datagrams of events whose first message was caused by the socket with this netlink
 /// port (socket(7), `SO_ATTACH_FILTER`).
 pub fn ignore_events_caused_by(socket: BorrowedFd<'_>, port: u32) -> io::Result<()> {
-    /// Where `struct nlmsghdr` has `nlmsg_pid` (linux/netlink.h).
-    const PORT: u32 = 12;
     let step = |code: u32, jf, k| libc::sock_filter {
         code: code as u16,
         jt: 0,
@@ -59,8 +58,12 @@ pub fn ignore_events_caused_by(socket: BorrowedFd<'_>, port: u32) -> io::Result<
         k,
     };
     let mut steps = [
-        // What is loaded is taken to be in network byte order, and the port is not.
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, PORT),
+        // The filter reads the number as one in network byte order, which the port is not.
+        step(
+            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+            0,
+            NLMSG_PID as u32,
+        ),
         step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, port.to_be()),
         step(libc::BPF_RET | libc::BPF_K, 0, 0),
         step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
@@ -84,7 +87,7 @@ pub fn ignore_events_caused_by(socket: BorrowedFd<'_>, port: u32) -> io::Result<
     Ok(())
 }
 
-/// Rights travel with at least one byte, which nobody reads.
+/// SCM_RIGHTS needs at least one byte of data (unix(7)); its value is ignored.
 const CARRIER: [u8; 1] = [0];
 
 /// Passes two open descriptors on to another process (unix(7), `SCM_RIGHTS`). Both processes have
@@ -101,7 +104,7 @@ pub fn send_descriptors(stream: &UnixStream, descriptors: [BorrowedFd<'_>; 2]) -
     Ok(())
 }
 
-/// Takes two descriptors that another process passes on; `None` if it has hung up. Anything but two
+/// Receives two descriptors that another process passes; `None` if it has hung up. Anything but two
 /// descriptors is an error.
 pub fn receive_descriptors(stream: &UnixStream) -> io::Result<Option<[OwnedFd; 2]>> {
     let mut carrier = CARRIER;

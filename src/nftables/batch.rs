@@ -5,7 +5,7 @@
 //! unless one fails.
 
 use super::libnftnl::Scratch;
-use crate::netlink::Request;
+use crate::netlink::{NLMSG_FLAGS, Request};
 use nftnl::{MsgType, NlMsg};
 use nix::libc;
 
@@ -75,8 +75,8 @@ impl Batch {
     /// Ends the transaction.
     pub fn finish(mut self) -> Transaction {
         if let Some(start) = self.starts.last() {
-            // Kernels before 6.10 answer no end of a batch, so the last message before it asks.
-            let flags = start + 6;
+            // Kernels before 6.10 do not acknowledge the end of a batch: ask for it one message earlier.
+            let flags = start + NLMSG_FLAGS;
             let asked = u16::from_ne_bytes([self.bytes[flags], self.bytes[flags + 1]])
                 | libc::NLM_F_ACK as u16;
             self.bytes[flags..flags + 2].copy_from_slice(&asked.to_ne_bytes());
@@ -104,7 +104,7 @@ impl Transaction {
         &self.bytes
     }
 
-    /// The sequence number of the message that is answered when all went well.
+    /// The sequence number of the message that is acknowledged if none fails.
     pub fn last_sequence(&self) -> u32 {
         self.steps.len() as u32
     }

@@ -250,8 +250,13 @@ fn is_type(kind: AddressType) -> [Expression; 2] {
 fn loopback_destination(family: Family) -> [Expression; 2] {
     match family {
         Family::Ipv4 => [
-            // The first byte of the destination address.
-            expr::payload(libc::NFT_PAYLOAD_NETWORK_HEADER, 16, 1, REG_1),
+            // The first byte of the address.
+            expr::payload(
+                libc::NFT_PAYLOAD_NETWORK_HEADER,
+                expr::IPV4_DESTINATION,
+                1,
+                REG_1,
+            ),
             expr::equal(&[127]),
         ],
         Family::Ipv6 => [

@@ -2,7 +2,8 @@
 
 use super::batch::{Step, Transaction};
 use crate::capability::MissingNetAdmin;
-use crate::netlink::{Attributes, Failure, MAX_RETRIES, Refusal};
+use crate::config::shown;
+use crate::netlink::{Attributes, Failure, MAX_DUMP_RETRIES, Refusal};
 use crate::ruleset::Ruleset;
 use crate::uapi::{NFTA_EXPR_NAME, NFTA_LIST_ELEM};
 use nix::errno::Errno;
@@ -40,10 +41,11 @@ pub enum NftablesError {
     /// The ruleset is of another generation than the transaction.
     #[error("another process has changed the ruleset meanwhile")]
     Changed,
+    /// After so many attempts.
     #[error(
-        "other processes keep changing the ruleset: {MAX_RETRIES} attempts between two changes have failed; try again later"
+        "other processes keep changing the ruleset: {0} attempts between two changes have failed; try again later"
     )]
-    Contended,
+    Contended(usize),
     #[error("the kernel did not say whether it did what it was asked for")]
     NoReply,
 }
@@ -55,7 +57,7 @@ impl From<Failure> for NftablesError {
             Failure::Socket(error) => NftablesError::Socket(error),
             Failure::Refused(refusal) => before_the_first_step(refusal),
             Failure::NoReply => NftablesError::NoReply,
-            Failure::Contended => NftablesError::Contended,
+            Failure::Contended => NftablesError::Contended(MAX_DUMP_RETRIES),
         }
     }
 }
@@ -134,9 +136,6 @@ fn module(expression: &str) -> String {
     }
 }
 
-/// As much of a rule as fits into a message; it may list a thousand chains.
-const SHOWN_CHARACTERS: usize = 160;
-
 /// Names what a step of an installation adds or deletes.
 pub(super) fn describe(ruleset: &Ruleset, step: Step) -> String {
     match step {
@@ -150,8 +149,7 @@ pub(super) fn describe(ruleset: &Ruleset, step: Step) -> String {
                 chain.rules[rule].iter().map(ToString::to_string).collect();
             let rule = statements.join(" ");
             let words: Vec<&str> = rule.split_whitespace().collect();
-            let shown: String = words.join(" ").chars().take(SHOWN_CHARACTERS).collect();
-            format!("rule '{shown}' in chain {}", chain.name)
+            format!("rule '{}' in chain {}", shown(&words.join(" ")), chain.name)
         }
     }
 }

@@ -221,6 +221,9 @@ pub fn is_family(family: Family) -> [Expression; 2] {
     ]
 }
 
+/// Where an IPv4 header has its destination address (RFC 791, section 3.1).
+pub const IPV4_DESTINATION: u32 = 16;
+
 /// Loads the source address (RFC 791, RFC 8200).
 pub fn source(family: Family, register: u32) -> Expression {
     let (offset, length) = match family {
@@ -233,7 +236,7 @@ pub fn source(family: Family, register: u32) -> Expression {
 /// Loads the destination address (RFC 791, RFC 8200).
 pub fn destination(family: Family) -> Expression {
     let (offset, length) = match family {
-        Family::Ipv4 => (16, 4),
+        Family::Ipv4 => (IPV4_DESTINATION, 4),
         Family::Ipv6 => (24, 16),
     };
     payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, REG_1)

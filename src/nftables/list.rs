@@ -185,7 +185,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The list of expressions.
+    /// Each as `NFTA_LIST_ELEM` with name and data, in the order of evaluation.
     pub fn expressions(&self) -> Attributes<'_> {
         Attributes(&self.expressions)
     }

@@ -14,9 +14,9 @@ impl Display for Ruleset {
         if self.owner {
             writeln!(
                 f,
-                "\t# The table goes with the process that loads it, also with nft -f:"
+                "\t# The kernel deletes this table when the process that loaded it ends. nft -f ends at once:"
             )?;
-            writeln!(f, "\t# without this line it stays.")?;
+            writeln!(f, "\t# to keep the table, remove the next line.")?;
             writeln!(f, "\tflags owner")?;
         }
         for set in &self.sets {

@@ -5,7 +5,7 @@
 //! each rule through all that is in its map (nft_set_trans_bind and nf_tables_bind_set in
 //! net/netfilter/nf_tables_api.c). So a map is shared until it is full.
 
-use super::sets::mapped_ports;
+use super::forwards::mapped_ports;
 use super::{BACKENDS, Element, Field, FieldType, PORT_MAP, Set, Value, ValueType, set_name};
 use crate::config::{Destination, Family, Forward};
 use std::collections::BTreeMap;

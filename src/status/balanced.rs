@@ -1,7 +1,7 @@
 //! Balanced forwards in an instance's table, read back: a map leads from the service to the forward's
 //! chain, whose rule leads to one chain for each destination.
 
-use super::rule::{self, Action, Backend};
+use super::rule::{self, Action, DnatTo};
 use super::{DestinationStatus, ForwardStatus};
 use crate::config::{Destination, PortRange, Service};
 use crate::netlink::{Failure, Socket, address, or_missing};
@@ -47,7 +47,7 @@ fn maps(
                 numbers: Some(_),
             } => map,
             Action::Dnat {
-                backend: Backend::Map(map),
+                to: DnatTo::Map(map),
                 ..
             } => map,
             _ => continue,
@@ -84,7 +84,7 @@ impl Reader {
                     // A number is in host byte order. The map has them all; a table of another program may
                     // not, and its rule may look up four billion.
                     let keys = numbers.iter().cloned().flatten().map(u32::to_ne_bytes);
-                    for chain in keys.map_while(|key| self.backend_chain(map, &key)) {
+                    for chain in keys.map_while(|key| self.chain_in_map(map, &key)) {
                         self.chain(chain)
                             .iter()
                             .for_each(|action| self.count(&mut forward, action));
@@ -100,15 +100,15 @@ impl Reader {
         self.actions.get(name).map_or(&[], Vec::as_slice)
     }
 
-    fn backend_chain(&self, map: &str, key: &[u8]) -> Option<&str> {
+    fn chain_in_map(&self, map: &str, key: &[u8]) -> Option<&str> {
         chain_of(self.maps.get(map)?.get(key))
     }
 
     fn count(&self, forward: &mut ForwardStatus, action: &Action) {
         match action {
-            Action::Dnat { count, backend } => {
-                let to = match backend {
-                    Backend::Address(address, port) => Some(Destination {
+            Action::Dnat { count, to } => {
+                let to = match to {
+                    DnatTo::Address(address, port) => Some(Destination {
                         address: *address,
                         ports: match port {
                             Some(port) => {
@@ -117,7 +117,7 @@ impl Reader {
                             None => forward.service.ports,
                         },
                     }),
-                    Backend::Map(map) => self.maps.get(map).and_then(|map| mapped(map, forward)),
+                    DnatTo::Map(map) => self.maps.get(map).and_then(|map| mapped(map, forward)),
                 };
                 forward.destinations.extend(to.map(|to| DestinationStatus {
                     to,
@@ -186,7 +186,7 @@ mod tests {
         };
         let dnat = Action::Dnat {
             count: 7,
-            backend: Backend::Address([10, 2, 0, 11].into(), None),
+            to: DnatTo::Address([10, 2, 0, 11].into(), None),
         };
         let chain = |number: u32| {
             let verdict = Verdict {

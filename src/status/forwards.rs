@@ -69,7 +69,7 @@ pub fn accepts_connections(socket: &Socket, table: &Table) -> Result<bool, Failu
 /// The forward that an element of a map is; without a destination if the element has none.
 fn single((service, element): &(Service, Element)) -> ForwardStatus {
     let mut forward = ForwardStatus::new(*service);
-    let to = element.data.as_ref().and_then(backend);
+    let to = element.data.as_ref().and_then(address_and_port);
     forward
         .destinations
         .extend(to.map(|(address, port)| DestinationStatus {
@@ -84,7 +84,7 @@ fn single((service, element): &(Service, Element)) -> ForwardStatus {
 }
 
 /// The address in a map's value, and the port, unless it stays the same.
-fn backend(data: &Data) -> Option<(IpAddr, Option<PortRange>)> {
+fn address_and_port(data: &Data) -> Option<(IpAddr, Option<PortRange>)> {
     let Data::Value(bytes) = data else {
         return None;
     };

@@ -12,8 +12,8 @@ use std::ops::Range;
 pub enum Action {
     /// Sends it to another chain.
     Jump,
-    /// Sends it to a backend, and has sent so many there.
-    Dnat { count: u64, backend: Backend },
+    /// Translates its destination, and has done so for so many.
+    Dnat { count: u64, to: DnatTo },
     /// Sends it to one of the chains in a map. The numbers are the keys that the rule looks up; `None` if
     /// its keys are no numbers.
     Vmap {
@@ -22,12 +22,12 @@ pub enum Action {
     },
 }
 
-/// Where a rule sends connections.
+/// What a `dnat` statement translates destinations to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Backend {
-    /// To this port of an address, or to the port that they were made to.
+pub enum DnatTo {
+    /// An address, and this port or the one that the connection was made to.
     Address(IpAddr, Option<u16>),
-    /// To the address and port that this map has for the port.
+    /// The address and port that this map has for the port.
     Map(String),
 }
 
@@ -66,9 +66,9 @@ pub fn action(expressions: Attributes<'_>) -> Option<Action> {
                 _ => {}
             },
             "nat" if data.u32(NFTA_NAT_TYPE) == Some(libc::NFT_NAT_DNAT as u32) => {
-                let backend = backend(data, &registers)?;
+                let to = dnat_to(data, &registers)?;
                 let count = count?;
-                return Some(Action::Dnat { count, backend });
+                return Some(Action::Dnat { count, to });
             }
             _ => {}
         }
@@ -82,7 +82,7 @@ fn range(first: Option<u32>, count: Option<u32>) -> Option<Range<u32>> {
     Some(first..first.checked_add(count?)?)
 }
 
-fn backend(nat: Attributes<'_>, registers: &[(u32, Loaded<'_>)]) -> Option<Backend> {
+fn dnat_to(nat: Attributes<'_>, registers: &[(u32, Loaded<'_>)]) -> Option<DnatTo> {
     // The last load is the one that holds.
     let held = |attribute| {
         let register = nat.u32(attribute)?;
@@ -90,13 +90,13 @@ fn backend(nat: Attributes<'_>, registers: &[(u32, Loaded<'_>)]) -> Option<Backe
         loads.find_map(|(number, loaded)| (*number == register).then_some(loaded))
     };
     match held(NFTA_NAT_REG_ADDR_MIN)? {
-        Loaded::FromMap(map) => Some(Backend::Map((*map).to_owned())),
+        Loaded::FromMap(map) => Some(DnatTo::Map((*map).to_owned())),
         Loaded::Bytes(octets) => {
             let port = match held(NFTA_NAT_REG_PROTO_MIN) {
                 Some(Loaded::Bytes(port)) => port.first_chunk().copied().map(u16::from_be_bytes),
                 _ => None,
             };
-            Some(Backend::Address(address(octets)?, port))
+            Some(DnatTo::Address(address(octets)?, port))
         }
     }
 }
@@ -186,22 +186,22 @@ mod tests {
     fn rules_read_back() {
         let dnat = libc::NFT_NAT_DNAT;
         let address = IpAddr::from([10, 2, 0, 11]);
-        let dnat_to = |backend| Some(Action::Dnat { count: 7, backend });
+        let dnat_to = |to| Some(Action::Dnat { count: 7, to });
         let loads = [counter(7), load(1, &[10, 2, 0, 11]), load(2, &[31, 144])];
 
         let [count, load_address, _] = loads.clone();
         let same_port = action_of(&[count, load_address, nat(dnat, 1, None)]);
-        assert_eq!(same_port, dnat_to(Backend::Address(address, None)));
+        assert_eq!(same_port, dnat_to(DnatTo::Address(address, None)));
 
         let port = action_of(&[&loads[..], &[nat(dnat, 1, Some(2))]].concat());
-        assert_eq!(port, dnat_to(Backend::Address(address, Some(8080))));
+        assert_eq!(port, dnat_to(DnatTo::Address(address, Some(8080))));
 
         let by_map = action_of(&[
             counter(7),
             lookup("port-map4-1-1", 1),
             nat(dnat, 1, Some(9)),
         ]);
-        assert_eq!(by_map, dnat_to(Backend::Map("port-map4-1-1".into())));
+        assert_eq!(by_map, dnat_to(DnatTo::Map("port-map4-1-1".into())));
 
         let vmap = |numbers| {
             let map = "backends-1".into();

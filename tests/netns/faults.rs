@@ -1,5 +1,5 @@
-//! Faults around the program, each tried as often as the table in README says: nothing is lost, and
-//! nothing is left.
+//! Faults around the program, each tried as often as the table in tests/README.md says: nothing is
+//! lost, and nothing is left.
 
 mod any_input;
 mod event_overrun;
@@ -52,11 +52,14 @@ fn the_fault_table_has_the_figures_of_the_tests() {
     for (fault, tried) in [
         ("any input", any_input::INPUTS as usize),
         ("as many chains at a hook", rejected::CHAINS_OF_A_HOOK),
-        ("somebody makes and removes", rejected::COLLISIONS),
-        ("others change the ruleset", event_overrun::STARTS.into()),
+        ("another program adds and deletes", rejected::COLLISIONS),
+        (
+            "another program changes the ruleset",
+            event_overrun::STARTS.into(),
+        ),
         ("a message to or from the kernel", syscall_faults::CALLS),
         ("another process sends", spoofed_netlink::DATAGRAMS),
-        ("more news", event_overrun::EVENTS.into()),
+        ("more events", event_overrun::EVENTS.into()),
         ("starts and stops beside", restarts::RESTARTS),
         ("SIGKILL from its start on", KILLS as usize),
         ("bursts of", 2 * signals::STARTS),

@@ -23,12 +23,12 @@ pub struct ReplaceError {
     name: Name,
     holder: Holder,
     #[source]
-    problem: Problem,
+    problem: ReplaceProblem,
 }
 
 impl ReplaceError {
     /// Says why the instance of this name, which `holder` runs, cannot be replaced.
-    pub fn new(name: &Name, holder: Holder, problem: Problem) -> Self {
+    pub fn new(name: &Name, holder: Holder, problem: ReplaceProblem) -> Self {
         ReplaceError {
             name: name.clone(),
             holder,
@@ -39,29 +39,33 @@ impl ReplaceError {
 
 /// Why it cannot be replaced.
 #[derive(Debug, Error)]
-pub enum Problem {
+pub enum ReplaceProblem {
     #[error(
         "user {0} runs it, and only the same user can replace it: run this one as that user, or stop that one first"
     )]
     OtherUser(u32),
     /// It does not reply.
     #[error(
-        "it has not answered within {REPLY_TIMEOUT:?}: it is stopped, or too old for that; end it first"
+        "it did not reply within {REPLY_TIMEOUT:?}: it is suspended (SIGSTOP), or its version cannot be replaced; end it first"
     )]
     Silent,
     /// It hangs up.
     #[error(
-        "it does not give way: it is no nodefwd, or ends just now; end it first, or give this one another name with NODEFWD_NAME (--name)"
+        "it closed the connection: it is not nodefwd, or it is just ending; try again, end it first, or use another name with NODEFWD_NAME (--name)"
     )]
     Refused,
-    #[error("a signal has come before it answered")]
+    #[error("this process got a signal before the running instance replied")]
     Signal,
     /// It has waited long enough.
-    #[error("it has waited {REPLY_TIMEOUT:?} for this one and goes on: try again")]
+    #[error(
+        "the running instance waited {REPLY_TIMEOUT:?} for this process and keeps its rules: try again"
+    )]
     Cancelled,
-    #[error("the socket that it has passed on cannot be used")]
+    #[error(
+        "the netlink socket that the running instance passed cannot be used: end that instance first"
+    )]
     Passed(#[from] NftablesError),
-    #[error("cannot talk to it")]
+    #[error("cannot talk to the running instance")]
     Talk(#[from] io::Error),
 }
 
@@ -80,7 +84,7 @@ impl Predecessor {
         name: &Name,
         signals: &Signals,
     ) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
-        let unknown = |error| ReplaceError::new(name, Holder::Unseen, Problem::Talk(error));
+        let unknown = |error| ReplaceError::new(name, Holder::Unseen, ReplaceProblem::Talk(error));
         let stream = match connect_to(&name.table()) {
             Ok(stream) => stream,
             Err(Errno::ECONNREFUSED) => return Ok(None),
@@ -98,32 +102,36 @@ impl Predecessor {
                 Err(error) => Err(predecessor.error(error.into())),
             },
             Ok(None) => Ok(None),
-            Err(Problem::Talk(error)) if has_hung_up(&error) => Ok(None),
+            Err(ReplaceProblem::Talk(error)) if has_hung_up(&error) => Ok(None),
             Err(problem) => Err(predecessor.error(problem)),
         }
     }
 
-    fn request(&self, user: u32, signals: &Signals) -> Result<Option<[OwnedFd; 2]>, Problem> {
+    fn request(
+        &self,
+        user: u32,
+        signals: &Signals,
+    ) -> Result<Option<[OwnedFd; 2]>, ReplaceProblem> {
         if user != geteuid().as_raw() {
-            return Err(Problem::OtherUser(user));
+            return Err(ReplaceProblem::OtherUser(user));
         }
         (&self.stream).write_all(HELLO)?;
         let files = [Some(self.stream.as_fd()), Some(signals.as_fd())];
         match readable(files, Some(Instant::now() + REPLY_TIMEOUT))? {
             [true, _] => Ok(receive_descriptors(&self.stream)?),
-            [false, true] => Err(Problem::Signal),
-            [false, false] => Err(Problem::Silent),
+            [false, true] => Err(ReplaceProblem::Signal),
+            [false, false] => Err(ReplaceProblem::Silent),
         }
     }
 
-    /// Whether it still waits. One that has died does not mind.
+    /// Whether it has not cancelled. Also true if it has died.
     pub fn waits(&self) -> bool {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         recv(self.stream.as_raw_fd(), &mut [0], flags) != Ok(1)
     }
 
-    /// Tells it that the rules are installed, and waits until it has heard. Fails if it goes on
-    /// nevertheless; then the rules are its own again.
+    /// Tells it that the rules are installed, and waits until it hangs up. Fails if it has cancelled;
+    /// then it installs its own rules again.
     pub fn commit(self) -> Result<(), ReplaceError> {
         // It may have died. If it had cancelled before, that can still be read.
         let _ = (&self.stream).write_all(&[DONE]);
@@ -132,13 +140,13 @@ impl Predecessor {
             Some(Instant::now() + REPLY_TIMEOUT),
         );
         match (&self.stream).read(&mut [0]) {
-            Ok(1) => Err(self.error(Problem::Cancelled)),
+            Ok(1) => Err(self.error(ReplaceProblem::Cancelled)),
             _ => Ok(()),
         }
     }
 
     /// Why it was not replaced.
-    pub fn error(&self, problem: Problem) -> ReplaceError {
+    pub fn error(&self, problem: ReplaceProblem) -> ReplaceError {
         ReplaceError::new(&self.name, self.holder, problem)
     }
 }

@@ -38,7 +38,7 @@ pub fn serve(
         Ok(Some(process)) => hand_over(&client, process, lock, rules),
         Ok(None) => Ok(None),
         Err(error) => {
-            debug!("a client of the lock has asked for nothing: {error}");
+            debug!("a client of the lock sent no request: {error}");
             Ok(None)
         }
     }
@@ -56,7 +56,7 @@ fn asks_to_replace(mut client: &UnixStream, signals: &Signals) -> io::Result<Opt
     readable(files, Some(Instant::now() + HELLO_TIMEOUT))?;
     let mut hello = [0; HELLO.len()];
     let length = client.read(&mut hello)?;
-    // One that only looks who holds the lock has hung up without a word.
+    // A client that only asks who holds the lock hangs up without sending anything.
     Ok((hello[..length] == *HELLO).then_some(peer.process))
 }
 
@@ -89,8 +89,8 @@ fn hand_over(
         ),
     };
     nftables.discard_replies()?;
-    // A late one that still comes back finds the ruleset changed then, tries again, and reads before
-    // that it must not.
+    // If a late successor commits after this, the kernel refuses (ERESTART), and before it retries it
+    // reads CANCELLED.
     if !gone || nftables.handle(rules.table())? != before {
         rules.restore()?;
     }
@@ -120,8 +120,8 @@ fn outcome(mut client: &UnixStream) -> io::Result<Outcome> {
     }
 }
 
-/// Tells a late one that it must not go on. Gives whether it has hung up upon that: as long as it has
-/// not, either process may read the kernel's replies to the other.
+/// Tells a late successor that it must not replace the rules. Gives whether it has hung up: until it
+/// has, either process may read the kernel's replies to the other.
 fn cancel(mut client: &UnixStream) -> io::Result<bool> {
     let _ = client.write(&[CANCELLED]);
     let deadline = Instant::now() + HELLO_TIMEOUT;

@@ -125,7 +125,7 @@ fn elements_of<'a>(message: &Message<'a>) -> impl Iterator<Item = Element> + use
         .filter_map(|(_, bytes)| decode_element(Attributes(bytes)))
 }
 
-/// Decodes an element.
+/// Reads one element of a dump; `None` if it has no key and is no catch-all.
 pub fn decode_element(attributes: Attributes<'_>) -> Option<Element> {
     let flags = attributes.u32(NFTA_SET_ELEM_FLAGS).unwrap_or(0);
     let kind = match flags & (NFT_SET_ELEM_INTERVAL_END | NFT_SET_ELEM_CATCHALL) {

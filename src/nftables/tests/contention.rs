@@ -3,7 +3,7 @@
 use super::super::list::{self, Table};
 use super::super::{Installation, Nftables, NftablesError};
 use crate::config::{Config, Options};
-use crate::netlink::{MAX_RETRIES, Overrun, Socket};
+use crate::netlink::{MAX_DUMP_RETRIES, Overrun, Socket};
 use crate::netns::in_own_namespace;
 use crate::ruleset::Ruleset;
 use nix::libc;
@@ -51,8 +51,11 @@ fn a_listing_that_is_interrupted_again_and_again_is_given_up() {
                 Some(rule.handle)
             })
         });
-        assert!(matches!(listed, Err(NftablesError::Contended)));
-        assert_eq!(changes.get(), MAX_RETRIES);
+        assert!(matches!(
+            listed,
+            Err(NftablesError::Contended(MAX_DUMP_RETRIES))
+        ));
+        assert_eq!(changes.get(), MAX_DUMP_RETRIES);
         let listed =
             nftables.list(|socket| list::rules(socket, &Table::inet(&ruleset.table), None));
         assert!(listed.unwrap().len() > 2000);

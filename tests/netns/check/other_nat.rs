@@ -44,7 +44,10 @@ fn a_rule_of_an_earlier_chain_is_a_failure_until_it_is_removed() {
     let failure = report.only("failure", "other NAT");
     expect_parts(
         &failure.text,
-        ["chain services", "-101", "tcp/80 over IPv4"],
+        [
+            "chain services",
+            "drops or translates tcp/80 over IPv4 earlier, at priority -101",
+        ],
     );
     shell(&net.node, failure.command());
     Report::of(&net.node, forward).expect_ok();
@@ -238,11 +241,18 @@ fn an_earlier_nat_chain_that_drops_is_a_failure() {
         "policy drop; tcp dport 22 accept",
     ));
     let check = || Report::of(&net.node, "tcp/80=10.2.1.2:8080");
-    let command = check().only("failure", "other NAT").command().to_owned();
-    assert_eq!(command, "nft 'chain inet theirs early { policy accept; }'");
-    shell(&net.node, &command);
+    let failure = check().only("failure", "other NAT").to_owned();
+    let expected = "the policy of chain early in table inet theirs drops tcp/80 over IPv4 earlier, at priority -150; use another port, or set the policy to accept with: nft 'chain inet theirs early { policy accept; }'";
+    assert_eq!(failure.text, expected);
+    shell(&net.node, failure.command());
     check().expect_ok();
     net.node
         .load(&chain("prerouting", "-150", "tcp dport 80 drop"));
-    check().only("failure", "other NAT");
+    let failure = check().only("failure", "other NAT").to_owned();
+    expect_parts(
+        &failure.text,
+        [" of chain early in table inet theirs drops or translates tcp/80 over IPv4 earlier"],
+    );
+    shell(&net.node, failure.command());
+    check().expect_ok();
 }

@@ -99,7 +99,7 @@ fn a_udp_client_that_never_stops_sending_is_forwarded_after_a_start() {
 }
 
 #[test]
-fn so_is_one_whose_entry_other_nat_rules_keep_alive() {
+fn a_udp_client_is_forwarded_after_a_start_though_other_nat_keeps_its_entry() {
     a_client_that_never_stops_sending_is_forwarded(&net_with_sibling(1));
 }
 

@@ -39,7 +39,7 @@ fn send_signals(process: &mut Process, start: usize) {
 }
 
 #[test]
-fn from_when_it_handles_signals_on_they_end_it_with_status_0() {
+fn signals_after_registration_end_it_with_status_0() {
     let blocked: SigSet = ENDING_SIGNALS.into_iter().collect();
     in_parallel(STARTS, |starts| {
         let node = Namespace::forwarding("node");
@@ -58,7 +58,7 @@ fn from_when_it_handles_signals_on_they_end_it_with_status_0() {
 
 /// Before the program's first instructions the kernel's default is to kill it.
 #[test]
-fn before_that_they_may_kill_it_before_it_has_done_anything() {
+fn a_signal_before_registration_kills_it_before_it_changes_anything() {
     in_parallel(STARTS, |starts| {
         let node = Namespace::forwarding("node");
         for start in starts {

@@ -182,7 +182,7 @@ fn too_many_ports_that_go_to_other_ports_are_rejected_with_the_limit() {
         .collect();
     let forward = format!("tcp/1-60000={}", backends.join(","));
     let outcome = nodefwd([forward]).finish_here().expect_exit(2);
-    let message = "ranges of ports go to other ports in 300000 cases, counted for each destination: at most 262144 may";
+    let message = "300000 ports of ranges are mapped to other ports, counted for each destination; the limit is 262144";
     expect_parts(&outcome.stderr, [message]);
 }
 

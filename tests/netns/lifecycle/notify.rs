@@ -14,8 +14,7 @@ use crate::fixture::{
 };
 
 const FORWARDING: &str = "forwarding tcp/80=10.2.0.11:80 in table inet nodefwd-tcp-80";
-const STOPPED: &str =
-    "stopped: table inet nodefwd-tcp-80 is removed, 0 running connections are ended";
+const STOPPED: &str = "stopped: removed table inet nodefwd-tcp-80, and deleted the conntrack entries of 0 running connections";
 
 fn forward() -> Nodefwd {
     nodefwd(["tcp/80=10.2.0.11"])

@@ -125,7 +125,7 @@ fn a_successor_killed_at_any_moment_leaves_the_predecessor_alone_or_has_replaced
 }
 
 #[test]
-fn so_does_a_successor_without_the_owner_flag() {
+fn without_the_owner_flag_a_killed_successor_leaves_the_predecessor_alone_or_has_replaced_it() {
     a_successor_is_killed("--owner=false");
 }
 
@@ -148,7 +148,7 @@ fn a_successor_is_late(owner: &str, call: &str) {
     predecessor.process.wait_for_line(warning);
     successor.signal(Signal::SIGCONT);
     let stderr = successor.finish().expect_exit(1).stderr;
-    let message = "it has waited 10s for this one and goes on";
+    let message = "the running instance waited 10s for this process and keeps its rules";
     expect_parts(&stderr, [message]);
     predecessor.expect_undisturbed();
     predecessor.process.stop(Signal::SIGTERM).expect_exit(0);

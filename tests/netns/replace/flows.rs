@@ -94,7 +94,7 @@ fn open_connections(net: &Net, progress: &Progress) {
     }
 }
 
-fn nothing_is_lost_across_replacements(owner: &str) {
+fn expect_nothing_lost_across_replacements(owner: &str) {
     let net = Net::new(1);
     let backend = &net.backends[0];
     let _server = backend.serve(BACKEND_PORT);
@@ -127,12 +127,12 @@ fn nothing_is_lost_across_replacements(owner: &str) {
 
 #[test]
 fn no_packet_flow_or_new_connection_is_lost_across_replacements() {
-    nothing_is_lost_across_replacements("--owner=true");
+    expect_nothing_lost_across_replacements("--owner=true");
 }
 
 #[test]
-fn nor_is_any_without_the_owner_flag() {
-    nothing_is_lost_across_replacements("--owner=false");
+fn without_the_owner_flag_nothing_is_lost_across_replacements() {
+    expect_nothing_lost_across_replacements("--owner=false");
 }
 
 /// The kernel runs the newest of the chains with the same priority first. So a packet that met a new

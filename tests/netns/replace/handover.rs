@@ -166,9 +166,9 @@ fn a_successor_that_takes_too_long_cannot_take_over_any_more() {
         forwarder.wait_for_line("warning: not replaced, going on: the new process was not ready");
         node.wait_for_rules(&before);
         assert!(forwarder.is_running());
-        let mut withdrawn = [0; 1];
-        stream.read_exact(&mut withdrawn).expect("a byte");
-        assert_eq!(withdrawn, *b"w");
+        let mut cancelled = [0; 1];
+        stream.read_exact(&mut cancelled).expect("a byte");
+        assert_eq!(cancelled, *b"c");
         // That it is done is not read any more.
         send(&stream, b"d");
         expect_closed(stream);
@@ -187,7 +187,7 @@ fn a_holder_of_the_lock_that_does_not_reply_or_does_not_hand_over_is_named() {
     let listener = hold_lock(&node);
     let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
     let named = format!(
-        "cannot replace instance web, which runs as process {}: it has not answered within 10s",
+        "cannot replace instance web, which runs as process {}: it did not reply within 10s",
         std::process::id()
     );
     expect_parts(&stderr, [named]);
@@ -200,7 +200,7 @@ fn a_holder_of_the_lock_that_does_not_reply_or_does_not_hand_over_is_named() {
         }
     });
     let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
-    expect_parts(&stderr, ["it does not give way"]);
+    expect_parts(&stderr, ["it closed the connection"]);
     assert_eq!(node.ruleset(), "");
     drop(closing);
 }
@@ -222,7 +222,10 @@ fn a_signal_ends_a_successor_that_waits_for_its_predecessor() {
     let forwarder = replacing(&forward()).spawn(&node);
     let _request = next_request(&listener);
     let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(1).stderr;
-    expect_parts(&stderr, ["a signal has come before it answered"]);
+    expect_parts(
+        &stderr,
+        ["this process got a signal before the running instance replied"],
+    );
 }
 
 /// A predecessor that is about to end closes the connection without a reply, and then the name is free.

@@ -1,0 +1,52 @@
+//! `NODEFWD_LISTEN`: which packets that come in are led to the chain of their family, by the address
+//! that they are sent to.
+
+use super::sets::{empty, keys};
+use super::{AddressType, Field, FieldType, LISTEN, Rule, Set, Statement, family_name, set_name};
+use crate::config::{Config, Family, Listen};
+
+/// The addresses to listen on, if the option lists any of this family.
+pub fn set(config: &Config, family: Family) -> Set {
+    let addresses = match &config.listen {
+        Listen::Addresses(addresses) => addresses.as_slice(),
+        Listen::Local | Listen::Any => &[],
+    };
+    let of_family = addresses.iter().filter(|ip| Family::of(**ip) == family);
+    let mut set = empty(LISTEN, family, vec![FieldType::address(family)]);
+    set.elements = keys(of_family.map(|address| vec![Field::Address(*address)]));
+    set
+}
+
+/// The rules that lead connections that come in to the chain of their family: the cheap test of the family
+/// first, and of the others only packets to the right address.
+pub fn rules(config: &Config, family: Family) -> Vec<Rule> {
+    let jump = Statement::Jump(family_name(family).into());
+    let of_family = Statement::Family(family);
+    match &config.listen {
+        Listen::Local => vec![vec![of_family, LOCAL, jump]],
+        Listen::Any => {
+            // A broadcast or multicast is also for this host: leave it alone.
+            let types: &[AddressType] = match family {
+                Family::Ipv4 => &[AddressType::Broadcast, AddressType::Multicast],
+                // IPv6 has no broadcast (RFC 4291, section 2).
+                Family::Ipv6 => &[AddressType::Multicast],
+            };
+            let leave = |kind: &AddressType| {
+                let kind = Statement::DestinationType(*kind);
+                vec![Statement::Family(family), kind, Statement::Return]
+            };
+            let mut rules: Vec<Rule> = types.iter().map(leave).collect();
+            rules.push(vec![of_family, jump]);
+            rules
+        }
+        Listen::Addresses(_) => vec![vec![listens(family), jump]],
+    }
+}
+
+/// A packet that this host itself receives.
+pub const LOCAL: Statement = Statement::DestinationType(AddressType::Local);
+
+/// A packet to one of the addresses to listen on.
+pub fn listens(family: Family) -> Statement {
+    Statement::DestinationIn(family, set_name(LISTEN, family))
+}

@@ -1,0 +1,18 @@
+//! `NODEFWD_OUTPUT`: which connections that this host makes are led to the chain of their family.
+
+use super::listen::{LOCAL, listens};
+use super::{Rule, Statement, family_name};
+use crate::config::{Config, Family, Listen};
+
+/// Only connections to its own addresses are forwarded, but not those to loopback addresses.
+pub fn rules(config: &Config, family: Family) -> Vec<Rule> {
+    let jump = Statement::Jump(family_name(family).into());
+    let to_address = match &config.listen {
+        Listen::Local | Listen::Any => Statement::Family(family),
+        Listen::Addresses(_) => listens(family),
+    };
+    vec![
+        vec![Statement::LoopbackDestination(family), Statement::Return],
+        vec![to_address, LOCAL, jump],
+    ]
+}
