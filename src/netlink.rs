@@ -10,7 +10,7 @@ mod sys;
 #[cfg(test)]
 pub use message::attributes;
 pub use message::{Attributes, Message, Request, address, messages, octets};
-pub use socket::{Failure, MAX_RETRIES, Overrun, Refusal, Socket};
+pub use socket::{Failure, MAX_RETRIES, Overrun, Refusal, Socket, give_up_when};
 #[cfg(test)]
 pub use sys::replace_descriptor;
 pub use sys::{receive_descriptors, send_descriptors};

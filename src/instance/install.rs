@@ -33,7 +33,8 @@ pub enum IfExists<'a> {
 }
 
 /// Installs the ruleset, all of it or nothing. Fails if another instance has a part of what it claims.
-/// Gives the generation afterwards (see [`Nftables::commit`]).
+/// Gives the generation afterwards (see [`Nftables::commit`]). `before_commit` is called when something is
+/// about to change.
 ///
 /// No lock keeps other instances from changing anything meanwhile: the kernel refuses the transaction
 /// if the ruleset is of another generation than when the others were looked at, and then all is done
@@ -42,6 +43,7 @@ pub fn install(
     nftables: &Nftables,
     ruleset: &Ruleset,
     if_exists: IfExists<'_>,
+    before_commit: &dyn Fn(),
 ) -> Result<Option<u32>, InstallError> {
     let port = nftables.port();
     for _ in 0..MAX_RETRIES {
@@ -57,6 +59,7 @@ pub fn install(
             }
             _ => {}
         }
+        before_commit();
         match nftables.commit(&installation) {
             Err(NftablesError::Changed) => continue,
             Err(error @ (NftablesError::Socket(_) | NftablesError::NoReply)) => {

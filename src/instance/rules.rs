@@ -37,6 +37,7 @@ const RESTORE_INTERVAL: Duration = Duration::from_secs(1);
 /// An instance's rules in the kernel.
 pub struct Rules<'a> {
     nftables: &'a Nftables,
+    signals: &'a Signals,
     /// As they should be.
     ruleset: Ruleset,
     /// Events of changes by other processes, if the table has no owner.
@@ -47,14 +48,16 @@ pub struct Rules<'a> {
 }
 
 impl<'a> Rules<'a> {
-    /// Installs the rules. If the kernel has no tables with an owner, the table gets none.
+    /// Installs the rules, and defers signals before anything is changed. If the kernel has no tables with an owner, the table gets none.
     pub fn install(
         nftables: &'a Nftables,
+        signals: &'a Signals,
         ruleset: Ruleset,
         if_exists: IfExists<'_>,
     ) -> Result<Self, RulesError> {
         let mut rules = Rules {
             nftables,
+            signals,
             ruleset,
             changes: None,
             generation: Cell::new(None),
@@ -92,7 +95,8 @@ impl<'a> Rules<'a> {
     }
 
     fn put(&self, if_exists: IfExists<'_>) -> Result<(), RulesError> {
-        let generation = install(self.nftables, &self.ruleset, if_exists)?;
+        let defer = || self.signals.defer();
+        let generation = install(self.nftables, &self.ruleset, if_exists, &defer)?;
         self.generation.set(generation);
         Ok(())
     }
@@ -114,7 +118,7 @@ impl<'a> Rules<'a> {
 
     /// Installs the rules again if another process has changed them: at once when a signal comes, which
     /// is left to be waited for.
-    pub fn restore_if_changed(&mut self, signals: &Signals) -> Result<(), RulesError> {
+    pub fn restore_if_changed(&mut self) -> Result<(), RulesError> {
         let Some(changes) = &self.changes else {
             return Ok(());
         };
@@ -134,7 +138,7 @@ impl<'a> Rules<'a> {
         let pause = since.map_or(Duration::ZERO, |since| {
             RESTORE_INTERVAL.saturating_sub(since)
         });
-        signals.sleep(pause)?;
+        self.signals.sleep(pause)?;
         self.restore()?;
         self.restored = Some(Instant::now());
         info!("installed table inet {} again", self.table());

@@ -1,7 +1,6 @@
 //! The new process's side: it asks the predecessor for its table and its lock.
 
 use super::super::poll::readable;
-use super::super::signals::Signals;
 use super::{DONE, HELLO, REPLY_TIMEOUT};
 use crate::config::Name;
 use crate::lock::{Holder, Lock, Peer, connect_to};
@@ -54,8 +53,6 @@ pub enum Problem {
         "it does not give way: it is no nodefwd, or ends just now; end it first, or give this one another name with NODEFWD_NAME (--name)"
     )]
     Refused,
-    #[error("a signal has come before it answered")]
-    Signal,
     /// It has waited long enough.
     #[error("it has waited {REPLY_TIMEOUT:?} for this one and goes on: try again")]
     Cancelled,
@@ -76,10 +73,7 @@ pub struct Predecessor {
 impl Predecessor {
     /// Asks the running instance of this name for its lock, and for the socket that owns its table.
     /// `None` if it has hung up: the name may be free now.
-    pub fn ask(
-        name: &Name,
-        signals: &Signals,
-    ) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
+    pub fn ask(name: &Name) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
         let unknown = |error| ReplaceError::new(name, Holder::Unseen, Problem::Talk(error));
         let stream = match connect_to(&name.table()) {
             Ok(stream) => stream,
@@ -92,7 +86,7 @@ impl Predecessor {
             name: name.clone(),
             holder: peer.process,
         };
-        match predecessor.request(peer.user, signals) {
+        match predecessor.request(peer.user) {
             Ok(Some([socket, lock])) => match Nftables::adopt(&socket) {
                 Ok(nftables) => Ok(Some((predecessor, Lock::adopt(lock), nftables))),
                 Err(error) => Err(predecessor.error(error.into())),
@@ -103,16 +97,15 @@ impl Predecessor {
         }
     }
 
-    fn request(&self, user: u32, signals: &Signals) -> Result<Option<[OwnedFd; 2]>, Problem> {
+    fn request(&self, user: u32) -> Result<Option<[OwnedFd; 2]>, Problem> {
         if user != geteuid().as_raw() {
             return Err(Problem::OtherUser(user));
         }
         (&self.stream).write_all(HELLO)?;
-        let files = [Some(self.stream.as_fd()), Some(signals.as_fd())];
-        match readable(files, Some(Instant::now() + REPLY_TIMEOUT))? {
-            [true, _] => Ok(receive_descriptors(&self.stream)?),
-            [false, true] => Err(Problem::Signal),
-            [false, false] => Err(Problem::Silent),
+        let deadline = Some(Instant::now() + REPLY_TIMEOUT);
+        match readable([Some(self.stream.as_fd())], deadline)? {
+            [true] => Ok(receive_descriptors(&self.stream)?),
+            [false] => Err(Problem::Silent),
         }
     }
 
