@@ -108,20 +108,23 @@ pub fn run(mut config: Config) -> Result<(), CheckError> {
 }
 
 /// Logs what is surely wrong around an instance whose rules are installed.
-pub fn warn(nftables: &Nftables, config: &Config) {
+pub fn warn(config: &Config) {
+    // One of its own, as the search may be given up in the middle of a reply.
+    let nftables = Nftables::open();
     let mut config = config.clone();
     config.forwards.truncate(MAX_FORWARDS_AT_START);
     for Finding {
         level,
         subject,
         text,
-    } in surroundings(Some(nftables), &config, MAX_RULES_AT_START)
+    } in surroundings(nftables.as_ref().ok(), &config, MAX_RULES_AT_START)
     {
         match level {
             Level::Ok | Level::Doubt => debug!("{subject}: {text}"),
             Level::Warning | Level::Failure => warn!("{subject}: {text}"),
         }
     }
+    debug!("checked routes, other tables and sockets");
 }
 
 /// Routes, other programs' tables and sockets. Without a socket to nftables, tables are left out.

@@ -20,6 +20,7 @@ use crate::config::{Config, summary};
 use crate::conntrack::{self, Conntrack, ConntrackError, Flow, FlowEvents, Wanted};
 use crate::lock::{Holder, Lock, LockError};
 use crate::logging::with_causes;
+use crate::netlink::give_up_when;
 use crate::nftables::{Nftables, NftablesError};
 use crate::rtnetlink::{Addresses, RtnetlinkError};
 use crate::siblings::{self, Claims};
@@ -30,7 +31,7 @@ use install::{IfExists, InstallError};
 use log::{info, warn};
 use replace::{Predecessor, ReplaceError, ReplaceProblem};
 use rules::{Rules, RulesError};
-use signals::Signals;
+pub use signals::Signals;
 use std::io;
 use std::time::Instant;
 use thiserror::Error;
@@ -59,15 +60,14 @@ pub enum InstanceError {
     Wait(#[from] io::Error),
 }
 
-/// Forwards until TERM, INT, HUP or QUIT comes, or until another process replaces this one. When it
+/// Forwards until one of the signals comes, or until another process replaces this one. When it
 /// returns, nothing of its own is left in the kernel.
 ///
 /// Fails at once if this host forwards no family of which packets are forwarded (with `strict`: not
 /// every one that has destinations), if another instance has the name or a port, or if the kernel
 /// refuses the rules.
-pub fn run(mut config: Config) -> Result<(), InstanceError> {
+pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
     let started = Instant::now();
-    let signals = Signals::register()?;
     let kept = keep_forwarded_families(&mut config);
     // Also if it does not start: they say why the other family would not do.
     config.log_warnings();
@@ -79,18 +79,20 @@ pub fn run(mut config: Config) -> Result<(), InstanceError> {
     } else {
         Some(FlowEvents::open()?)
     };
-    let (lock, nftables, predecessor) = take_name(&config, &signals)?;
-    let rules = install(&nftables, &config, predecessor)?;
+    let (lock, nftables, predecessor) = take_name(&config)?;
+    let rules = install(&nftables, signals, &config, predecessor)?;
     lock.refresh_credentials()?;
-    delete_stale_flows(&config);
-    announce(&config, started);
-    check::warn(&nftables, &config);
+    delete_stale_flows(&config, signals);
+    if !signals.have_come() {
+        announce(&config, started);
+        give_up_when(signals.flag(), || check::warn(&config));
+    }
     if let Err(error) = capability::keep_net_admin_only() {
         let causes = with_causes(&error);
         warn!("keeping privileges that are not needed: {causes}");
     }
 
-    let mut events = Events::new(&signals, &lock, rules);
+    let mut events = Events::new(signals, &lock, rules);
     let served = events.next(None, None);
     if matches!(served, Ok(Event::Signal)) {
         signals.wait()?;
@@ -121,10 +123,7 @@ const MAX_NAME_RETRIES: usize = 3;
 
 /// Locks the instance's name, and opens the socket that its table is to belong to: a new one, or that
 /// of a running instance that is to be replaced.
-fn take_name(
-    config: &Config,
-    signals: &Signals,
-) -> Result<(Lock, Nftables, Option<Predecessor>), InstanceError> {
+fn take_name(config: &Config) -> Result<(Lock, Nftables, Option<Predecessor>), InstanceError> {
     for _ in 0..MAX_NAME_RETRIES {
         match Lock::take(&config.name) {
             Err(LockError::Held { .. }) if config.replace => {}
@@ -133,7 +132,7 @@ fn take_name(
                 return Ok((lock?, nftables, None));
             }
         }
-        if let Some((predecessor, lock, nftables)) = Predecessor::ask(&config.name, signals)? {
+        if let Some((predecessor, lock, nftables)) = Predecessor::ask(&config.name)? {
             return Ok((lock, nftables, Some(predecessor)));
         }
     }
@@ -144,14 +143,15 @@ fn take_name(
 /// Installs the rules, in place of the predecessor's if there is one, which then ends.
 fn install<'a>(
     nftables: &'a Nftables,
+    signals: &'a Signals,
     config: &Config,
     predecessor: Option<Predecessor>,
 ) -> Result<Rules<'a>, InstanceError> {
     let Some(predecessor) = predecessor else {
-        return Ok(Rules::install(nftables, config, IfExists::Fail)?);
+        return Ok(Rules::install(nftables, signals, config, IfExists::Fail)?);
     };
     let waits = || predecessor.waits();
-    match Rules::install(nftables, config, IfExists::Replace(&waits)) {
+    match Rules::install(nftables, signals, config, IfExists::Replace(&waits)) {
         Err(RulesError::Install(InstallError::ReplaceCancelled)) => {
             Err(predecessor.error(ReplaceProblem::Cancelled).into())
         }
@@ -191,6 +191,7 @@ fn stop(nftables: &Nftables, config: &Config) -> Result<(), InstanceError> {
     nftables.remove(&table).map_err(InstanceError::Remove)?;
     let wanted = flows::can_be_forwarded(config);
     let ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_forwarded(flow));
+    let ended = deleted(ended);
     notify::status(format_args!(
         "stopped: removed table inet {table}, and deleted the conntrack entries of {ended} running connections"
     ));
@@ -210,6 +211,7 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     let ended = delete_flows(config, &wanted, &|matcher, flow| {
         matcher.is_forwarded(flow) && !claims.iter().any(|claims| claims.matches(flow))
     });
+    let ended = deleted(ended);
     let table = config.name.table();
     notify::status(format_args!(
         "replaced by {successor}, which now has table inet {table}; deleted the conntrack entries of {ended} running connections to ports that are no longer forwarded"
@@ -217,11 +219,19 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     Ok(())
 }
 
-fn delete_stale_flows(config: &Config) {
+/// Gives up when a signal comes.
+fn delete_stale_flows(config: &Config, signals: &Signals) {
     let wanted = flows::can_be_stale(config);
-    let ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_stale(flow));
-    if ended > 0 {
-        info!("deleted {ended} stale conntrack entries");
+    let mut ended = Ok(0);
+    give_up_when(signals.flag(), || {
+        ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_stale(flow));
+    });
+    if signals.have_come() {
+        return;
+    }
+    match deleted(ended) {
+        0 => {}
+        ended => info!("deleted {ended} stale conntrack entries"),
     }
 }
 
@@ -233,22 +243,23 @@ enum FlowsError {
     Conntrack(#[from] ConntrackError),
 }
 
-/// Deletes conntrack entries, which are among the wanted ones, and says how many. Forwarding does not depend on it, so a failure is only
-/// worth a warning.
+/// Deletes conntrack entries, which are among the wanted ones, and says how many.
 fn delete_flows(
     config: &Config,
     wanted: &[Wanted],
     matches: &dyn Fn(&FlowMatcher<'_>, &Flow) -> bool,
-) -> usize {
+) -> Result<usize, FlowsError> {
     if wanted.is_empty() || conntrack::is_empty() {
-        return 0;
+        return Ok(0);
     }
-    let delete = || -> Result<usize, FlowsError> {
-        let addresses = Addresses::read()?;
-        let matcher = FlowMatcher::new(config, &addresses);
-        Ok(Conntrack::open()?.delete(wanted, &|flow| matches(&matcher, flow))?)
-    };
-    delete().unwrap_or_else(|error| {
+    let addresses = Addresses::read()?;
+    let matcher = FlowMatcher::new(config, &addresses);
+    Ok(Conntrack::open()?.delete(wanted, &|flow| matches(&matcher, flow))?)
+}
+
+/// Forwarding does not depend on it, so a failure is only worth a warning.
+fn deleted(flows: Result<usize, FlowsError>) -> usize {
+    flows.unwrap_or_else(|error| {
         let causes = with_causes(&error);
         warn!("conntrack entries are not deleted: {causes}");
         0

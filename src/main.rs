@@ -6,7 +6,7 @@ use clap::Parser;
 use nodefwd::check::{self, CheckError};
 use nodefwd::cli::{Cli, Command};
 use nodefwd::config::{Config, ConfigError, Name, Options};
-use nodefwd::instance::{self, InstanceError};
+use nodefwd::instance::{self, InstanceError, Signals};
 use nodefwd::status::{self, StatusError};
 use nodefwd::{logging, ruleset::Ruleset};
 use std::io::{self, Write};
@@ -63,7 +63,11 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// `options` are those without a command, or in the environment.
 fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
     match command.unwrap_or(Command::Run(options.clone())) {
-        Command::Run(options) => instance::run(Config::new(&options)?)?,
+        Command::Run(options) => {
+            // Reading many forwards takes a while too.
+            let signals = Signals::register().map_err(InstanceError::from)?;
+            instance::run(Config::new(&options)?, &signals)?;
+        }
         Command::Render(options) => {
             let config = Config::new(&options)?;
             config.log_warnings();

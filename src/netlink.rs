@@ -10,7 +10,7 @@ mod sys;
 #[cfg(test)]
 pub use message::attributes;
 pub use message::{Attributes, Message, NLMSG_FLAGS, Request, address, messages, octets};
-pub use socket::{Failure, MAX_DUMP_RETRIES, Overrun, Refusal, Socket, or_missing};
+pub use socket::{Failure, MAX_DUMP_RETRIES, Overrun, Refusal, Socket, give_up_when, or_missing};
 #[cfg(test)]
 pub use sys::replace_descriptor;
 pub use sys::{receive_descriptors, send_descriptors};

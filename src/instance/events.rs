@@ -56,7 +56,7 @@ impl<'a> Events<'a> {
             let [changes, signal, client, flows] = readable(files, deadline)?;
             // First, so that the rules are in place for whatever follows.
             if changes {
-                self.rules.restore_if_changed(self.signals)?;
+                self.rules.restore_if_changed()?;
             }
             if signal {
                 return Ok(Event::Signal);

@@ -37,6 +37,7 @@ const MAX_INSTALL_RETRIES: usize = 100;
 
 /// Installs the ruleset, all of it or nothing. Fails if another instance claims a part of `claims`.
 /// Gives the generation afterwards (see [`Nftables::commit`]).
+/// `before_commit` is called when something is about to change.
 ///
 /// No lock keeps other instances from changing anything meanwhile: the kernel refuses the transaction
 /// if the ruleset is of another generation than when the others were looked at, and then all is done
@@ -46,6 +47,7 @@ pub fn install(
     ruleset: &Ruleset,
     claims: &Claims,
     if_exists: IfExists<'_>,
+    before_commit: &dyn Fn(),
 ) -> Result<Option<u32>, InstallError> {
     let port = nftables.port();
     for _ in 0..MAX_INSTALL_RETRIES {
@@ -62,6 +64,7 @@ pub fn install(
             }
             _ => {}
         }
+        before_commit();
         match nftables.commit(&installation) {
             Err(NftablesError::Changed) => continue,
             Err(error @ (NftablesError::Socket(_) | NftablesError::NoReply)) => {

@@ -38,6 +38,7 @@ const RESTORE_INTERVAL: Duration = Duration::from_secs(1);
 /// An instance's rules in the kernel.
 pub struct Rules<'a> {
     nftables: &'a Nftables,
+    signals: &'a Signals,
     /// As they should be.
     ruleset: Ruleset,
     claims: Claims,
@@ -49,14 +50,17 @@ pub struct Rules<'a> {
 }
 
 impl<'a> Rules<'a> {
-    /// Installs the rules that do what `config` asks for. If the kernel has no tables with an owner, the table gets none.
+    /// Installs the rules that do what `config` asks for, and defers signals before anything is changed.
+    /// If the kernel has no tables with an owner, the table gets none.
     pub fn install(
         nftables: &'a Nftables,
+        signals: &'a Signals,
         config: &Config,
         if_exists: IfExists<'_>,
     ) -> Result<Self, RulesError> {
         let mut rules = Rules {
             nftables,
+            signals,
             ruleset: Ruleset::new(config),
             claims: Claims::of(config),
             changes: None,
@@ -95,7 +99,14 @@ impl<'a> Rules<'a> {
     }
 
     fn put(&self, if_exists: IfExists<'_>) -> Result<(), RulesError> {
-        let generation = install(self.nftables, &self.ruleset, &self.claims, if_exists)?;
+        let defer = || self.signals.defer();
+        let generation = install(
+            self.nftables,
+            &self.ruleset,
+            &self.claims,
+            if_exists,
+            &defer,
+        )?;
         self.generation.set(generation);
         Ok(())
     }
@@ -117,7 +128,7 @@ impl<'a> Rules<'a> {
 
     /// Installs the rules again if another process has changed them: at once when a signal comes, which
     /// is left to be waited for.
-    pub fn restore_if_changed(&mut self, signals: &Signals) -> Result<(), RulesError> {
+    pub fn restore_if_changed(&mut self) -> Result<(), RulesError> {
         let Some(changes) = &self.changes else {
             return Ok(());
         };
@@ -137,7 +148,7 @@ impl<'a> Rules<'a> {
         let pause = since.map_or(Duration::ZERO, |since| {
             RESTORE_INTERVAL.saturating_sub(since)
         });
-        signals.sleep(pause)?;
+        self.signals.sleep(pause)?;
         self.restore()?;
         self.restored = Some(Instant::now());
         info!("installed table inet {} again", self.table());

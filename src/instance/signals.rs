@@ -2,21 +2,32 @@
 
 use super::poll::readable;
 use nix::sys::signal::{SigSet, Signal};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Once registered, these signals are queued instead of ending the process: none is lost, and none
-/// interrupts an installation half-way.
-pub struct Signals(UnixStream);
+/// Once registered, these signals do not kill the process. Until [`defer`](Self::defer) they end it at
+/// once, with status 0; then they are queued: none is lost, and none interrupts an installation half-way.
+pub struct Signals {
+    queue: UnixStream,
+    /// Whether a signal ends the process at once.
+    exits: Arc<AtomicBool>,
+    /// Whether a signal has come.
+    has_come: Arc<AtomicBool>,
+}
 
 impl Signals {
     /// Registers TERM, INT, HUP and QUIT. For PID 1 of a container they would otherwise have no effect at
     /// all (pid_namespaces(7)).
     pub fn register() -> io::Result<Self> {
-        let (read, write) = UnixStream::pair()?;
+        let (queue, write) = UnixStream::pair()?;
+        let exits = Arc::new(AtomicBool::new(true));
+        let has_come = Arc::new(AtomicBool::new(false));
         let signals = [
             Signal::SIGTERM,
             Signal::SIGINT,
@@ -27,16 +38,37 @@ impl Signals {
         // two would be lost, so all of them are blocked meanwhile.
         let set: SigSet = signals.into_iter().collect();
         set.thread_block()?;
-        for signal in signals {
-            pipe::register(signal as i32, write.try_clone()?)?;
+        for signal in signals.map(|signal| signal as i32) {
+            flag::register_conditional_shutdown(signal, 0, exits.clone())?;
+            flag::register(signal, has_come.clone())?;
+            pipe::register(signal, write.try_clone()?)?;
         }
         set.thread_unblock()?;
-        Ok(Signals(read))
+        Ok(Signals {
+            queue,
+            exits,
+            has_come,
+        })
+    }
+
+    /// Has signals wait until they are asked for: from now on there is something to undo.
+    pub fn defer(&self) {
+        self.exits.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether one of the signals has come.
+    pub fn have_come(&self) -> bool {
+        self.flag().load(Ordering::SeqCst)
+    }
+
+    /// True once one of the signals has come.
+    pub fn flag(&self) -> &Arc<AtomicBool> {
+        &self.has_come
     }
 
     /// Sleeps until one of the signals comes, or returns at once if one has come already.
     pub fn wait(&self) -> io::Result<()> {
-        (&self.0).read_exact(&mut [0])
+        (&self.queue).read_exact(&mut [0])
     }
 
     /// Sleeps for this time, or until a signal comes, which is left to be waited for.
@@ -48,6 +80,6 @@ impl Signals {
 impl AsFd for Signals {
     /// Readable when a signal has come that was not waited for.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.queue.as_fd()
     }
 }

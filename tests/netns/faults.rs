@@ -7,6 +7,7 @@ mod netlink_sockets;
 mod rejected;
 mod restarts;
 mod signals;
+mod slow_starts;
 mod spoiled_input;
 mod spoofed_netlink;
 mod syscall_faults;

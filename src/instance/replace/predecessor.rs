@@ -1,7 +1,6 @@
 //! The new process's side: it asks the predecessor for its table and its lock.
 
 use super::super::poll::readable;
-use super::super::signals::Signals;
 use super::{DONE, HELLO, REPLY_TIMEOUT};
 use crate::config::Name;
 use crate::lock::{Holder, Lock, Peer, connect_to};
@@ -54,8 +53,6 @@ pub enum ReplaceProblem {
         "it closed the connection: it is not nodefwd, or it is just ending; try again, end it first, or use another name with NODEFWD_NAME (--name)"
     )]
     Refused,
-    #[error("this process got a signal before the running instance replied")]
-    Signal,
     /// It has waited long enough.
     #[error(
         "the running instance waited {REPLY_TIMEOUT:?} for this process and keeps its rules: try again"
@@ -80,10 +77,7 @@ pub struct Predecessor {
 impl Predecessor {
     /// Asks the running instance of this name for its lock, and for the socket that owns its table.
     /// `None` if it has hung up: the name may be free now.
-    pub fn ask(
-        name: &Name,
-        signals: &Signals,
-    ) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
+    pub fn ask(name: &Name) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
         let unknown = |error| ReplaceError::new(name, Holder::Unseen, ReplaceProblem::Talk(error));
         let stream = match connect_to(&name.table()) {
             Ok(stream) => stream,
@@ -96,7 +90,7 @@ impl Predecessor {
             name: name.clone(),
             holder: peer.process,
         };
-        match predecessor.request(peer.user, signals) {
+        match predecessor.request(peer.user) {
             Ok(Some([socket, lock])) => match Nftables::adopt(&socket) {
                 Ok(nftables) => Ok(Some((predecessor, Lock::adopt(lock), nftables))),
                 Err(error) => Err(predecessor.error(error.into())),
@@ -107,20 +101,15 @@ impl Predecessor {
         }
     }
 
-    fn request(
-        &self,
-        user: u32,
-        signals: &Signals,
-    ) -> Result<Option<[OwnedFd; 2]>, ReplaceProblem> {
+    fn request(&self, user: u32) -> Result<Option<[OwnedFd; 2]>, ReplaceProblem> {
         if user != geteuid().as_raw() {
             return Err(ReplaceProblem::OtherUser(user));
         }
         (&self.stream).write_all(HELLO)?;
-        let files = [Some(self.stream.as_fd()), Some(signals.as_fd())];
-        match readable(files, Some(Instant::now() + REPLY_TIMEOUT))? {
-            [true, _] => Ok(receive_descriptors(&self.stream)?),
-            [false, true] => Err(ReplaceProblem::Signal),
-            [false, false] => Err(ReplaceProblem::Silent),
+        let deadline = Some(Instant::now() + REPLY_TIMEOUT);
+        match readable([Some(self.stream.as_fd())], deadline)? {
+            [true] => Ok(receive_descriptors(&self.stream)?),
+            [false] => Err(ReplaceProblem::Silent),
         }
     }
 

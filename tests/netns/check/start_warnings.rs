@@ -3,14 +3,23 @@
 use nix::sys::signal::Signal;
 
 use super::{BACKEND_PORT, FORWARDED_PORT, Report, all_forwards, net, start};
-use crate::fixture::{Family, Server};
+use crate::fixture::{Family, Net, Server};
 use std::net::SocketAddr;
+
+/// What an instance logs that is stopped when it has looked at everything: a signal before would cut that
+/// short.
+fn log_of_start(net: &Net, arguments: &str) -> String {
+    let instance = start(net, &format!("{arguments} --verbose"));
+    instance.wait_for_line("debug: checked routes, other tables and sockets");
+    let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    let lines = stderr.lines().filter(|line| !line.starts_with("debug: "));
+    lines.map(|line| format!("{line}\n")).collect()
+}
 
 #[test]
 fn on_a_host_without_problems_an_instance_warns_of_nothing() {
     let net = net(1);
-    let instance = start(&net, &all_forwards(&net));
-    let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    let stderr = log_of_start(&net, &all_forwards(&net));
     let starts: Vec<&str> = stderr
         .lines()
         .filter_map(|line| line.split(':').next())
@@ -36,11 +45,8 @@ fn problems_that_are_certain_are_warnings_after_ready() {
             FORWARDED_PORT,
         )],
     );
-    let instance = start(
-        &net,
-        &format!("{} tcp/90=10.2.9.9:{BACKEND_PORT}", all_forwards(&net)),
-    );
-    let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    let forwards = format!("{} tcp/90=10.2.9.9:{BACKEND_PORT}", all_forwards(&net));
+    let stderr = log_of_start(&net, &forwards);
     let lines: Vec<&str> = stderr.lines().collect();
     assert!(lines[0].starts_with("ready: "), "{stderr}");
     assert!(lines[lines.len() - 1].starts_with("stopped: "), "{stderr}");
@@ -70,8 +76,7 @@ fn problems_that_are_only_possible_are_left_to_check() {
             };
          }",
     );
-    let instance = start(&net, &all_forwards(&net));
-    let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    let stderr = log_of_start(&net, &all_forwards(&net));
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
@@ -91,8 +96,7 @@ fn a_start_reads_a_limited_number_of_rules_and_check_reads_all() {
     net.node.load(&format!(
         "table ip theirs {{ chain long {{ type filter hook forward priority 0; policy drop;\n{rules} }}; }}"
     ));
-    let instance = start(&net, &all_forwards(&net));
-    let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    let stderr = log_of_start(&net, &all_forwards(&net));
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
     let report = Report::of(&net.node, &all_forwards(&net));
     report.only("failure", "firewall");
