@@ -14,7 +14,8 @@ PORT = c.FIRST_PORT
 
 def products():
     """Milliseconds, the larger size after the smaller one."""
-    jobs = dict(job(size) for job in (ranges_and_flows, neighbours, balanced, mapped_ranges, port_ranges) for size in SIZES)
+    kinds = (ranges_and_flows, neighbours, balanced, mapped_ranges, port_ranges)
+    jobs = dict(job(size) for job in kinds for size in SIZES)
     return interleaved(jobs, lambda _: PRODUCT_ROUNDS)["ready"]
 
 
