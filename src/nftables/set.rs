@@ -23,9 +23,9 @@ const TYPE_BITS: u32 = 6;
 /// Length of a verdict in bytes, which the kernel ignores.
 const VERDICT_LENGTH: u32 = 16;
 
-/// User data of a map, which tells nft that its type is `typeof numgen inc mod 2 : verdict`, keys being in host byte
-/// order: the attributes (type, length, value) NFTNL_UDATA_SET_KEYBYTEORDER, KEY_TYPEOF and DATA_TYPEOF of
-/// libnftnl's udata.h. The latter two hold the number of an expression in nftables' expression.h, and
+/// User data of a map, which tells nft that its type is `typeof numgen inc mod 2 : verdict`, keys being
+/// in host byte order: the attributes (type, length, value) NFTNL_UDATA_SET_KEYBYTEORDER, KEY_TYPEOF and
+/// DATA_TYPEOF of libnftnl's udata.h. The latter two hold the number of an expression in nftables' expression.h, and
 /// what src/numgen.c writes of it: kind, modulus, offset.
 const NUMBER_TYPE: [u8; 44] = {
     let [a, b, c, d] = 1u32.to_ne_bytes();
@@ -57,33 +57,9 @@ pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
         .u32(NFTA_SET_KEY_TYPE, key_type)
         .u32(NFTA_SET_KEY_LEN, length(&fields))
         .u32(NFTA_SET_ID, id);
-    if let Some(size) = set.size() {
-        request = request.nest(NFTA_SET_DESC, |nest| nest.u32(NFTA_SET_DESC_SIZE, size));
-    } else if fields.len() > 1 {
-        // The kernel takes the fields for ranges only (nf_tables_newset: EINVAL otherwise).
-        request = request.nest(NFTA_SET_DESC, |nest| {
-            nest.nest(NFTA_SET_DESC_CONCAT, |list| {
-                fields.iter().fold(list, |list, length| {
-                    list.nest(NFTA_LIST_ELEM, |field| {
-                        field.u32(NFTA_SET_FIELD_LEN, *length)
-                    })
-                })
-            })
-        });
-    }
+    request = describe(request, set, &fields);
     if let Some(values) = set.values {
-        let (data_type, length) = match values {
-            ValueType::Verdict => (libc::NFT_DATA_VERDICT, VERDICT_LENGTH),
-            ValueType::Address(family) => {
-                let (data_type, fields) = concatenation(&[FieldType::address(family)]);
-                (data_type, length(&fields))
-            }
-            ValueType::Backend(family) => {
-                let types = [FieldType::address(family), FieldType::InetService];
-                let (data_type, fields) = concatenation(&types);
-                (data_type, length(&fields))
-            }
-        };
+        let (data_type, length) = data_type(values);
         request = request
             .u32(NFTA_SET_DATA_TYPE, data_type)
             .u32(NFTA_SET_DATA_LEN, length);
@@ -99,6 +75,37 @@ pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
         [FieldType::Number] => request.attribute(NFTA_SET_USERDATA, &NUMBER_TYPE),
         _ => request,
     }
+}
+
+/// Adds a set's size, or the lengths of a range's fields, which the kernel takes for ranges only
+/// (nf_tables_newset: EINVAL otherwise).
+fn describe(request: Request, set: &Set, fields: &[u32]) -> Request {
+    if let Some(size) = set.size() {
+        return request.nest(NFTA_SET_DESC, |nest| nest.u32(NFTA_SET_DESC_SIZE, size));
+    }
+    if fields.len() == 1 {
+        return request;
+    }
+    request.nest(NFTA_SET_DESC, |nest| {
+        nest.nest(NFTA_SET_DESC_CONCAT, |list| {
+            fields.iter().fold(list, |list, length| {
+                list.nest(NFTA_LIST_ELEM, |field| {
+                    field.u32(NFTA_SET_FIELD_LEN, *length)
+                })
+            })
+        })
+    })
+}
+
+/// nft's number for the type of a map's values, and their length in bytes.
+fn data_type(values: ValueType) -> (u32, u32) {
+    let types = match values {
+        ValueType::Verdict => return (libc::NFT_DATA_VERDICT, VERDICT_LENGTH),
+        ValueType::Address(family) => vec![FieldType::address(family)],
+        ValueType::Backend(family) => vec![FieldType::address(family), FieldType::InetService],
+    };
+    let (data_type, fields) = concatenation(&types);
+    (data_type, length(&fields))
 }
 
 /// The messages that add the elements of a set.
