@@ -44,6 +44,11 @@ impl OptionName {
         let flag = None;
         OptionName { variable, flag }
     }
+
+    /// The environment variable alone.
+    pub fn variable(&self) -> &'static str {
+        self.variable
+    }
 }
 
 impl fmt::Display for OptionName {
