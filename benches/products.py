@@ -14,7 +14,8 @@ PORT = c.FIRST_PORT
 
 def products():
     """Milliseconds, the larger size after the smaller one."""
-    jobs = dict(job(size) for job in (ranges_and_flows, neighbours, balanced, mapped_ranges) for size in SIZES)
+    kinds = (ranges_and_flows, neighbours, balanced, mapped_ranges, port_ranges)
+    jobs = dict(job(size) for job in kinds for size in SIZES)
     return interleaved(jobs, lambda _: PRODUCT_ROUNDS)["ready"]
 
 
@@ -63,3 +64,10 @@ def mapped_ranges(size):
     ranges = (c.FIRST_PORT + 2 * i for i in range(forwards))
     arguments = [f"tcp/{port}-{port + 1}={BACKEND}:{port + 1}-{port + 2}" for port in ranges]
     return f"a start of {forwards:,} forwards of two ports to two other ports", lives.until_ready(arguments, {})
+
+
+def port_ranges(size):
+    """Ranges in one set: the kernel compares a new one with those that are there."""
+    forwards = int(1000 * size)
+    arguments = [f"tcp/{port}-{port + 1}={BACKEND}" for port in range(c.FIRST_PORT, c.FIRST_PORT + 3 * forwards, 3)]
+    return f"a start of {forwards:,} forwards of two ports", lives.until_ready(arguments, {})

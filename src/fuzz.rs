@@ -186,7 +186,7 @@ impl Readers {
         let table = Table::inet(TABLE);
         let complete = match reader.index(16) {
             0 => nftables.tables().is_ok_and(|found| !found.is_empty()),
-            1 => list::elements(socket, &table, "services4").is_ok_and(|found| !found.is_empty()),
+            1 => list::elements(socket, &table, "dropped4").is_ok_and(|found| !found.is_empty()),
             2 => list::rules(socket, &table, None).is_ok_and(|found| !found.is_empty()),
             3 => {
                 list::rules(socket, &table, Some("prerouting")).is_ok_and(|found| !found.is_empty())

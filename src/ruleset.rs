@@ -30,7 +30,7 @@ const PORT_MAP: &str = "port-map";
 const RANGES: &str = "ranges";
 const RANGES_TO_PORT: &str = "ranges-to-port";
 const BALANCED: (&str, &str) = ("balanced", "balanced-ranges");
-const SERVICES: (&str, &str) = ("services", "service-ranges");
+const DROPPED: (&str, &str) = ("dropped", "dropped-ranges");
 const MASQUERADE: (&str, &str) = ("masquerade", "masquerade-ranges");
 const NO_HAIRPIN: (&str, &str) = ("no-hairpin", "no-hairpin-ranges");
 /// From numbers to the chains of balanced forwards, one for each destination.
@@ -87,7 +87,7 @@ impl ServiceMaps {
             ranges: name(RANGES),
             ranges_to_port: name(RANGES_TO_PORT),
             balanced: [BALANCED.0, BALANCED.1].map(name),
-            dropped: [SERVICES.0, SERVICES.1].map(name),
+            dropped: [DROPPED.0, DROPPED.1].map(name),
         }
     }
 
@@ -283,17 +283,17 @@ pub enum Statement {
     DestinationIn(Family, String),
     /// `ip saddr != @NAME`
     SourceNotIn(Family, String),
-    /// `ip saddr . meta l4proto . th dport @NAME`
+    /// `th dport . meta l4proto . ip saddr @NAME`
     SourceAndServiceIn(Family, String),
-    /// `meta l4proto . th dport @NAME`
+    /// `th dport . meta l4proto @NAME`
     ServiceIn(String),
-    /// `meta l4proto . th dport vmap @NAME`
+    /// `th dport . meta l4proto vmap @NAME`
     ServiceVmap(String),
     /// `numgen random mod COUNT offset FIRST vmap @NAME`
     Balance(Choice),
     /// `ct status dnat`
     Translated,
-    /// `ip daddr . meta l4proto . th dport @NAME`
+    /// `th dport . meta l4proto . ip daddr @NAME`
     BackendIn(Family, String),
     /// `counter`
     Counter,

@@ -122,17 +122,18 @@ pub fn listen_addresses(nftables: &Nftables, table: &str) -> Result<Vec<IpAddr>,
     Ok(addresses)
 }
 
-/// Where the port is in a key of protocol and port: the kernel pads each field of a key to 4 bytes.
-const KEY_PORT: Range<usize> = 4..6;
+/// Where the port and the protocol are in a key of both: the kernel pads each field of a key to 4 bytes.
+const KEY_PORT: Range<usize> = 0..2;
+const KEY_PROTOCOL: usize = 4;
 
-/// The service in a key of protocol and port; `None` for another protocol, or if the key is too short.
+/// The service in a key of port and protocol; `None` for another protocol, or if the key is too short.
 pub fn service(family: Family, element: &Element) -> Option<Service> {
     let first = &element.key;
     let last = element.key_end.as_ref().unwrap_or(first);
     let port = |key: &[u8]| Some(u16::from_be_bytes(key.get(KEY_PORT)?.try_into().ok()?));
     Some(Service {
         family,
-        protocol: Protocol::from_number(*first.first()?)?,
+        protocol: Protocol::from_number(*first.get(KEY_PROTOCOL)?)?,
         ports: PortRange::try_from((port(first)?, port(last)?)).ok()?,
     })
 }
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn keys_read_back() {
-        let ports = element(&[17, 0, 0, 0, 0, 53, 0, 0], &[17, 0, 0, 0, 0, 60, 0, 0]);
+        let ports = element(&[0, 53, 0, 0, 17, 0, 0, 0], &[0, 60, 0, 0, 17, 0, 0, 0]);
         let service = service(Family::Ipv4, &ports);
         assert_eq!(service.unwrap().to_string(), "udp/53-60 over IPv4");
     }

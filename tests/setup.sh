@@ -6,9 +6,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
-    gcc libc6-dev pkg-config libmnl-dev libnftnl-dev ca-certificates               # building
-    binutils iproute2 netbase nftables iptables conntrack procps groff-base strace # testing
-    busybox socat                                                                  # the demo's servers
+    gcc libc6-dev pkg-config libmnl-dev libnftnl-dev ca-certificates                       # building
+    binutils iproute2 netbase nftables iptables conntrack procps groff-base strace python3 # testing
+    busybox socat                                                                          # the demo's servers
 )
 
 die() {

@@ -1,7 +1,7 @@
 //! Ruleset → one transaction of netlink messages.
 
 use super::batch::{Batch, Step, Transaction};
-use super::expr::{self, Expression, REG_1, REG_2, SetReference, VERDICT};
+use super::expr::{self, AFTER_SERVICE, Expression, REG_1, REG_2, SetReference, VERDICT};
 use super::expr::{
     address_length, destination, is_family, nfproto, register_after, service, source,
 };
@@ -197,7 +197,7 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
             out.extend(loopback_destination(*family));
         }
         Statement::DestinationIn(family, name) => {
-            out.extend(is_in(*family, [destination(*family)], &set(name)));
+            out.extend(is_in(*family, [destination(*family, REG_1)], &set(name)));
         }
         Statement::SourceNotIn(family, name) => {
             out.extend(is_family(*family));
@@ -205,19 +205,23 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
             out.push(expr::lookup_not(&set(name)));
         }
         Statement::SourceAndServiceIn(family, name) => {
-            let key = with_service(*family, source(*family, REG_1));
+            let key = service()
+                .into_iter()
+                .chain([source(*family, AFTER_SERVICE)]);
             out.extend(is_in(*family, key, &set(name)));
         }
         Statement::BackendIn(family, name) => {
-            let key = with_service(*family, destination(*family));
+            let key = service()
+                .into_iter()
+                .chain([destination(*family, AFTER_SERVICE)]);
             out.extend(is_in(*family, key, &set(name)));
         }
         Statement::ServiceIn(name) => {
-            out.extend(service(0));
+            out.extend(service());
             out.push(expr::lookup(&set(name)));
         }
         Statement::ServiceVmap(map) => {
-            out.extend(service(0));
+            out.extend(service());
             out.push(expr::lookup_map(&set(map), VERDICT));
         }
         Statement::Balance(choice) => {
@@ -260,17 +264,10 @@ fn loopback_destination(family: Family) -> [Expression; 2] {
             expr::equal(&[127]),
         ],
         Family::Ipv6 => [
-            destination(family),
+            destination(family, REG_1),
             expr::equal(&Ipv6Addr::LOCALHOST.octets()),
         ],
     }
-}
-
-/// Loads an address into the first register, and protocol and port after it.
-fn with_service(family: Family, address: Expression) -> Vec<Expression> {
-    let mut key = vec![address];
-    key.extend(service(address_length(family)));
-    key
 }
 
 /// Goes on only for packets of this family whose key is in the set.
@@ -310,7 +307,7 @@ fn dnat(to: &Dnat, set: impl Fn(&str) -> SetReference) -> Vec<Expression> {
                 MapTo::Address => None,
                 MapTo::AddressAndPort => Some(register_after(address_length(*family))),
             };
-            let mut expressions = Vec::from(service(0));
+            let mut expressions = Vec::from(service());
             expressions.extend([
                 expr::lookup_map(&set(map), REG_1),
                 expr::destination_nat(nfproto(*family), port_register),

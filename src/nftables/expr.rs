@@ -17,7 +17,7 @@ pub const VERDICT: u32 = libc::NFT_REG_VERDICT as u32;
 
 /// The register that starts `bytes` (a multiple of 4, below 64) after the start of [`REG_1`]: registers
 /// of 4 bytes overlay those of 16.
-pub fn register_after(bytes: usize) -> u32 {
+pub const fn register_after(bytes: usize) -> u32 {
     libc::NFT_REG32_00 as u32 + (bytes / 4) as u32
 }
 
@@ -234,12 +234,12 @@ pub fn source(family: Family, register: u32) -> Expression {
 }
 
 /// Loads the destination address (RFC 791, RFC 8200).
-pub fn destination(family: Family) -> Expression {
+pub fn destination(family: Family, register: u32) -> Expression {
     let (offset, length) = match family {
         Family::Ipv4 => (IPV4_DESTINATION, 4),
         Family::Ipv6 => (24, 16),
     };
-    payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, REG_1)
+    payload(libc::NFT_PAYLOAD_NETWORK_HEADER, offset, length, register)
 }
 
 /// Loads the destination port, the second field of every header that has ports.
@@ -247,11 +247,14 @@ pub fn destination_port(register: u32) -> Expression {
     payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
 }
 
-/// Loads protocol and port, from `offset` bytes after the start of [`REG_1`] on.
-pub fn service(offset: usize) -> [Expression; 2] {
+/// The register after the key that [`service`] loads.
+pub const AFTER_SERVICE: u32 = register_after(8);
+
+/// Loads port and protocol: a key of 8 bytes at [`REG_1`].
+pub fn service() -> [Expression; 2] {
     [
-        meta(libc::NFT_META_L4PROTO, register_after(offset)),
-        destination_port(register_after(offset + 4)),
+        destination_port(REG_1),
+        meta(libc::NFT_META_L4PROTO, register_after(4)),
     ]
 }
 

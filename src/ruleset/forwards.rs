@@ -57,7 +57,10 @@ pub fn mapped_ports(service: Service, to: &Destination) -> impl Iterator<Item = 
     let Destination { address, ports } = *to;
     let pairs = service.ports.singles().zip(ports.first()..);
     pairs.map(move |(from, port)| Element {
-        key: vec![Field::Protocol(service.protocol), Field::Ports(from)],
+        key: service_key(Service {
+            ports: from,
+            ..service
+        }),
         value: Some(Value::Backend(address, port)),
     })
 }
@@ -90,7 +93,9 @@ pub fn rules(ruleset: &Ruleset, family: Family) -> Vec<Rule> {
 fn protocols(map: &Set) -> impl Iterator<Item = Protocol> {
     let has = |protocol: &Protocol| {
         let key = Field::Protocol(*protocol);
-        map.elements.iter().any(|element| element.key[0] == key)
+        map.elements
+            .iter()
+            .any(|element| element.key.contains(&key))
     };
     Protocol::ALL.into_iter().filter(has)
 }

@@ -147,14 +147,14 @@ impl Display for Statement {
             Statement::DestinationIn(family, set) => write!(f, "{} daddr @{set}", ip(*family)),
             Statement::SourceNotIn(family, set) => write!(f, "{} saddr != @{set}", ip(*family)),
             Statement::SourceAndServiceIn(family, set) => {
-                write!(f, "{} saddr . meta l4proto . th dport @{set}", ip(*family))
+                write!(f, "th dport . meta l4proto . {} saddr @{set}", ip(*family))
             }
-            Statement::ServiceIn(set) => write!(f, "meta l4proto . th dport @{set}"),
-            Statement::ServiceVmap(map) => write!(f, "meta l4proto . th dport vmap @{map}"),
+            Statement::ServiceIn(set) => write!(f, "th dport . meta l4proto @{set}"),
+            Statement::ServiceVmap(map) => write!(f, "th dport . meta l4proto vmap @{map}"),
             Statement::Balance(choice) => choice.fmt(f),
             Statement::Translated => f.write_str("ct status dnat"),
             Statement::BackendIn(family, set) => {
-                write!(f, "{} daddr . meta l4proto . th dport @{set}", ip(*family))
+                write!(f, "th dport . meta l4proto . {} daddr @{set}", ip(*family))
             }
             Statement::Counter => f.write_str("counter"),
             Statement::Drop => f.write_str("drop"),
@@ -178,7 +178,7 @@ impl Display for Dnat {
             Dnat::Map(family, map, _) => {
                 write!(
                     f,
-                    "dnat {} to meta l4proto . th dport map @{map}",
+                    "dnat {} to th dport . meta l4proto map @{map}",
                     ip(*family)
                 )
             }

@@ -41,28 +41,30 @@ pub fn of_addresses_and_services(
     let (single, ranges): (Vec<_>, Vec<_>) = merged.partition(|(.., ports)| ports.is_single());
     [(names.0, single), (names.1, ranges)].map(|(name, services)| {
         let address = FieldType::address(family);
-        let key = vec![address, FieldType::InetProto, FieldType::InetService];
+        let key = [&SERVICE_KEY[..], &[address]].concat();
         let mut set = empty(name, family, key);
         set.interval = name == names.1;
         set.elements = keys(services.into_iter().map(|(address, protocol, ports)| {
             vec![
-                Field::Address(address),
-                Field::Protocol(protocol),
                 Field::Ports(ports),
+                Field::Protocol(protocol),
+                Field::Address(address),
             ]
         }));
         set
     })
 }
 
-/// The type of a key of protocol and port.
-pub const SERVICE_KEY: [FieldType; 2] = [FieldType::InetProto, FieldType::InetService];
+/// The type of a key of port and protocol. The port, in which elements differ most, comes first: for
+/// a field that many elements have in common, a look-up and an insertion go through all of them
+/// (pipapo_refill in net/netfilter/nft_set_pipapo.c).
+pub const SERVICE_KEY: [FieldType; 2] = [FieldType::InetService, FieldType::InetProto];
 
 /// The key of a service in such a set or map.
 pub fn service_key(service: Service) -> Vec<Field> {
     vec![
-        Field::Protocol(service.protocol),
         Field::Ports(service.ports),
+        Field::Protocol(service.protocol),
     ]
 }
 

@@ -6,6 +6,7 @@
 //! net/netfilter/nf_tables_api.c). So a map is shared until it is full.
 
 use super::forwards::mapped_ports;
+use super::sets::SERVICE_KEY;
 use super::{BACKENDS, Element, Field, FieldType, PORT_MAP, Set, Value, ValueType, set_name};
 use crate::config::{Destination, Family, Forward};
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ impl SharedMaps {
         let maps = self.port_maps.entry((family, number)).or_default();
         let map = map_with_room(maps, |part| Set {
             name: format!("{}-{number}-{part}", set_name(PORT_MAP, family)),
-            key: vec![FieldType::InetProto, FieldType::InetService],
+            key: SERVICE_KEY.to_vec(),
             interval: false,
             values: Some(ValueType::Backend(family)),
             counter: false,

@@ -2,8 +2,7 @@
 
 use super::sets::{SERVICE_KEY, empty, keys, service_key};
 use super::{
-    ALLOWED, Chain, Field, FieldType, Rule, Ruleset, SERVICES, Set, Statement, family_name,
-    set_name,
+    ALLOWED, Chain, DROPPED, Field, FieldType, Rule, Ruleset, Set, Statement, family_name, set_name,
 };
 use crate::config::{Allowed, Config, Family, Forward};
 
@@ -27,9 +26,9 @@ pub fn services(config: &Config, family: Family, forwards: &[&Forward]) -> Vec<S
     let (single, ranges): (Vec<&Forward>, Vec<&Forward>) = forwards
         .iter()
         .partition(|forward| forward.service.ports.is_single());
-    let sets = [(SERVICES.0, single), (SERVICES.1, ranges)].map(|(name, forwards)| {
+    let sets = [(DROPPED.0, single), (DROPPED.1, ranges)].map(|(name, forwards)| {
         let mut set = empty(name, family, SERVICE_KEY.to_vec());
-        set.interval = name == SERVICES.1;
+        set.interval = name == DROPPED.1;
         set.counter = true;
         set.elements = keys(forwards.iter().map(|forward| service_key(forward.service)));
         set
@@ -54,16 +53,16 @@ pub fn chain(ruleset: &Ruleset, config: &Config, family: Family) -> Option<Chain
     let Allowed::Ranges(_) = config.sources.of(family) else {
         return None;
     };
-    let title = format!("the same from sources that may not connect, over {family}");
+    let title = format!("new connections over {family} from sources that may not connect");
     let rules = drops(ruleset, family);
     Some(Chain::regular(chain_name(family), title, rules))
 }
 
 fn chain_name(family: Family) -> String {
-    format!("denied-{}", family_name(family))
+    format!("dropped-{}", family_name(family))
 }
 
 fn drops(ruleset: &Ruleset, family: Family) -> Vec<Rule> {
     let drop = |name| vec![Statement::ServiceIn(name), Statement::Drop];
-    ruleset.existing(SERVICES, family).map(drop).collect()
+    ruleset.existing(DROPPED, family).map(drop).collect()
 }

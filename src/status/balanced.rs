@@ -131,12 +131,12 @@ impl Reader {
     }
 }
 
-/// Where a map from protocol and port to address and port sends a forward: to one address, and to as many
+/// Where a map from port and protocol to address and port sends a forward: to one address, and to as many
 /// ports.
 fn mapped(map: &Map, forward: &ForwardStatus) -> Option<Destination> {
     let backend = |port: u16| {
         let [high, low] = port.to_be_bytes();
-        let key: &[u8] = &[forward.service.protocol.number(), 0, 0, 0, high, low, 0, 0];
+        let key: &[u8] = &[high, low, 0, 0, forward.service.protocol.number(), 0, 0, 0];
         let Data::Value(bytes) = map.get(key)? else {
             return None;
         };
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn ports_of_a_map_become_a_range() {
         let element = |port: u8| {
-            let key = vec![17, 0, 0, 0, 0, port, 0, 0];
+            let key = vec![0, port, 0, 0, 17, 0, 0, 0];
             (key, Data::Value(vec![10, 2, 0, 11, 1, port, 0, 0]))
         };
         let map: Map = (1..=9).map(element).collect();
@@ -215,7 +215,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_data_panics(data: Vec<u8>) {
-            let map = Map::from([(vec![17, 0, 0, 0, 0, 1, 0, 0], Data::Value(data))]);
+            let map = Map::from([(vec![0, 1, 0, 0, 17, 0, 0, 0], Data::Value(data))]);
             mapped(&map, &forward("1"));
         }
     }

@@ -9,13 +9,12 @@ use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Element, Table};
 use crate::ruleset::{PREROUTING, ServiceMaps};
 use crate::siblings;
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// The forwards in a table, in order of family, protocol and port. None if there is no such table.
 pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Failure> {
     let reader = Reader::new(socket, table)?;
-    let mut forwards = Vec::new();
+    let (mut forwards, mut dropped) = (Vec::new(), Vec::new());
     for family in Family::ALL {
         let maps = ServiceMaps::of(family);
         let elements = |map: &str| -> Result<Vec<(Service, Element)>, Failure> {
@@ -38,24 +37,25 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
             };
             forwards.extend(found.iter().filter_map(forward));
         }
-        let mut dropped = HashMap::new();
         for set in &maps.dropped {
-            let counts = elements(set)?.into_iter();
-            dropped.extend(counts.map(|(service, element)| (service, element.packets)));
-        }
-        let of_family = forwards
-            .iter_mut()
-            .filter(|forward| forward.service.family == family);
-        for forward in of_family {
-            forward.dropped = dropped
-                .get(&forward.service)
-                .copied()
-                .flatten()
-                .unwrap_or(0);
+            dropped.extend(elements(set)?);
         }
     }
     forwards.sort_by_key(|forward| forward.service);
+    for (service, element) in dropped {
+        if let Some(forward) = containing(&mut forwards, service) {
+            forward.dropped += element.packets.unwrap_or(0);
+        }
+    }
     Ok(forwards)
+}
+
+/// The forward that has this service, of forwards in their order. It may have more ports: see [`joined`].
+fn containing(forwards: &mut [ForwardStatus], service: Service) -> Option<&mut ForwardStatus> {
+    let start = |service: Service| (service.family, service.protocol, service.ports.first());
+    let after = forwards.partition_point(|forward| start(forward.service) <= start(service));
+    let forward = forwards.get_mut(after.checked_sub(1)?)?;
+    forward.service.overlaps(&service).then_some(forward)
 }
 
 /// Whether new connections are forwarded by this table. Not so while it drains, or if it is not there.
@@ -194,6 +194,25 @@ mod tests {
                 "7 10.2.0.11:265 1"
             ]
         );
+    }
+
+    #[test]
+    fn a_forward_is_found_by_each_service_in_it() {
+        let service = |ports: &str| Service {
+            family: Family::Ipv4,
+            protocol: Protocol::Udp,
+            ports: ports.parse().unwrap(),
+        };
+        let mut forwards = ["53", "80-83", "90"].map(|ports| ForwardStatus::new(service(ports)));
+        let mut found = |ports| {
+            containing(&mut forwards, service(ports))
+                .map(|forward| forward.service.ports.to_string())
+        };
+        assert_eq!(found("53").as_deref(), Some("53"));
+        assert_eq!(found("80-81").as_deref(), Some("80-83"));
+        assert_eq!(found("82-83").as_deref(), Some("80-83"));
+        assert_eq!(found("84"), None);
+        assert_eq!(found("1"), None);
     }
 
     proptest! {

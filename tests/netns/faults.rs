@@ -66,6 +66,8 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("bursts of", 2 * signals::STARTS),
         ("bursts of", signals::SIGNALS),
         ("TERM at each call", signals::CALLS),
+        ("TERM in a start", slow_starts::FORWARDS.into()),
+        ("TERM in a start", slow_starts::PAUSES.len()),
         ("`--replace` under running", REPLACEMENTS as usize),
         ("100000 conntrack entries", FOREIGN_FLOWS),
     ] {

@@ -80,7 +80,8 @@ fn up() {
     };
     ip(&["link", "set", "lo", "up"]);
     for address in ADDRESSES {
-        ip(&["address", "add", address, "dev", "lo"]);
+        // Usable at once: without it, the kernel first looks for a duplicate, in another thread.
+        ip(&["address", "add", address, "dev", "lo", "nodad"]);
     }
 }
 

@@ -10,8 +10,8 @@ use super::in_parallel;
 use crate::fixture::{ENDING_SIGNALS, Namespace, Nodefwd, nodefwd};
 
 /// How many forwards the longest of these starts has, and after how many milliseconds each is ended.
-const FORWARDS: u16 = 60_000;
-const PAUSES: [u64; 8] = [0, 50, 100, 200, 400, 800, 1600, 3200];
+pub const FORWARDS: u16 = 60_000;
+pub const PAUSES: [u64; 8] = [0, 50, 100, 200, 400, 800, 1600, 3200];
 
 #[test]
 fn a_start_with_very_many_forwards_ends_by_a_signal() {

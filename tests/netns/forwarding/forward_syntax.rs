@@ -298,12 +298,12 @@ fn sctp_has_rules_like_those_of_the_other_protocols() {
     let forwarder = nodefwd(call.split(' ')).start(&node);
     let rules = node.ruleset();
     let parts = [
-        "sctp . 80 counter packets 0 bytes 0 : 10.2.1.2 . 8080",
-        "sctp . 80 counter packets 0 bytes 0 : fd00:2:1::2 . 8080",
-        "sctp . 90-91 counter packets 0 bytes 0 : 10.2.1.2 ",
-        "10.2.1.2 . sctp . 8080",
-        "10.2.1.2 . sctp . 90-91",
-        "fd00:2:1::2 . sctp . 8080",
+        "80 . sctp counter packets 0 bytes 0 : 10.2.1.2 . 8080",
+        "80 . sctp counter packets 0 bytes 0 : fd00:2:1::2 . 8080",
+        "90-91 . sctp counter packets 0 bytes 0 : 10.2.1.2 ",
+        "8080 . sctp . 10.2.1.2",
+        "90-91 . sctp . 10.2.1.2",
+        "8080 . sctp . fd00:2:1::2",
     ];
     expect_parts(&rules, parts);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
