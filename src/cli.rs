@@ -50,8 +50,9 @@ Exit status:
 // A test in status/json.rs keeps the shape of the JSON.
 const STATUS_NOTES: &str = "\
 Shows for each destination
-  connections  how many connections it was given
-  active       how many conntrack entries they have now
+  connections  how many were forwarded to it since these rules were installed
+  active       how many conntrack entries to it there are now, closed connections included until
+               they expire
 and for each forward
   dropped      how many first packets were dropped because their source may not connect; a client's
                retries count too

@@ -39,8 +39,8 @@ use thiserror::Error;
 /// Why forwarding ended, or did not begin.
 #[derive(Debug, Error)]
 pub enum InstanceError {
-    #[error("cannot forward")]
-    Forwarding(#[from] ForwardingError),
+    #[error("cannot forward: {}", .0.iter().map(|error| with_causes(error)).collect::<Vec<_>>().join("; "))]
+    Forwarding(Vec<ForwardingError>),
     #[error("cannot install the rules")]
     Open(#[from] NftablesError),
     #[error("cannot install the rules")]
@@ -266,16 +266,16 @@ fn deleted(flows: Result<usize, FlowsError>) -> usize {
     })
 }
 
-/// Drops the forwards of families that this host does not forward, each with a warning. Fails at the
-/// first one with `strict`, or if no family remains of which packets are forwarded.
-fn keep_forwarded_families(config: &mut Config) -> Result<(), ForwardingError> {
-    for error in Forwarding::of(config).off {
+/// Drops the forwards of families that this host does not forward, each with a warning. Fails if there is
+/// one with `strict`, or if no family remains of which packets are forwarded.
+fn keep_forwarded_families(config: &mut Config) -> Result<(), InstanceError> {
+    let forwarding = Forwarding::of(config);
+    if !forwarding.suffices(config.strict) {
+        return Err(InstanceError::Forwarding(forwarding.off));
+    }
+    for error in forwarding.off {
         let family = error.family();
-        let others_remain = config.families().any(|other| other != family);
-        if config.strict || !others_remain {
-            return Err(error);
-        }
-        warn!("{error}; going on without {family}");
+        warn!("{}; going on without {family}", with_causes(&error));
         config.drop_family(family);
     }
     Ok(())

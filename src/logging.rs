@@ -7,8 +7,8 @@ use std::env;
 use std::error::Error;
 use std::io::Write;
 
-/// Sets the logger up. `RUST_LOG`, unless it is empty, overrides `level`; colours only on a terminal, and not with
-/// `NO_COLOR`. To be called once.
+/// Sets the logger up. `RUST_LOG`, unless it is empty, overrides `level`; colours only on a terminal, and
+/// not with `NO_COLOR`. To be called once.
 pub fn init(level: LevelFilter) {
     let overriding = env::var("RUST_LOG")
         .ok()

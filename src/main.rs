@@ -2,13 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use nodefwd::check::{self, CheckError};
 use nodefwd::cli::{Cli, Command};
 use nodefwd::config::{Config, ConfigError, Name, Options};
 use nodefwd::instance::{self, InstanceError, Signals};
 use nodefwd::status::{self, StatusError};
 use nodefwd::{logging, ruleset::Ruleset};
+use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use thiserror::Error;
@@ -45,8 +46,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints help and version as they are; of an error, only clap's first line, which says what is wrong: the
-/// others would hide that in a log.
+/// Prints help and version as they are; of an error, only clap's first paragraph, on one line: it says what
+/// is wrong, and the others would hide that in a log.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return match error.print() {
@@ -55,8 +56,14 @@ fn usage(error: &clap::Error) -> ExitCode {
         };
     }
     let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    eprintln!("{line}: nodefwd --help lists what is allowed");
+    let lines = text.lines().map(str::trim);
+    let problem: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+    let command = env::args().nth(1).unwrap_or_default();
+    let help = match Cli::command().find_subcommand(&command) {
+        Some(_) => format!("nodefwd {command} --help"),
+        None => "nodefwd --help".into(),
+    };
+    eprintln!("{}; {help} lists what is allowed", problem.join(" "));
     ExitCode::from(2)
 }
 

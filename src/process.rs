@@ -4,6 +4,7 @@ use nix::libc;
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The socket that owns a table, and the process that has it open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -85,9 +86,23 @@ pub fn name(pid: u32) -> Option<String> {
 /// When the process started, in seconds since 1970.
 fn since(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(directory(pid).join("stat")).ok()?;
-    let boot = fs::read_to_string("/proc/stat").ok()?;
-    let boot = boot.lines().find_map(|line| line.strip_prefix("btime "))?;
-    Some(boot.trim().parse::<u64>().ok()? + start_ticks(&stat)? / TICKS_PER_SECOND)
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let age = uptime_ticks(&uptime)?.checked_sub(start_ticks(&stat)?)?;
+    Some(start(now, age))
+}
+
+/// When a process of this age started, to the nearest second.
+fn start(now: Duration, age_ticks: u64) -> u64 {
+    let age = Duration::from_millis(age_ticks * (1000 / TICKS_PER_SECOND));
+    (now.saturating_sub(age) + Duration::from_millis(500)).as_secs()
+}
+
+/// The first field of /proc/uptime: seconds, with two decimals, which makes them ticks.
+fn uptime_ticks(uptime: &str) -> Option<u64> {
+    let (seconds, hundredths) = uptime.split_ascii_whitespace().next()?.split_once('.')?;
+    let ticks = seconds.parse::<u64>().ok()? * TICKS_PER_SECOND;
+    Some(ticks + hundredths.parse::<u64>().ok()?)
 }
 
 /// The field `starttime`, the 22nd; the 2nd, a name in parentheses, may hold anything.
@@ -112,6 +127,16 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
         assert_eq!(inode_in(list, 4_294_963_200), Some("33"));
         assert_eq!(inode_in(list, 1), None);
         assert_eq!(inode_in("", 1), None);
+    }
+
+    #[test]
+    fn the_start_is_rounded_once_to_the_nearest_second() {
+        let now = Duration::from_millis(1_700_000_010_900);
+        let uptime = uptime_ticks("12345.05 99.99\n").unwrap();
+        assert_eq!(uptime, 1_234_505);
+        assert_eq!(start(now, uptime - 1_233_505), 1_700_000_001);
+        assert_eq!(start(now, 49), 1_700_000_010);
+        assert_eq!(start(now, 0), 1_700_000_011);
     }
 
     #[test]

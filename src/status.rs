@@ -134,7 +134,7 @@ pub enum StatusError {
         "not ready: table inet {0} was left by an instance that died; restart it to replace the table"
     )]
     Dead(String),
-    #[error("there is no instance '{0}' here: nodefwd status lists those that there are")]
+    #[error("no instance '{0}' in this network namespace; list them with: nodefwd status")]
     Unknown(Name),
     #[error("cannot write JSON")]
     Json(#[from] serde_json::Error),

@@ -30,19 +30,21 @@ fn visit(folder: &Path, module: Option<&str>) {
             continue;
         }
         let text = fs::read_to_string(&path).expect("a file");
-        for import in text.split("crate::").skip(1) {
-            check(module, import, true);
-        }
-        for import in text.split("super::").skip(1) {
-            check(module, import, false);
+        assert!(!text.contains("crate as"), "{path:?} renames the root");
+        for (start, from_root) in [("crate::", true), ("super::", false)] {
+            let imports = text.split(start).skip(1);
+            imports.for_each(|import| check(module, import, from_root));
         }
     }
 }
 
-/// A path from the root starts with a module; another may do so.
+/// A path from the root starts with a module; another may do so, or with a list in braces.
 fn check(module: &str, import: &str, from_root: bool) {
-    let name = import.split(|c: char| !c.is_alphanumeric() && c != '_');
-    let name = name.take(1).collect::<String>();
-    let goes_down = layer(&name).map_or(!from_root, |layer| self::layer(module) < Some(layer));
-    assert!(name == module || goes_down, "{module} imports {name}");
+    let between = |c: char| !c.is_alphanumeric() && c != '_';
+    let end = |c| c == ';' || !import.starts_with('{') && between(c);
+    let names = import.split(end).take(1);
+    for name in names.flat_map(|names| names.split(between)) {
+        let goes_down = layer(name).map_or(!from_root, |layer| self::layer(module) < Some(layer));
+        assert!(name == module || goes_down, "{module} imports {name}");
+    }
 }

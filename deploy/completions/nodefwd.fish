@@ -24,7 +24,7 @@ function __fish_nodefwd_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or spaces' -r -f
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
 udp\t''
 sctp\t''"
@@ -47,7 +47,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -l strict -d 'Fail if a fa
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -l drain -d 'After TERM accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -57,7 +57,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "render" -d 'Print the 
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "check" -d 'Check whether `run` would work here, and what prevents it; changes nothing'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show all instances in this network namespace'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "completions" -d 'Print a script with which a shell completes the command line'
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or spaces' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
 udp\t''
 sctp\t''"
@@ -80,11 +80,11 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l strict -d 'Fail 
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l drain -d 'After TERM accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or spaces' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
 udp\t''
 sctp\t''"
@@ -107,11 +107,11 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l strict -d 'Fa
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l drain -d 'After TERM accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or spaces' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
 udp\t''
 sctp\t''"
@@ -134,7 +134,7 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l strict -d 'Fai
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'After TERM accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

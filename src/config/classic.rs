@@ -10,15 +10,16 @@ use std::{collections::HashSet, ffi::OsString, fmt::Display, hash::Hash, net::Ip
 
 /// Reads them; gives no forward if none is set.
 pub fn forwards(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
-    let given = [
-        &options.dest_ips,
-        &options.dest_proto,
-        &options.src_port,
-        &options.dest_port,
+    let all = [
+        (OptionName::DEST_IPS, &options.dest_ips),
+        (OptionName::DEST_PROTO, &options.dest_proto),
+        (OptionName::SRC_PORT, &options.src_port),
+        (OptionName::DEST_PORT, &options.dest_port),
     ];
-    if given.iter().all(|value| value.is_none()) {
+    let Some((given, _)) = all.into_iter().find(|(_, value)| value.is_some()) else {
         return Ok(Vec::new());
-    }
+    };
+    let required = |option, value, fix| required(option, value, given, fix);
     let addresses = required(
         OptionName::DEST_IPS,
         &options.dest_ips,
@@ -34,7 +35,12 @@ pub fn forwards(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
         OptionName::DEST_PROTO,
         protocols.list(str::parse::<Protocol>)?,
     );
-    let pairs = pairs(options)?;
+    let sources = required(
+        OptionName::SRC_PORT,
+        &options.src_port,
+        "the port to forward",
+    )?;
+    let pairs = pairs(sources, options)?;
     // Before so many are put into lists.
     check_balanced(pairs.len() * protocols.len() * balanced(&addresses))?;
 
@@ -72,12 +78,14 @@ pub fn first_service(options: &Options) -> Result<Option<(Protocol, PortRange)>,
     Ok(protocols.first().copied().zip(ports.first().copied()))
 }
 
+/// An option that must be set because `given` is.
 fn required<'a>(
     option: OptionName,
     value: &'a Option<OsString>,
+    given: OptionName,
     fix: &'static str,
 ) -> Result<Setting<'a>, ConfigError> {
-    Setting::read(option, value)?.ok_or(ConfigError::Missing { option, fix })
+    Setting::read(option, value)?.ok_or(ConfigError::Incomplete { given, option, fix })
 }
 
 /// The entries of a list, each once. Logs a warning for one that is listed more often.
@@ -94,13 +102,11 @@ fn once<T: Copy + Eq + Hash + Display>(option: OptionName, mut entries: Vec<T>) 
 }
 
 /// Each entry of SRC_PORT with the ports at the destination.
-fn pairs(options: &Options) -> Result<Vec<(PortRange, PortRange)>, ConfigError> {
-    let sources = required(
-        OptionName::SRC_PORT,
-        &options.src_port,
-        "the port to forward",
-    )?
-    .list(str::parse::<PortRange>)?;
+fn pairs(
+    sources: Setting<'_>,
+    options: &Options,
+) -> Result<Vec<(PortRange, PortRange)>, ConfigError> {
+    let sources = sources.list(str::parse::<PortRange>)?;
     let Some(setting) = Setting::read(OptionName::DEST_PORT, &options.dest_port)? else {
         return Ok(sources.iter().map(|&ports| (ports, ports)).collect());
     };

@@ -17,6 +17,13 @@ pub enum ConfigError {
         option: OptionName,
         fix: &'static str,
     },
+    /// An option is set, but not another one that it takes.
+    #[error("{0} is set, but {option} is not: give {fix}, or unset {0}", given.variable())]
+    Incomplete {
+        given: OptionName,
+        option: OptionName,
+        fix: &'static str,
+    },
     /// An option is there but holds nothing.
     #[error("{option} is empty: give at least one value, or leave it unset")]
     Empty { option: OptionName },

@@ -44,6 +44,11 @@ impl OptionName {
         let flag = None;
         OptionName { variable, flag }
     }
+
+    /// The environment variable alone.
+    pub fn variable(&self) -> &'static str {
+        self.variable
+    }
 }
 
 impl fmt::Display for OptionName {
@@ -93,7 +98,7 @@ pub struct Options {
     #[arg(value_name = "FORWARD", option = OptionName::FORWARDS)]
     pub forwards: Vec<OsString>,
 
-    /// Addresses to forward to, IPv4 and IPv6, separated by commas or spaces
+    /// Addresses to forward to, IPv4 and IPv6, separated by commas or white space
     #[arg(value_name = "IP,...", option = OptionName::DEST_IPS)]
     pub dest_ips: Option<OsString>,
 
@@ -151,7 +156,7 @@ pub struct Options {
     #[arg(help_heading = "The instance", boolean = OptionName::REPLACE)]
     pub replace: Option<OsString>,
 
-    /// After TERM accept no new connections, but let running ones go on for at most this time; a
+    /// After a signal accept no new connections, but let running ones go on for at most this time; a
     /// second signal ends the wait [default: 0]
     #[arg(help_heading = "The instance", value_name = "SECONDS", option = OptionName::DRAIN)]
     pub drain: Option<OsString>,

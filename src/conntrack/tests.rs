@@ -1,6 +1,6 @@
 //! Entries as messages, and those of a kernel, asked for in every way.
 
-mod ways;
+mod plans;
 
 use super::*;
 use crate::netlink::{attributes, messages};

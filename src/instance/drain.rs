@@ -32,8 +32,8 @@ pub enum DrainError {
 /// Progress is logged at most this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Accepts no new flows, and sleeps until none of those that `list` gives runs, `limit` is over, or a second signal
-/// comes. Gives the process that has replaced the instance meanwhile, if one has.
+/// Accepts no new flows, and sleeps until none of those that `list` gives runs, `limit` is over, or a
+/// second signal comes. Gives the process that has replaced the instance meanwhile, if one has.
 ///
 /// `flow_events` must have been open since before the flows began: since Linux 5.19 the kernel sends an
 /// event only for the end of a flow that began while a process listened

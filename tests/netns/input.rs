@@ -150,6 +150,21 @@ fn a_missing_variable_is_named() {
 }
 
 #[test]
+fn a_variable_without_the_others_that_it_takes_names_itself_too() {
+    let call = |name, value| nodefwd([""; 0]).without_net_admin().env(name, value);
+    let rejected = [
+        (call("DEST_IPS", "10.2.0.11"), "DEST_IPS", "DEST_PROTO"),
+        (call("DEST_PORT", "8080"), "DEST_PORT", "DEST_IPS"),
+        (valid_without("SRC_PORT"), "DEST_IPS", "SRC_PORT"),
+    ];
+    expect_no_complaint(rejected.iter().filter_map(|(call, set, missing)| {
+        let what = format!("{set} is set, but {missing} (--");
+        let unset = format!(", or unset {set}");
+        complaint(&call.finish_here(), &[&what, " is not: give ", &unset])
+    }));
+}
+
+#[test]
 fn values_that_are_not_utf8_are_rejected() {
     let names = [
         "DEST_IPS",
@@ -174,6 +189,30 @@ fn an_unknown_flag_is_rejected() {
 fn an_unknown_word_is_rejected() {
     let outcome = valid_except(&[]).args(&["no-such-word"]).finish_here();
     expect_no_complaint(complaint(&outcome, &["no-such-word"]).into_iter());
+}
+
+/// Each with the help of the command.
+#[test]
+fn a_wrong_command_line_is_rejected_with_what_is_allowed() {
+    let rejected: [(&[&str], &str); 4] = [
+        (
+            &["status", "--format", "xml"],
+            "'xml' for '--format <FORMAT>' [possible values: text, json, prometheus]; nodefwd status --help lists",
+        ),
+        (
+            &["completions", "powershell"],
+            "[possible values: bash, fish, zsh]; nodefwd completions --help lists",
+        ),
+        (
+            &["completions"],
+            "were not provided: <SHELL>; nodefwd completions --help lists",
+        ),
+        (&["--no-such-flag"], "found; nodefwd --help lists"),
+    ];
+    expect_no_complaint(rejected.iter().filter_map(|(arguments, text)| {
+        let call = nodefwd(arguments.iter().copied()).without_net_admin();
+        complaint(&call.finish_here(), &[text])
+    }));
 }
 
 #[test]

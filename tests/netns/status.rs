@@ -294,7 +294,8 @@ fn the_text_has_a_line_for_each_backend_and_a_name_selects_an_instance() {
     let parts = ["web: ", "tcp/80 IPv4", "10.2.0.11:8080", "10.2.0.12:8080"];
     expect_parts(&web, parts);
     let unknown = nodefwd(["status", "mail"]).finish(&node).expect_exit(1);
-    expect_parts(&unknown.stderr, ["'mail'"]);
+    let message = "no instance 'mail' in this network namespace; list them with: nodefwd status";
+    expect_parts(&unknown.stderr, [message]);
     nodefwd(["status", "no name"]).finish(&node).expect_exit(2);
 }
 

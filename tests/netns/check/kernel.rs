@@ -103,7 +103,7 @@ fn without_forwarding_of_the_only_family_that_it_listens_on_it_is_a_failure() {
 }
 
 #[test]
-fn hairpin_without_masquerading_is_a_warning() {
+fn check_reports_hairpin_without_masquerading() {
     let report = Report::of(&node(), "tcp/80=10.2.0.11 --hairpin --masquerade=false");
     let warnings = report.of_level("warning");
     assert_eq!(warnings.len(), 1, "{report:#?}");

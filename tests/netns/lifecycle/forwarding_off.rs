@@ -131,8 +131,12 @@ fn without_forwarding_of_either_family_it_fails_and_names_both() {
     }
     let stderr = expect_failure(&net, &forward(&net, &Family::BOTH)).stderr;
     for family in Family::BOTH {
-        assert!(lines_about(family, &stderr) >= 1, "{stderr}");
+        assert_eq!(lines_about(family, &stderr), 1, "{stderr}");
     }
+    // In one error, after no warning.
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("error: cannot forward: "), "{stderr}");
+    assert!(!stderr.contains("going on"), "{stderr}");
 }
 
 /// The other family has backends, but no address to listen on.
