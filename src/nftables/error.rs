@@ -18,7 +18,7 @@ pub enum NftablesError {
     #[error(transparent)]
     NotPermitted(#[from] MissingNetAdmin),
     #[error(
-        "this kernel has no nf_tables: load the module with modprobe nf_tables, or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET (Linux 5.7 or later)"
+        "this kernel has no nf_tables: load the module with modprobe nf_tables, or use a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET (Linux 5.8 or later)"
     )]
     NoNftables,
     #[error(
