@@ -321,7 +321,9 @@ fn watched(
     signal: Signal,
     complete: impl Fn(&str) -> usize,
 ) -> String {
-    let mut watch: Process = nodefwd(["status", "--watch", format]).spawn(node);
+    let watch = nodefwd(["status", "--watch", format]);
+    // Whoever runs the tests in the background of a shell has SIGINT ignored (POSIX, 2.11).
+    let mut watch: Process = watch.wrapped(&["env", "--default-signal=INT"]).spawn(node);
     let has_two = |stdout: &String| complete(stdout) >= 2;
     wait_until("a second snapshot", || watch.stdout(), has_two);
     watch.signal(signal);
