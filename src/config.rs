@@ -6,6 +6,7 @@ mod address;
 mod balance;
 mod classic;
 mod destination;
+mod env_file;
 mod error;
 mod forward;
 mod listen;
@@ -20,6 +21,7 @@ mod value;
 pub use address::AddressError;
 pub use balance::{Balance, BalanceError};
 pub use destination::{Backend, Destination};
+pub use env_file::{EnvFileError, Location};
 pub use error::{ConfigError, Problem};
 pub use forward::{Forward, ForwardError, LengthError, first_few, summary};
 pub use listen::{Listen, ListenError};
@@ -74,6 +76,10 @@ impl Config {
     /// Reads all options. Logs a warning for what is accepted but surely not meant: an address or a
     /// protocol listed twice, host bits in a range. Refuses the first option that is wrong.
     pub fn new(options: &Options) -> Result<Self, ConfigError> {
+        Self::read(options).map_err(|error| options.locate(error))
+    }
+
+    fn read(options: &Options) -> Result<Self, ConfigError> {
         let specs = specs(options)?;
         let name = match Setting::read(OptionName::NAME, &options.name)? {
             Some(setting) => setting.value()?,

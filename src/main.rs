@@ -73,17 +73,17 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
         Command::Run(options) => {
             // Reading many forwards takes a while too.
             let signals = Signals::register().map_err(InstanceError::from)?;
-            instance::run(Config::new(&options)?, &signals)?;
+            instance::run(Config::new(&options.with_env_file()?)?, &signals)?;
         }
         Command::Render(options) => {
-            let config = Config::new(&options)?;
+            let config = Config::new(&options.with_env_file()?)?;
             config.log_warnings();
             write!(io::stdout().lock(), "{}", Ruleset::new(&config))?;
         }
-        Command::Check(options) => check::run(Config::new(&options)?)?,
+        Command::Check(options) => check::run(Config::new(&options.with_env_file()?)?)?,
         Command::Status(mut status) => {
             if status.ready && status.name.is_none() {
-                status.name = Name::read(&options)?;
+                status.name = Name::read(&options.with_env_file()?)?;
             }
             status::run(&status)?;
         }

@@ -38,7 +38,7 @@ _nodefwd() {
 
     case "${cmd}" in
         nodefwd)
-            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --verbose --quiet --help --version run render check status completions"
+            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --env-file --verbose --quiet --help --version run render check status completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -118,6 +118,13 @@ _nodefwd() {
                     fi
                     return 0
                     ;;
+                --env-file)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -126,7 +133,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__check)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --verbose --quiet --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --env-file --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -200,6 +207,13 @@ _nodefwd() {
                     return 0
                     ;;
                 --drain)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --env-file)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -228,7 +242,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__render)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --verbose --quiet --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --env-file --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -302,6 +316,13 @@ _nodefwd() {
                     return 0
                     ;;
                 --drain)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --env-file)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -316,7 +337,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__run)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --verbose --quiet --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --env-file --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -390,6 +411,13 @@ _nodefwd() {
                     return 0
                     ;;
                 --drain)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --env-file)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace

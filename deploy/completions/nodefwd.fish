@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nodefwd_global_optspecs
-    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= hairpin= name= strict= replace= drain= v/verbose q/quiet h/help V/version
+    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= hairpin= name= strict= replace= drain= env-file= v/verbose q/quiet h/help V/version
 end
 
 function __fish_nodefwd_needs_command
@@ -48,6 +48,7 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -81,6 +82,7 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -108,6 +110,7 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -135,6 +138,7 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

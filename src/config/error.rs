@@ -1,9 +1,9 @@
 //! Why the input is refused.
 
 use super::{
-    AddressError, BalanceError, BooleanError, Family, ForwardError, LengthError, ListenError,
-    MAX_BALANCED_DESTINATIONS, MAX_MAPPED_PORTS, NameError, OptionName, PortError, ProtocolError,
-    SecondsError, SourceError,
+    AddressError, BalanceError, BooleanError, EnvFileError, Family, ForwardError, LengthError,
+    ListenError, Location, MAX_BALANCED_DESTINATIONS, MAX_MAPPED_PORTS, NameError, OptionName,
+    PortError, ProtocolError, SecondsError, SourceError,
 };
 use thiserror::Error;
 
@@ -11,6 +11,16 @@ use thiserror::Error;
 /// allowed instead.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
+    /// The file of variables cannot be read.
+    #[error("{}: '{path}' {problem}", OptionName::ENV_FILE)]
+    EnvFile { path: String, problem: EnvFileError },
+    /// An option in that file is wrong.
+    #[error("{location}")]
+    InFile {
+        location: Location,
+        #[source]
+        error: Box<ConfigError>,
+    },
     /// A required option is missing.
     #[error("{option} is not set: give {fix}")]
     Missing {
@@ -75,6 +85,26 @@ pub enum ConfigError {
         second: String,
         family: Family,
     },
+}
+
+impl ConfigError {
+    /// The option that has to be changed, if it is one alone.
+    pub(super) fn option(&self) -> Option<OptionName> {
+        match self {
+            ConfigError::Missing { option, .. }
+            | ConfigError::Empty { option }
+            | ConfigError::NotUtf8 { option, .. }
+            | ConfigError::Invalid { option, .. } => Some(*option),
+            ConfigError::Incomplete { given, .. } => Some(*given),
+            ConfigError::Pairing { .. } => Some(OptionName::DEST_PORT),
+            ConfigError::Unreachable { .. } => Some(OptionName::LISTEN),
+            ConfigError::EnvFile { .. }
+            | ConfigError::InFile { .. }
+            | ConfigError::TooManyMappedPorts(_)
+            | ConfigError::TooManyBalancedDestinations(_)
+            | ConfigError::Conflict { .. } => None,
+        }
+    }
 }
 
 /// What is wrong with a part of a value. Each message continues "'PART' …".

@@ -5,9 +5,11 @@
 //! `masquerade`, `hairpin`) or `instance` (`replace`, `drain`), for `name` by `lock.rs`, and for
 //! `strict` by `sysctl.rs`, which knows what cannot be forwarded.
 
-use super::{ConfigError, Problem};
+use super::env_file::EnvFile;
+use super::{ConfigError, Location, Problem};
 use clap::{Arg, Args};
-use std::{ffi::OsString, fmt, str::FromStr};
+use log::warn;
+use std::{ffi::OsString, fmt, path::Path, str::FromStr};
 
 /// An option's two names: its environment variable and its flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,7 @@ impl OptionName {
     pub const REPLACE: Self = Self::new("NODEFWD_REPLACE", "replace");
     pub const DRAIN: Self = Self::new("NODEFWD_DRAIN", "drain");
     pub const OWNER: Self = Self::new("NODEFWD_OWNER", "owner");
+    pub const ENV_FILE: Self = Self::new("NODEFWD_ENV_FILE", "env-file");
 
     const fn new(variable: &'static str, flag: &'static str) -> Self {
         let flag = Some(flag);
@@ -161,10 +164,86 @@ pub struct Options {
     #[arg(help_heading = "The instance", value_name = "SECONDS", option = OptionName::DRAIN)]
     pub drain: Option<OsString>,
 
+    /// A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile.
+    /// Flags and the environment go before it
+    #[arg(help_heading = "The instance", value_name = "FILE", option = OptionName::ENV_FILE)]
+    pub env_file: Option<OsString>,
+
+    /// The options that were read from the file, with the lines that they begin in.
+    #[arg(skip)]
+    pub locations: Vec<(OptionName, Location)>,
+
     /// Have the kernel refuse other processes' changes to the table; false does as on a kernel before
     /// 5.12
     #[arg(hide = true, boolean = OptionName::OWNER)]
     pub owner: Option<OsString>,
+}
+
+impl Options {
+    /// Takes what neither a flag nor the environment sets from the file that `NODEFWD_ENV_FILE` names, if
+    /// it names one. Logs a warning for lines of it that assign nothing.
+    pub fn with_env_file(mut self) -> Result<Self, ConfigError> {
+        let Some(path) = self.env_file.clone() else {
+            return Ok(self);
+        };
+        let file = EnvFile::read(Path::new(&path)).map_err(|problem| ConfigError::EnvFile {
+            path: shown(&path.to_string_lossy()),
+            problem,
+        })?;
+        for line in &file.ignored {
+            warn!("{}: ignored, as it is no NAME=VALUE", file.location(*line));
+        }
+        let mut locations = Vec::new();
+        for (option, value) in self.values_mut() {
+            if let (None, Some((text, line))) = (&value, file.get(option.variable)) {
+                *value = Some(text.to_owned());
+                locations.push((option, file.location(line)));
+            }
+        }
+        let forwards = OptionName::FORWARDS;
+        if let (true, Some((text, line))) = (self.forwards.is_empty(), file.get(forwards.variable))
+        {
+            self.forwards.push(text.to_owned());
+            locations.push((forwards, file.location(line)));
+        }
+        self.locations = locations;
+        Ok(self)
+    }
+
+    /// Every option that is one text; not the forwards, nor the file.
+    fn values_mut(&mut self) -> impl Iterator<Item = (OptionName, &mut Option<OsString>)> {
+        [
+            (OptionName::DEST_IPS, &mut self.dest_ips),
+            (OptionName::DEST_PROTO, &mut self.dest_proto),
+            (OptionName::SRC_PORT, &mut self.src_port),
+            (OptionName::DEST_PORT, &mut self.dest_port),
+            (OptionName::SRC_RANGES, &mut self.src_ranges),
+            (OptionName::BALANCE, &mut self.balance),
+            (OptionName::LISTEN, &mut self.listen),
+            (OptionName::OUTPUT, &mut self.output),
+            (OptionName::MASQUERADE, &mut self.masquerade),
+            (OptionName::HAIRPIN, &mut self.hairpin),
+            (OptionName::NAME, &mut self.name),
+            (OptionName::STRICT, &mut self.strict),
+            (OptionName::REPLACE, &mut self.replace),
+            (OptionName::DRAIN, &mut self.drain),
+            (OptionName::OWNER, &mut self.owner),
+        ]
+        .into_iter()
+    }
+
+    /// Adds where in the file the option stands that an error is about, if it comes from there.
+    pub(super) fn locate(&self, error: ConfigError) -> ConfigError {
+        let about = error.option();
+        let mut locations = self.locations.iter();
+        match locations.find(|(option, _)| Some(*option) == about) {
+            Some((_, location)) => ConfigError::InFile {
+                location: location.clone(),
+                error: Box::new(error),
+            },
+            None => error,
+        }
+    }
 }
 
 /// As much of a text as a message shows: a value may be 128 KiB long, and a rule list a thousand
@@ -271,5 +350,33 @@ impl<'a> Setting<'a> {
             part: shown(part),
             problem: problem.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Command;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn every_variable_can_stand_in_the_file() {
+        let command = Options::augment_args(Command::new("nodefwd"));
+        let variables = command.get_arguments().filter_map(Arg::get_env);
+        let mut variables: Vec<_> = variables.collect();
+        variables.retain(|name| {
+            !["NODEFWD_FORWARDS", "NODEFWD_ENV_FILE"]
+                .map(OsStr::new)
+                .contains(name)
+        });
+        let mut options = Options::default();
+        let in_file: Vec<_> = options
+            .values_mut()
+            .map(|(option, _)| OsStr::new(option.variable))
+            .collect();
+        variables.sort();
+        let mut sorted = in_file;
+        sorted.sort();
+        assert_eq!(sorted, variables);
     }
 }

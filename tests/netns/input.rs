@@ -3,6 +3,8 @@
 //! All of this runs without CAP_NET_ADMIN, so it needs no root, and a program that opened netlink
 //! before it had read all of its input would fail with status 1.
 
+mod env_file;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 

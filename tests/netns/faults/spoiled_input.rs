@@ -84,6 +84,9 @@ impl Input {
             replace,
             drain,
             owner,
+            // Invalid files have tests of their own.
+            env_file: None,
+            locations: Vec::new(),
         }
     }
 }
