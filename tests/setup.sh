@@ -51,32 +51,40 @@ have_static_libmnl() {
     [[ -e /usr/local/lib/libmnl.a || $(dpkg -L libmnl-dev) == */libmnl.a* ]]
 }
 
-# Debian 12's libmnl-dev has no static library, Debian 13's does. It is downloaded from where this
-# machine gets Debian 12, with a separate apt configuration, so that no other package comes from there.
+# use_suite SUITE DIR: sets apt_options, with which apt sees that suite of Debian alone, from where this
+# machine gets its own, and keeps all that it downloads in DIR. Brings the list of packages up to date.
+use_suite() {
+    local dir codename sources
+    dir=$(realpath -m "$2")
+    codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    list_sources() {
+        # shellcheck disable=SC2016 # apt fills these in
+        apt-get indextargets 'Created-By: Packages' "Codename: $codename" 'Component: main' --format \
+            'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg target=Packages] $(REPO_URI) '"$1 main"
+    }
+    sources=$(list_sources "$1")
+    if [[ -z $sources ]]; then # apt knows its sources' code names only after an update
+        apt_get update
+        sources=$(list_sources "$1")
+    fi
+    [[ $sources ]] || die "apt does not say where this machine gets Debian from, so $1 cannot be had"
+    mkdir -p "$dir"/{lists,archives}/partial
+    sort -u <<<"$sources" >"$dir/sources.list"
+    apt_options=(
+        -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o Dir::State::Lists="$dir/lists" -o Dir::Cache="$dir" -o APT::Sandbox::User=root
+    )
+    apt_get "${apt_options[@]}" update
+}
+
+# Debian 12's libmnl-dev has no static library, Debian 13's does.
 install_static_libmnl() (
     announce "Debian 13's libmnl.a in /usr/local/lib"
     dir=$(mktemp -d)
     trap 'rm -rf "$dir"' EXIT
-    mkdir -p "$dir"/{lists,archives}/partial
-    list_sources() {
-        # shellcheck disable=SC2016 # apt fills these in
-        apt-get indextargets 'Created-By: Packages' 'Codename: bookworm' 'Component: main' --format \
-            'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg target=Packages] $(REPO_URI) trixie main'
-    }
-    sources=$(list_sources)
-    if [[ -z $sources ]]; then # apt knows its sources' code names only after an update
-        apt_get update
-        sources=$(list_sources)
-    fi
-    [[ $sources ]] || die "libmnl-dev has no libmnl.a here, and this is no Debian 12: put one into /usr/local/lib"
-    sort -u <<<"$sources" >"$dir/sources.list"
+    use_suite trixie "$dir"
     cd "$dir"
-    options=(
-        -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null
-        -o Dir::State::Lists="$dir/lists" -o Dir::Cache="$dir" -o APT::Sandbox::User=root
-    )
-    apt_get "${options[@]}" update
-    apt_get "${options[@]}" download libmnl-dev
+    apt_get "${apt_options[@]}" download libmnl-dev
     dpkg -x libmnl-dev_*.deb .
     install -Dm 644 usr/lib/*/libmnl.a /usr/local/lib/libmnl.a
 )
