@@ -13,14 +13,20 @@ mod sockets;
 use crate::config::{Config, Listen, first_few, summary};
 use crate::firewall::Firewall;
 use crate::logging::with_causes;
+use crate::netlink::{give_up_when, gives_up};
 use crate::nftables::{Nftables, NftablesError};
 use crate::rtnetlink::RtnetlinkError;
 use anstream::{AutoStream, ColorChoice};
 use env_logger::fmt::style::{AnsiColor, Style};
-use log::{debug, warn};
+use log::{debug, info, warn};
 use paths::Paths;
+use sockets::Sockets;
+use std::collections::BTreeMap;
 use std::error::Error as Cause;
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a check did not end well.
@@ -47,6 +53,8 @@ enum Level {
     Ok,
     /// Something may be wrong: check does not know all that matters.
     Doubt,
+    /// Something was not looked at.
+    Unseen,
     /// Something is wrong, but connections are forwarded.
     Warning,
     /// Connections are not forwarded, or not all.
@@ -75,12 +83,16 @@ impl Finding {
 /// (net.ipv4.ip_local_port_range).
 const CLIENT_PORT: u16 = 54321;
 
-/// How many rules are evaluated, each counted as often as a packet meets it.
+/// How many chains and rules are gone through, each counted as often as a packet meets it.
 const MAX_RULES: usize = 10_000_000;
 
-/// How many rules, and how many forwards, an instance that has just started looks at.
+/// How many chains and rules, and how many forwards, an instance that has just started looks at.
 const MAX_RULES_AT_START: usize = 10_000;
 const MAX_FORWARDS_AT_START: usize = 256;
+
+/// How long it looks, and how many warnings of a kind it logs.
+const MAX_TIME_AT_START: Duration = Duration::from_secs(1);
+const MAX_WARNINGS_AT_START: usize = 8;
 
 /// Checks everything and prints what it finds. Fails if a check does.
 pub fn run(mut config: Config) -> Result<(), CheckError> {
@@ -107,22 +119,58 @@ pub fn run(mut config: Config) -> Result<(), CheckError> {
     }
 }
 
-/// Logs what is surely wrong around an instance whose rules are installed.
-pub fn warn(config: &Config) {
-    // One of its own, as the search may be given up in the middle of a reply.
-    let nftables = Nftables::open();
+/// Logs what is surely wrong around an instance whose rules are installed. Ends at once when the flag is
+/// set.
+pub fn warn(config: &Config, flag: &Arc<AtomicBool>) {
     let mut config = config.clone();
+    let all = config.forwards.len();
     config.forwards.truncate(MAX_FORWARDS_AT_START);
+    let mut findings = Vec::new();
+    give_up_when(flag, Some(MAX_TIME_AT_START), || {
+        // One of its own, as the search may be given up in the middle of a reply.
+        let nftables = Nftables::open();
+        findings = surroundings(nftables.as_ref().ok(), &config, MAX_RULES_AT_START);
+    });
+    if flag.load(Ordering::SeqCst) {
+        return;
+    }
+    let mut unseen = Vec::new();
+    if all > MAX_FORWARDS_AT_START {
+        unseen.push(format!("{} of {all} forwards", all - MAX_FORWARDS_AT_START));
+    }
+    let mut warnings: BTreeMap<&str, usize> = BTreeMap::new();
     for Finding {
         level,
         subject,
         text,
-    } in surroundings(nftables.as_ref().ok(), &config, MAX_RULES_AT_START)
+    } in findings
     {
         match level {
             Level::Ok | Level::Doubt => debug!("{subject}: {text}"),
-            Level::Warning | Level::Failure => warn!("{subject}: {text}"),
+            Level::Unseen => unseen.push(subject.to_owned()),
+            Level::Warning | Level::Failure => {
+                let count = warnings.entry(subject).or_default();
+                *count += 1;
+                if *count <= MAX_WARNINGS_AT_START {
+                    warn!("{subject}: {text}");
+                }
+            }
         }
+    }
+    for (subject, count) in warnings {
+        if let Some(more) = count
+            .checked_sub(MAX_WARNINGS_AT_START)
+            .filter(|more| *more > 0)
+        {
+            warn!("{subject}: {more} more such warnings: nodefwd check shows them");
+        }
+    }
+    if !unseen.is_empty() {
+        unseen.dedup();
+        info!(
+            "not looked at: {}; nodefwd check looks at all",
+            unseen.join(", ")
+        );
     }
     debug!("checked routes, other tables and sockets");
 }
@@ -130,17 +178,18 @@ pub fn warn(config: &Config) {
 /// Routes, other programs' tables and sockets. Without a socket to nftables, tables are left out.
 fn surroundings(nftables: Option<&Nftables>, config: &Config, max_rules: usize) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let sockets = sockets::bound(config);
+    let sockets = Sockets::read(config);
     match Paths::find(config) {
         Ok(paths) => {
-            findings.extend(paths.findings(config, sockets.as_deref().ok()));
+            findings.extend(paths.findings(config, sockets.as_ref().ok()));
             if let Some(nftables) = nftables {
                 let tables = other_tables(nftables, config, &paths, max_rules);
                 let unread = |error| vec![unread("firewall", &error)];
                 findings.extend(tables.unwrap_or_else(unread));
             }
         }
-        Err(error) => findings.push(unread("routes", &error)),
+        // Without them it is not known which rules a packet meets.
+        Err(error) => findings.extend(["routes", "firewall"].map(|part| unread(part, &error))),
     }
     findings.extend(nat::legacy(config));
     match &sockets {
@@ -165,7 +214,12 @@ fn other_tables(
 }
 
 fn unread(subject: &'static str, error: &dyn Cause) -> Finding {
-    Finding::new(Level::Doubt, subject, with_causes(error))
+    let level = if gives_up() {
+        Level::Unseen
+    } else {
+        Level::Doubt
+    };
+    Finding::new(level, subject, with_causes(error))
 }
 
 fn input(config: &Config) -> Vec<Finding> {
@@ -193,7 +247,7 @@ fn print(findings: &[Finding]) -> io::Result<()> {
     {
         let (word, colour) = match level {
             Level::Ok => ("ok", AnsiColor::Green),
-            Level::Doubt | Level::Warning => ("warning", AnsiColor::Yellow),
+            Level::Doubt | Level::Unseen | Level::Warning => ("warning", AnsiColor::Yellow),
             Level::Failure => ("failure", AnsiColor::Red),
         };
         let style = if coloured {

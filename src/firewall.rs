@@ -14,13 +14,15 @@ mod xtables;
 
 pub use packet::Packet;
 
-use crate::netlink::{Failure, Socket};
+use crate::netlink::{Failure, Socket, gives_up};
 use crate::nftables::list::{self, BaseChain, Rule, Table};
 use crate::nftables::{Nftables, NftablesError};
 use action::Action;
 use eval::Sets;
 use packet::Bytes;
 use set::{Found, Set};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::rc::Rc;
 
@@ -57,12 +59,12 @@ pub enum Outcome {
     Ends(Location),
     /// It may be; the first location where it may.
     MayEnd(Location),
-    /// There are more rules than may be read.
+    /// There are more rules than may be gone through, or it took too long.
     Unread,
 }
 
 /// Where a packet ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Location {
     pub table: Table,
     pub chain: String,
@@ -95,21 +97,21 @@ impl fmt::Display for Location {
 pub struct Firewall<'a> {
     nftables: &'a Nftables,
     chains: Rc<[BaseChain]>,
-    rules: Vec<(Table, String, Rc<[Rule]>)>,
-    sets: Vec<Set>,
-    /// How many more rules may be evaluated.
+    rules: HashMap<Table, HashMap<String, Rc<[Rule]>>>,
+    sets: HashMap<Table, HashMap<String, Set>>,
+    /// How many more chains and rules may be gone through.
     budget: usize,
 }
 
 impl<'a> Firewall<'a> {
-    /// Lists the base chains. No more than `budget` rules will be evaluated, each counted as often as a
-    /// packet meets it.
+    /// Lists the base chains. No more than `budget` chains and rules will be gone through, each counted as
+    /// often as a packet meets it.
     pub fn read(nftables: &'a Nftables, budget: usize) -> Result<Self, NftablesError> {
         Ok(Firewall {
             nftables,
             chains: nftables.list(list::base_chains)?.into(),
-            rules: Vec::new(),
-            sets: Vec::new(),
+            rules: HashMap::new(),
+            sets: HashMap::new(),
             budget,
         })
     }
@@ -153,10 +155,17 @@ impl<'a> Firewall<'a> {
         }
     }
 
+    /// Whether one more chain or rule may be gone through.
+    fn spend(&mut self) -> bool {
+        let left = self.budget.checked_sub(1);
+        self.budget = left.unwrap_or(0);
+        left.is_some() && !gives_up()
+    }
+
     /// The rules of a chain; `None` if there are more than may be evaluated.
     fn rules(&mut self, table: &Table, chain: &str) -> Result<Option<Rc<[Rule]>>, NftablesError> {
-        let known = |(of, name, _): &&(Table, String, Rc<_>)| of == table && name == chain;
-        if let Some((.., rules)) = self.rules.iter().find(known) {
+        let known = self.rules.get(table).and_then(|chains| chains.get(chain));
+        if let Some(rules) = known {
             return Ok(Some(rules.clone()));
         }
         let uses = self.list(|socket| list::chain_use(socket, table, chain))?;
@@ -165,20 +174,17 @@ impl<'a> Firewall<'a> {
         }
         let rules = self.list(|socket| list::rules(socket, table, Some(chain)))?;
         let rules: Rc<[Rule]> = rules.into();
-        let entry = (table.clone(), chain.to_owned(), rules.clone());
-        self.rules.push(entry);
+        let of_table = self.rules.entry(table.clone()).or_default();
+        of_table.insert(chain.to_owned(), rules.clone());
         Ok(Some(rules))
     }
 
     fn set(&mut self, table: &Table, name: &str) -> Result<&mut Set, NftablesError> {
-        let index = match self.sets.iter().position(|set| set.is(table, name)) {
-            Some(index) => index,
-            None => {
-                self.sets.push(Set::read(self.nftables, table, name)?);
-                self.sets.len() - 1
-            }
-        };
-        Ok(&mut self.sets[index])
+        let sets = self.sets.entry(table.clone()).or_default();
+        Ok(match sets.entry(name.to_owned()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(Set::read(self.nftables, table, name)?),
+        })
     }
 }
 
@@ -228,14 +234,14 @@ enum Next {
 impl Walk<'_, '_> {
     /// `sure` says whether the packet comes here for certain.
     fn chain(&mut self, name: &str, mut sure: bool) -> Result<End, NftablesError> {
-        let Some(rules) = self.firewall.rules(self.table, name)? else {
+        let rules = self.firewall.rules(self.table, name)?;
+        let Some(rules) = rules.filter(|_| self.firewall.spend()) else {
             return Ok(End::Decided(Outcome::Unread));
         };
         for rule in rules.iter() {
-            let Some(budget) = self.firewall.budget.checked_sub(1) else {
+            if !self.firewall.spend() {
                 return Ok(End::Decided(Outcome::Unread));
-            };
-            self.firewall.budget = budget;
+            }
             let mut sets = TableSets {
                 firewall: self.firewall,
                 table: self.table,

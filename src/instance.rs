@@ -85,7 +85,7 @@ pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
     delete_stale_flows(&config, signals);
     if !signals.have_come() {
         announce(&config, started);
-        give_up_when(signals.flag(), || check::warn(&config));
+        check::warn(&config, signals.flag());
     }
     if let Err(error) = capability::keep_net_admin_only() {
         let causes = with_causes(&error);
@@ -223,7 +223,7 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
 fn delete_stale_flows(config: &Config, signals: &Signals) {
     let wanted = flows::can_be_stale(config);
     let mut ended = Ok(0);
-    give_up_when(signals.flag(), || {
+    give_up_when(signals.flag(), None, || {
         ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_stale(flow));
     });
     if signals.have_come() {

@@ -2,15 +2,18 @@
 //!
 //! Knows nothing of this program: nf_tables, conntrack and routing are above it.
 
+mod give_up;
 mod message;
+mod names;
 mod socket;
 #[allow(unsafe_code)]
 mod sys;
 
+pub use give_up::{give_up_when, gives_up};
 #[cfg(test)]
 pub use message::attributes;
-pub use message::{Attributes, Message, NLMSG_FLAGS, Request, address, messages, octets};
-pub use socket::{Failure, MAX_DUMP_RETRIES, Overrun, Refusal, Socket, give_up_when, or_missing};
+pub use message::{Attributes, Message, NLMSG_FLAGS, Request, address, messages, name, octets};
+pub use socket::{Failure, MAX_DUMP_RETRIES, Overrun, Refusal, Socket, or_missing};
 #[cfg(test)]
 pub use sys::replace_descriptor;
 pub use sys::{receive_descriptors, send_descriptors};

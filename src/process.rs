@@ -2,6 +2,7 @@
 
 use nix::libc;
 use serde::Serialize;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -61,6 +62,36 @@ pub fn holder(inode: &str, likely: Option<u32>) -> Option<u32> {
     let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut processes = likely.into_iter().chain(all);
     processes.find(|pid| has_open(*pid, Path::new(&socket)))
+}
+
+/// The processes that have the sockets with these inodes open, as far as they can be seen: /proc is gone
+/// through once, as long as `goes_on` says so.
+pub fn holders(inodes: &HashSet<u32>, goes_on: &dyn Fn() -> bool) -> HashMap<u32, u32> {
+    let mut found = HashMap::new();
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in processes {
+        let files = fs::read_dir(directory(pid).join("fd"))
+            .into_iter()
+            .flatten();
+        for file in files.flatten() {
+            if found.len() == inodes.len() || !goes_on() {
+                return found;
+            }
+            let link = fs::read_link(file.path()).ok();
+            let inode = link.as_deref().and_then(socket_of);
+            if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
+                found.entry(inode).or_insert(pid);
+            }
+        }
+    }
+    found
+}
+
+/// The inode in the link to a socket.
+fn socket_of(link: &Path) -> Option<u32> {
+    let inode = link.to_str()?.strip_prefix("socket:[")?;
+    inode.strip_suffix(']')?.parse().ok()
 }
 
 fn has_open(pid: u32, file: &Path) -> bool {

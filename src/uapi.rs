@@ -24,6 +24,10 @@ pub const NFTA_CHAIN_USE: u16 = 6;
 pub const NFTA_CHAIN_TYPE: u16 = 7;
 pub const NFTA_HOOK_HOOKNUM: u16 = 1;
 pub const NFTA_HOOK_PRIORITY: u16 = 2;
+pub const NFTA_HOOK_DEV: u16 = 3;
+pub const NFTA_HOOK_DEVS: u16 = 4;
+/// Since Linux 6.16.
+pub const NFTA_DEVICE_PREFIX: u16 = 2;
 
 // netfilter/nf_tables.h: rules
 pub const NFTA_RULE_TABLE: u16 = 1;

@@ -5,6 +5,7 @@ use crate::config::{Destination, Forward, PortRange};
 use crate::firewall::{Location, Outcome};
 use crate::nftables::NftablesError;
 use crate::nftables::list::BaseChain;
+use std::collections::HashMap;
 
 /// A rule or policy that ends the packets of some forwards.
 pub struct Blocker<'a> {
@@ -23,6 +24,8 @@ pub struct Blocker<'a> {
 #[derive(Default)]
 pub struct Blockers<'a> {
     list: Vec<Blocker<'a>>,
+    /// The index of each in the list, by location, whether it is sure, and whether it is replies.
+    indices: HashMap<(Location, bool, bool), usize>,
     unread: bool,
 }
 
@@ -44,10 +47,11 @@ impl<'a> Blockers<'a> {
             Outcome::Ends(location) => (location, true),
             Outcome::MayEnd(location) => (location, false),
         };
-        let same = |other: &&mut Blocker<'_>| {
-            (&other.location, other.sure, other.replies) == (&location, sure, replies)
-        };
-        match self.list.iter_mut().find(same) {
+        let index = *self
+            .indices
+            .entry((location.clone(), sure, replies))
+            .or_insert(self.list.len());
+        match self.list.get_mut(index) {
             Some(blocker) => blocker.forwards.push(forward),
             None => self.list.push(Blocker {
                 chain,
@@ -57,6 +61,11 @@ impl<'a> Blockers<'a> {
                 forwards: vec![forward],
             }),
         }
+    }
+
+    /// Says that not all was looked at.
+    pub fn stop(&mut self) {
+        self.unread = true;
     }
 
     /// A line for each, or one that says that there is none.
@@ -72,8 +81,8 @@ impl<'a> Blockers<'a> {
             findings.push(Finding::new(level, subject, text));
         }
         if self.unread {
-            let text = "there are more rules than check evaluates: nft list ruleset shows them";
-            findings.push(Finding::new(Level::Doubt, subject, text));
+            let text = "not looked at: more rules than can be gone through here; nft list ruleset shows them";
+            findings.push(Finding::new(Level::Unseen, subject, text));
         }
         if findings.is_empty() {
             findings.push(Finding::new(Level::Ok, subject, none));
@@ -85,22 +94,29 @@ impl<'a> Blockers<'a> {
 /// How many ports of a range are tried one by one.
 const MAX_PORTS: u16 = 1024;
 
-/// The outcome for all ports of a forward. Of a large range, an unknown port is tried, and the first
-/// and the last one.
+/// The outcome for all ports of a forward. Where that depends on the port, each is tried; of a large range
+/// the first and the last one.
 pub fn over_ports(
     ports: PortRange,
     mut outcome: impl FnMut(Option<u16>) -> Result<Outcome, NftablesError>,
 ) -> Result<Outcome, NftablesError> {
-    if ports.count() <= MAX_PORTS {
-        let mut all = outcome(Some(ports.first()))?;
-        for port in (ports.first()..=ports.last()).skip(1) {
-            all = both(all, outcome(Some(port))?);
-        }
-        return Ok(all);
+    if ports.is_single() {
+        return outcome(Some(ports.first()));
     }
     let whole = outcome(None)?;
     if !matches!(whole, Outcome::MayEnd(_)) {
         return Ok(whole);
+    }
+    if ports.count() <= MAX_PORTS {
+        let mut all = outcome(Some(ports.first()))?;
+        for port in (ports.first()..=ports.last()).skip(1) {
+            // Nothing is added to that by another port.
+            if matches!(all, Outcome::MayEnd(_) | Outcome::Unread) {
+                break;
+            }
+            all = both(all, outcome(Some(port))?);
+        }
+        return Ok(all);
     }
     match both(outcome(Some(ports.first()))?, outcome(Some(ports.last()))?) {
         sure @ Outcome::Ends(_) => Ok(sure),

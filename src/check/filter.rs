@@ -4,11 +4,14 @@
 use super::blocker::{Blocker, Blockers, over_ports};
 use super::paths::Paths;
 use super::{CLIENT_PORT, Finding, Level, fix};
-use crate::config::{Config, Destination, Forward, first_few};
+use crate::config::{Config, Destination, Family, Forward, Protocol, Service, first_few};
 use crate::firewall::{Firewall, Outcome, Packet};
+use crate::netlink::gives_up;
 use crate::nftables::NftablesError;
 use crate::nftables::list::{BaseChain, Hook};
 use crate::rtnetlink::Interface;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 const SUBJECT: &str = "firewall";
 
@@ -19,29 +22,70 @@ pub fn findings(
     paths: &Paths,
 ) -> Result<Vec<Finding>, NftablesError> {
     let chains = firewall.chains();
-    let at_forward = |chain: &&BaseChain| chain.hook == Hook::Forward;
+    let at_forward = |chain: &BaseChain| chain.hook == Hook::Forward;
+    let chains: Vec<&BaseChain> = chains.iter().filter(|chain| at_forward(chain)).collect();
     let mut blockers = Blockers::default();
+    let mut general = General::default();
     for forward in config.reachable_forwards() {
-        let seen = |chain: &&BaseChain| chain.table.family.sees(forward.service.family);
-        for chain in chains.iter().filter(at_forward).filter(seen) {
-            for to in &forward.destinations {
-                // What ends on this host itself, or has no route, does not come here.
-                let Some(output) = paths.output(forward.service.protocol, to) else {
-                    continue;
-                };
-                let path = Path {
-                    forward,
-                    to,
-                    input: paths.input(forward.service.family),
-                    output,
-                };
-                let (outcome, replies) = path.outcome(firewall, chain)?;
-                blockers.add(chain, outcome, replies, (forward, *to));
+        let Service {
+            family, protocol, ..
+        } = forward.service;
+        for to in &forward.destinations {
+            // What ends on this host itself, or has no route, does not come here.
+            let Some(output) = paths.output(protocol, to) else {
+                continue;
+            };
+            let path = Path {
+                forward,
+                to,
+                input: paths.input(family),
+                output,
+            };
+            for (index, chain) in chains.iter().enumerate() {
+                if chain.table.family.sees(family) {
+                    let (outcome, replies) = general.outcome(index, chain, &path, firewall)?;
+                    blockers.add(chain, outcome, replies, (forward, *to));
+                }
+            }
+            if gives_up() {
+                blockers.stop();
+                break;
             }
         }
     }
     let none = "no table drops what is to be forwarded";
     blockers.findings(SUBJECT, none, |blocker| describe(firewall, paths, blocker))
+}
+
+/// What becomes of packets of which only family, protocol and interfaces are known: in most chains that
+/// decides, and the outcome is the same for all forwards.
+#[derive(Default)]
+struct General(HashMap<(usize, Family, Protocol, u32), (Outcome, bool)>);
+
+impl General {
+    /// The outcome in a chain, which has an index.
+    fn outcome(
+        &mut self,
+        index: usize,
+        chain: &BaseChain,
+        path: &Path<'_>,
+        firewall: &mut Firewall<'_>,
+    ) -> Result<(Outcome, bool), NftablesError> {
+        let Service {
+            family, protocol, ..
+        } = path.forward.service;
+        let known = match self.0.entry((index, family, protocol, path.output.index)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let mut outcome = |reply| firewall.outcome(chain, &path.any_packet(reply));
+                unknown.insert(worse(outcome(false)?, outcome(true)?))
+            }
+        };
+        if let (Outcome::MayEnd(_), _) = known {
+            return path.outcome(firewall, chain);
+        }
+        Ok(known.clone())
+    }
 }
 
 /// The path of a forward's packets through this host.
@@ -52,9 +96,17 @@ struct Path<'a> {
     output: &'a Interface,
 }
 
+/// The worse of what becomes of the first packet and of its reply, and whether that is the reply's.
+fn worse(there: Outcome, back: Outcome) -> (Outcome, bool) {
+    match (there, back) {
+        (there @ Outcome::Ends(_), _) => (there, false),
+        (_, back @ Outcome::Ends(_)) | (Outcome::Passes, back) => (back, true),
+        (there, _) => (there, false),
+    }
+}
+
 impl Path<'_> {
-    /// What becomes of the first packet, and of its reply; the worse of the two, and whether that is the
-    /// reply's.
+    /// What becomes of the forward's packets.
     fn outcome(
         &self,
         firewall: &mut Firewall<'_>,
@@ -65,11 +117,19 @@ impl Path<'_> {
                 firewall.outcome(chain, &self.packet(port, reply))
             })
         };
-        Ok(match (of(false)?, of(true)?) {
-            (there @ Outcome::Ends(_), _) => (there, false),
-            (_, back @ Outcome::Ends(_)) | (Outcome::Passes, back) => (back, true),
-            (there, _) => (there, false),
-        })
+        Ok(worse(of(false)?, of(true)?))
+    }
+
+    /// A packet on this path of which neither address nor port is known.
+    fn any_packet(&self, reply: bool) -> Packet {
+        Packet {
+            source: None,
+            destination: None,
+            source_port: None,
+            destination_port: None,
+            original_port: None,
+            ..self.packet(None, reply)
+        }
     }
 
     /// A packet of a connection to this port.

@@ -18,7 +18,9 @@ pub fn command(
         TableFamily::Ip => "iptables",
         TableFamily::Ip6 => "ip6tables",
         TableFamily::Inet if table.name == "firewalld" => return Ok(firewalld(forwards)),
-        TableFamily::Inet => return Ok(nft(chain, forwards)),
+        TableFamily::Inet | TableFamily::Netdev | TableFamily::Bridge => {
+            return Ok(nft(chain, forwards));
+        }
     };
     let ufw_chain = match table.family {
         TableFamily::Ip6 => "ufw6-user-forward",

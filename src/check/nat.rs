@@ -67,7 +67,7 @@ fn is_conflicting(chain: &BaseChain, config: &Config) -> bool {
     let hook = match chain.hook {
         Hook::Prerouting => true,
         Hook::Output => config.output,
-        Hook::Forward => false,
+        _ => false,
     };
     hook && chain.is_nat
         && chain.priority <= PRIORITY

@@ -1,11 +1,10 @@
 //! The paths to destinations and back, as the kernel would route packets.
 
 use super::ingress::{Ingress, forwards_from};
-use super::sockets::listens;
+use super::sockets::{Sockets, listens};
 use super::{CLIENT_PORT, Finding, Level};
 use crate::config::{Config, Destination, Family, Protocol, first_few};
 use crate::rtnetlink::{Arrival, Interface, Ports, Route, Routes, RtnetlinkError};
-use crate::sock_diag::Bound;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -94,7 +93,7 @@ impl Paths {
 
     /// What is wrong with the paths of clients, connections and replies. `sockets` are those that listen on
     /// this host, for destinations that are its own addresses; `None` if they cannot be listed.
-    pub fn findings(&self, config: &Config, sockets: Option<&[Bound]>) -> Vec<Finding> {
+    pub fn findings(&self, config: &Config, sockets: Option<&Sockets>) -> Vec<Finding> {
         let mut findings = self.closed_interfaces();
         findings.push(self.missing());
         findings.extend(self.local(config, sockets));
@@ -160,7 +159,7 @@ impl Paths {
     }
 
     /// Destinations that are this host itself: their connections go to its own sockets.
-    fn local(&self, config: &Config, sockets: Option<&[Bound]>) -> Vec<Finding> {
+    fn local(&self, config: &Config, sockets: Option<&Sockets>) -> Vec<Finding> {
         let mut findings = Vec::new();
         for forward in config.reachable_forwards() {
             for to in &forward.destinations {

@@ -2,99 +2,198 @@
 
 use super::{Finding, Level};
 use crate::config::{Config, Destination, Family, Forward, Listen, Protocol, Service};
+use crate::netlink::gives_up;
 use crate::process;
 use crate::sock_diag::{self, Bound, SockDiagError};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The sockets of the protocols that are forwarded.
-pub fn bound(config: &Config) -> Result<Vec<Bound>, SockDiagError> {
-    let is_forwarded = |protocol: &Protocol| {
-        let mut services = config.forwards.iter().map(|forward| forward.service);
-        services.any(|service| service.protocol == *protocol)
-    };
-    sock_diag::bound(Protocol::ALL.into_iter().filter(is_forwarded))
+/// The sockets that wait for clients, by protocol and port. Any number of them may share an address
+/// (SO_REUSEPORT in socket(7)): these count as one.
+pub struct Sockets(BTreeMap<(Protocol, u16), BTreeMap<Address, Group>>);
+
+/// Where sockets wait: the address, and whether an IPv6 one takes no IPv4.
+type Address = (IpAddr, bool);
+
+/// Sockets of one address.
+struct Group {
+    count: usize,
+    /// Of the first one.
+    inode: u32,
+}
+
+/// How many addresses have a line of their own.
+const MAX_LINES: usize = 16;
+
+impl Sockets {
+    /// Those of the protocols that are forwarded.
+    pub fn read(config: &Config) -> Result<Self, SockDiagError> {
+        let is_forwarded = |protocol: &Protocol| {
+            let mut services = config.forwards.iter().map(|forward| forward.service);
+            services.any(|service| service.protocol == *protocol)
+        };
+        let bound = sock_diag::bound(Protocol::ALL.into_iter().filter(is_forwarded))?;
+        Ok(bound.into_iter().collect())
+    }
+
+    /// Whether a socket receives what is sent to a destination on this host.
+    fn receives(&self, protocol: Protocol, to: &Destination) -> bool {
+        let ports = (protocol, to.ports.first())..=(protocol, to.ports.last());
+        self.0.range(ports).any(|(_, port)| {
+            let here = |(ip, _): &Address| ip.to_canonical() == to.address;
+            port.keys().any(here) || is_open_to(port, Family::of(to.address))
+        })
+    }
+}
+
+impl FromIterator<Bound> for Sockets {
+    fn from_iter<I: IntoIterator<Item = Bound>>(sockets: I) -> Self {
+        let mut all = Sockets(BTreeMap::new());
+        for socket in sockets {
+            let port = (socket.protocol, socket.address.port());
+            let groups = all.0.entry(port).or_default();
+            let inode = socket.inode;
+            let address = (socket.address.ip(), socket.ipv6_only);
+            let group = groups.entry(address).or_insert(Group { count: 0, inode });
+            group.count += 1;
+        }
+        all
+    }
 }
 
 /// Whether a socket receives what is sent to a destination on this host; `None` if that cannot be told,
 /// as the kernel has not listed the sockets.
-pub fn listens(sockets: Option<&[Bound]>, protocol: Protocol, to: &Destination) -> Option<bool> {
+pub fn listens(sockets: Option<&Sockets>, protocol: Protocol, to: &Destination) -> Option<bool> {
     let sockets = sockets.filter(|_| protocol != Protocol::Sctp)?;
-    let receives = |socket: &Bound| {
-        let Bound { address, .. } = socket;
-        let here = address.ip().to_canonical() == to.address
-            || is_open_to(socket, sockets, Family::of(to.address));
-        socket.protocol == protocol && to.ports.contains(address.port()) && here
-    };
-    Some(sockets.iter().any(receives))
+    Some(sockets.receives(protocol, to))
 }
 
-/// Whether a socket is bound to all addresses of a family. One bound to all IPv6 addresses receives IPv4
-/// too, unless it is for IPv6 only or another socket is bound for IPv4.
-fn is_open_to(socket: &Bound, sockets: &[Bound], family: Family) -> bool {
-    let port = socket.address.port();
-    let all = |ip: IpAddr| SocketAddr::new(ip, port);
-    let ipv4 = all(Ipv4Addr::UNSPECIFIED.into());
-    let has_ipv4 = || {
-        let mut others = sockets.iter();
-        others.any(|other| other.protocol == socket.protocol && other.address == ipv4)
-    };
+/// Whether one of these sockets of a port is bound to all addresses of a family.
+fn is_open_to(port: &BTreeMap<Address, Group>, family: Family) -> bool {
+    port.keys().any(|address| opens(port, *address, family))
+}
+
+/// Whether the sockets of this address are bound to all addresses of a family. One bound to all IPv6
+/// addresses receives IPv4 too, unless it is for IPv6 only or another socket is bound for IPv4.
+fn opens(port: &BTreeMap<Address, Group>, (ip, ipv6_only): Address, family: Family) -> bool {
+    const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     match family {
-        Family::Ipv4 if socket.address == ipv4 => true,
-        Family::Ipv6 | Family::Ipv4 if socket.address != all(Ipv6Addr::UNSPECIFIED.into()) => false,
+        Family::Ipv4 if ip == IPV4 => true,
+        Family::Ipv6 | Family::Ipv4 if ip != IPV6 => false,
         Family::Ipv6 => true,
-        Family::Ipv4 => !socket.ipv6_only && !has_ipv4(),
+        Family::Ipv4 => !ipv6_only && !port.contains_key(&(IPV4, false)),
     }
+}
+
+/// Sockets of one address that lose clients.
+struct Losing<'a> {
+    protocol: Protocol,
+    address: SocketAddr,
+    group: &'a Group,
+    /// What takes their clients.
+    service: Service,
+    /// Whether they keep those of other addresses.
+    partly: bool,
 }
 
 /// Sockets that clients do not reach any more, since their connections are forwarded.
-pub fn findings(config: &Config, sockets: &[Bound]) -> Vec<Finding> {
-    const SUBJECT: &str = "sockets";
-    let mut findings = Vec::new();
-    for socket in sockets {
-        let loses = |forward: &&Forward| loses(config, socket, sockets, forward);
-        if let Some(forward) = config.forwards.iter().find(loses) {
-            let Bound {
-                protocol, address, ..
-            } = socket;
-            let letter = if *protocol == Protocol::Tcp { 't' } else { 'u' };
-            let text = format!(
-                "{} listens on {protocol} {address}, but what clients send there is forwarded ({}): forward another port, or stop that process (ss -ln{letter}p 'sport = :{}' shows it)",
-                holder(socket),
-                forward.service,
-                address.port()
-            );
-            findings.push(Finding::new(Level::Warning, SUBJECT, text));
+pub fn findings(config: &Config, sockets: &Sockets) -> Vec<Finding> {
+    let mut losing = Vec::new();
+    for ((protocol, number), port) in &sockets.0 {
+        for (address, group) in port {
+            let losses = Family::ALL.into_iter().filter_map(|family| {
+                let service = |forward: &Forward| forward.service;
+                let kind = (family, *protocol, *number);
+                let index = Service::position(&config.forwards, service, kind)?;
+                Some(Losing {
+                    protocol: *protocol,
+                    address: SocketAddr::new(address.0, *number),
+                    group,
+                    service: config.forwards.get(index)?.service,
+                    partly: loses_some(config, port, *address, family)?,
+                })
+            });
+            losing.extend(losses.min_by_key(|losing| losing.partly));
         }
     }
-    if findings.is_empty() {
+    losing.sort_by_key(|losing| losing.partly);
+    describe(&losing)
+}
+
+/// Whether sockets lose only a part of their clients of a family; `None` if they lose none. Clients cannot
+/// send to a loopback address.
+fn loses_some(
+    config: &Config,
+    port: &BTreeMap<Address, Group>,
+    address: Address,
+    family: Family,
+) -> Option<bool> {
+    if !config.forwards_family(family) {
+        return None;
+    }
+    let ip = address.0.to_canonical();
+    let open = opens(port, address, family);
+    let of_family = Family::of(ip) == family && !ip.is_unspecified();
+    match &config.listen {
+        Listen::Local | Listen::Any => (open || of_family && !ip.is_loopback()).then_some(false),
+        Listen::Addresses(_) if open => Some(true),
+        Listen::Addresses(addresses) => (of_family && addresses.contains(&ip)).then_some(false),
+    }
+}
+
+fn describe(losing: &[Losing<'_>]) -> Vec<Finding> {
+    const SUBJECT: &str = "sockets";
+    if losing.is_empty() {
         let text = "none listens on a port that is forwarded";
-        findings.push(Finding::new(Level::Ok, SUBJECT, text));
+        return vec![Finding::new(Level::Ok, SUBJECT, text)];
+    }
+    let (shown, others) = losing.split_at(losing.len().min(MAX_LINES));
+    let inodes = shown.iter().map(|losing| losing.group.inode).collect();
+    let holders = process::holders(&inodes, &|| !gives_up());
+    let mut findings: Vec<Finding> = shown.iter().map(|losing| one(losing, &holders)).collect();
+    if !others.is_empty() {
+        let count: usize = others.iter().map(|losing| losing.group.count).sum();
+        let text =
+            format!("{count} more on other addresses listen on forwarded ports: see ss -lntu");
+        findings.push(Finding::new(Level::Warning, SUBJECT, text));
     }
     findings
 }
 
-/// Whether a forward takes away what clients send to a socket. They cannot send to a loopback address.
-fn loses(config: &Config, socket: &Bound, sockets: &[Bound], forward: &Forward) -> bool {
-    let address = socket.address.ip().to_canonical();
-    let is_forwarded = match &config.listen {
-        Listen::Local | Listen::Any => !address.is_loopback(),
-        Listen::Addresses(addresses) => addresses.contains(&address),
-    };
-    let Service {
-        family,
+fn one(losing: &Losing<'_>, holders: &HashMap<u32, u32>) -> Finding {
+    let Losing {
         protocol,
-        ports,
-    } = forward.service;
-    let of_family = Family::of(address) == family && !address.is_unspecified();
-    protocol == socket.protocol
-        && ports.contains(socket.address.port())
-        && config.forwards_family(family)
-        && (of_family && is_forwarded || is_open_to(socket, sockets, family))
+        address,
+        group,
+        service,
+        partly,
+    } = losing;
+    let holder = holder(holders.get(&group.inode).copied());
+    let sockets = match group.count {
+        1 => String::new(),
+        count => format!(" ({count} sockets)"),
+    };
+    let listens = format!("{holder} listens on {protocol} {address}{sockets}");
+    let (level, text) = if *partly {
+        let rest = "only what clients send to the addresses that are listened on is forwarded";
+        (Level::Ok, format!("{listens}: {rest} ({service})"))
+    } else {
+        let letter = if *protocol == Protocol::Tcp { 't' } else { 'u' };
+        let fix = format!(
+            "forward another port, or stop that process (ss -ln{letter}p 'sport = :{}' shows it)",
+            address.port()
+        );
+        let text =
+            format!("{listens}, but what clients send there is forwarded ({service}): {fix}");
+        (Level::Warning, text)
+    };
+    Finding::new(level, "sockets", text)
 }
 
 /// `process 812 (nginx)`, if it can be seen from here.
-fn holder(socket: &Bound) -> String {
-    match process::holder(&socket.inode.to_string(), None) {
+fn holder(process: Option<u32>) -> String {
+    match process {
         None => "a process that cannot be seen from here".into(),
         Some(pid) => match process::name(pid) {
             Some(name) => format!("process {pid} ({})", name.escape_debug()),

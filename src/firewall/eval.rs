@@ -191,7 +191,7 @@ impl State<'_> {
         data: Attributes<'_>,
         sets: &mut impl Sets,
     ) -> Result<Step, NftablesError> {
-        let set = data.text(NFTA_LOOKUP_SET).unwrap_or_default();
+        let set = &data.name(NFTA_LOOKUP_SET).unwrap_or_default();
         let length = sets.key_length(set)?;
         let key = self.registers.read(data.u32(NFTA_LOOKUP_SREG), length);
         let register = data.u32(NFTA_LOOKUP_DREG);

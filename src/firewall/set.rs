@@ -38,11 +38,6 @@ impl Set {
         })
     }
 
-    /// Whether it is the set of this name.
-    pub fn is(&self, table: &Table, name: &str) -> bool {
-        self.table == *table && self.name == name
-    }
-
     /// What it has for this key: the kernel's own answer if all of the key is known, else what it may
     /// have.
     pub fn find(&mut self, nftables: &Nftables, key: &Bytes) -> Result<Found, NftablesError> {

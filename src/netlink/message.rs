@@ -2,6 +2,7 @@
 //! length in them. Numbers in headers are in host byte order, those in netfilter's attributes in
 //! network byte order.
 
+use super::names;
 use crate::uapi::NLMSGERR_ATTR_OFFS;
 use nix::libc;
 use std::net::IpAddr;
@@ -94,9 +95,9 @@ impl Request {
         self.attribute(kind, &number.to_be_bytes())
     }
 
-    /// Adds an attribute that is a string, with the NUL that ends it.
+    /// Adds an attribute that is a string or a [`name`](Attributes::name), with the NUL that ends it.
     pub fn text(self, kind: u16, text: &str) -> Self {
-        self.attribute(kind, &[text.as_bytes(), &[0]].concat())
+        self.attribute(kind, &[&names::encode(text)[..], &[0]].concat())
     }
 
     /// Whether it asks for a list, which ends with `NLMSG_DONE`.
@@ -199,6 +200,11 @@ impl<'a> Attributes<'a> {
         std::str::from_utf8(payload.strip_suffix(&[0]).unwrap_or(payload)).ok()
     }
 
+    /// The name in an attribute, which may hold any bytes: [`Request::text`] sends them back.
+    pub fn name(self, kind: u16) -> Option<String> {
+        self.get(kind).map(name)
+    }
+
     /// The 32-bit number in an attribute, from network byte order.
     pub fn u32(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
@@ -208,6 +214,11 @@ impl<'a> Attributes<'a> {
     pub fn u64(self, kind: u16) -> Option<u64> {
         Some(u64::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
+}
+
+/// The name in these bytes, without the NUL that ends it.
+pub fn name(payload: &[u8]) -> String {
+    names::decode(payload.strip_suffix(&[0]).unwrap_or(payload))
 }
 
 /// An address in network byte order, as attributes and keys hold it.

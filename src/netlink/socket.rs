@@ -4,6 +4,7 @@
 //! returns (netlink_sendmsg in net/netlink/af_netlink.c). So nothing here waits: an empty queue is the
 //! end of the replies.
 
+use super::give_up::gives_up;
 use super::message::{Message, Request, messages};
 use super::sys;
 use nix::errno::Errno;
@@ -11,11 +12,9 @@ use nix::libc;
 use nix::sys::socket::{
     MsgFlags, NetlinkAddr, connect, getsockname, getsockopt, recvmsg, setsockopt, sockopt,
 };
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c). An error
 /// reply is short: NETLINK_CAP_ACK leaves the request out.
@@ -24,23 +23,6 @@ const RECEIVE_BYTES: usize = 1 << 15;
 thread_local! {
     /// Where datagrams are received: one buffer for all requests, most of which have short replies.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-
-    /// When to give up waiting for replies.
-    static GIVES_UP: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
-}
-
-/// Runs `work`. Once the flag is set, what it requests fails at the next datagram, with
-/// [`io::ErrorKind::Interrupted`]: a table of the kernel's may be long. The sockets must not be used
-/// afterwards, as the kernel goes on with the reply.
-pub fn give_up_when(flag: &Arc<AtomicBool>, work: impl FnOnce()) {
-    GIVES_UP.set(Some(flag.clone()));
-    work();
-    GIVES_UP.set(None);
-}
-
-fn gives_up() -> bool {
-    let is_set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
-    GIVES_UP.with_borrow(|flag| flag.as_ref().is_some_and(is_set))
 }
 
 /// How many datagrams of events are read at once: events may come faster than they can be read, so that
@@ -342,7 +324,7 @@ impl Socket {
         let mut overrun = self.overrun.get();
         for _ in 0..most {
             if gives_up() {
-                let why = "given up, as a signal has come";
+                let why = "given up, as a signal has come or it took too long";
                 return Err(io::Error::new(io::ErrorKind::Interrupted, why));
             }
             let mut parts = [IoSliceMut::new(buffer)];

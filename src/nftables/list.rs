@@ -2,14 +2,16 @@
 //!
 //! Reading takes CAP_NET_ADMIN too (nfnetlink_rcv in net/netfilter/nfnetlink.c).
 
+mod chain;
 mod set;
 
+pub use chain::{BaseChain, Hook, base_chains, chain_use};
 #[cfg(test)]
 pub use set::decode_element;
 pub use set::{Data, Element, ElementKind, Verdict, element, elements, set, verdict};
 
 use crate::config::Family;
-use crate::netlink::{Attributes, Failure, Message, Request, Socket, or_missing};
+use crate::netlink::{Attributes, Failure, Message, Request, Socket};
 use crate::uapi::*;
 use nix::libc;
 use std::fmt;
@@ -20,15 +22,32 @@ pub enum TableFamily {
     Inet,
     Ip,
     Ip6,
+    /// What one interface receives or sends.
+    Netdev,
+    /// What passes a bridge.
+    Bridge,
 }
 
 impl TableFamily {
-    const ALL: [TableFamily; 3] = [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6];
+    const ALL: [TableFamily; 5] = [
+        TableFamily::Inet,
+        TableFamily::Ip,
+        TableFamily::Ip6,
+        TableFamily::Netdev,
+        TableFamily::Bridge,
+    ];
+
+    /// The family of the object in a message.
+    fn of(message: &Message<'_>) -> Option<Self> {
+        let number = *message.payload.first()?;
+        let mut all = Self::ALL.into_iter();
+        all.find(|family| family.nfproto() == number)
+    }
 
     /// Whether its tables see packets of this family.
     pub fn sees(self, family: Family) -> bool {
         match self {
-            TableFamily::Inet => true,
+            TableFamily::Inet | TableFamily::Netdev | TableFamily::Bridge => true,
             TableFamily::Ip => family == Family::Ipv4,
             TableFamily::Ip6 => family == Family::Ipv6,
         }
@@ -39,6 +58,8 @@ impl TableFamily {
             TableFamily::Inet => libc::NFPROTO_INET,
             TableFamily::Ip => libc::NFPROTO_IPV4,
             TableFamily::Ip6 => libc::NFPROTO_IPV6,
+            TableFamily::Netdev => libc::NFPROTO_NETDEV,
+            TableFamily::Bridge => libc::NFPROTO_BRIDGE,
         };
         number as u8
     }
@@ -69,6 +90,8 @@ impl fmt::Display for Table {
             TableFamily::Inet => "inet",
             TableFamily::Ip => "ip",
             TableFamily::Ip6 => "ip6",
+            TableFamily::Netdev => "netdev",
+            TableFamily::Bridge => "bridge",
         };
         write!(f, "{family} {}", self.name.escape_debug())
     }
@@ -91,7 +114,7 @@ pub fn tables(socket: &Socket) -> Result<Vec<TableInfo>, Failure> {
     socket.list(&request, |message| {
         let attributes = message.attributes();
         Some(TableInfo {
-            name: attributes.text(NFTA_TABLE_NAME)?.to_owned(),
+            name: attributes.name(NFTA_TABLE_NAME)?,
             owner: attributes.u32(NFTA_TABLE_OWNER),
             handle: attributes.u64(NFTA_TABLE_HANDLE),
         })
@@ -103,78 +126,6 @@ pub fn generation(socket: &Socket) -> Result<Option<u32>, Failure> {
     let family = libc::AF_UNSPEC as u8;
     let request = Request::new(message_type(libc::NFT_MSG_GETGEN), 0, family, 1);
     socket.get(&request, |message| message.attributes().u32(NFTA_GEN_ID))
-}
-
-/// The hooks that a forwarded connection meets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hook {
-    Prerouting,
-    Forward,
-    Output,
-}
-
-/// A chain at a hook.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BaseChain {
-    pub table: Table,
-    pub name: String,
-    pub hook: Hook,
-    /// Packets meet chains of lower priority first.
-    pub priority: i32,
-    /// Whether it is of type nat.
-    pub is_nat: bool,
-    /// Whether its policy is to drop.
-    pub drops: bool,
-}
-
-/// The base chains of all tables, but of those that are switched off (`flags dormant`).
-pub fn base_chains(socket: &Socket) -> Result<Vec<BaseChain>, Failure> {
-    let mut chains = Vec::new();
-    for family in TableFamily::ALL {
-        let tables = dump_request(libc::NFT_MSG_GETTABLE, family);
-        let dormant = socket.list(&tables, |message| {
-            let attributes = message.attributes();
-            let is_dormant = attributes.u32(NFTA_TABLE_FLAGS)? & NFT_TABLE_F_DORMANT != 0;
-            is_dormant.then(|| attributes.text(NFTA_TABLE_NAME).map(str::to_owned))?
-        })?;
-        let request = dump_request(libc::NFT_MSG_GETCHAIN, family);
-        let found = socket.list(&request, |message| base_chain(family, message))?;
-        let awake = |chain: &BaseChain| !dormant.contains(&chain.table.name);
-        chains.extend(found.into_iter().filter(awake));
-    }
-    Ok(chains)
-}
-
-fn base_chain(family: TableFamily, message: &Message<'_>) -> Option<BaseChain> {
-    let attributes = message.attributes();
-    let hook = attributes.nested(NFTA_CHAIN_HOOK);
-    Some(BaseChain {
-        table: Table {
-            family,
-            name: attributes.text(NFTA_CHAIN_TABLE)?.to_owned(),
-        },
-        name: attributes.text(NFTA_CHAIN_NAME)?.to_owned(),
-        hook: match hook.u32(NFTA_HOOK_HOOKNUM)? as i32 {
-            libc::NF_INET_PRE_ROUTING => Hook::Prerouting,
-            libc::NF_INET_FORWARD => Hook::Forward,
-            libc::NF_INET_LOCAL_OUT => Hook::Output,
-            _ => return None,
-        },
-        priority: hook.u32(NFTA_HOOK_PRIORITY)? as i32,
-        is_nat: attributes.text(NFTA_CHAIN_TYPE)? == "nat",
-        drops: attributes.u32(NFTA_CHAIN_POLICY) == Some(libc::NF_DROP as u32),
-    })
-}
-
-/// How often a chain is in use: by its own rules, and by rules that jump to it. `None` if the table has
-/// no chain of this name.
-pub fn chain_use(socket: &Socket, table: &Table, chain: &str) -> Result<Option<usize>, Failure> {
-    let request = get_request(libc::NFT_MSG_GETCHAIN, table.family)
-        .text(NFTA_CHAIN_TABLE, &table.name)
-        .text(NFTA_CHAIN_NAME, chain);
-    or_missing(socket.get(&request, |message| {
-        Some(message.attributes().u32(NFTA_CHAIN_USE).unwrap_or(0) as usize)
-    }))
 }
 
 /// A rule, its expressions as the kernel sends them.
@@ -209,15 +160,21 @@ pub fn rules(socket: &Socket, table: &Table, chain: Option<&str>) -> Result<Vec<
 /// `None` for a rule of another table.
 pub fn rule(message: &Message<'_>, table: &str) -> Option<Rule> {
     let attributes = message.attributes();
-    if attributes.text(NFTA_RULE_TABLE)? != table {
+    if attributes.name(NFTA_RULE_TABLE)? != table {
         return None;
     }
     let expressions = attributes.get(NFTA_RULE_EXPRESSIONS).unwrap_or_default();
     Some(Rule {
-        chain: attributes.text(NFTA_RULE_CHAIN)?.to_owned(),
+        chain: attributes.name(NFTA_RULE_CHAIN)?,
         handle: attributes.u64(NFTA_RULE_HANDLE)?,
         expressions: expressions.to_vec(),
     })
+}
+
+/// A request for all objects of a kind, of tables of all families.
+fn dump_request_of_all(message: i32) -> Request {
+    let flags = libc::NLM_F_DUMP as u16;
+    Request::new(message_type(message), flags, libc::NFPROTO_UNSPEC as u8, 1)
 }
 
 /// A request for all objects of a kind.

@@ -159,7 +159,7 @@ pub fn verdict(data: Attributes<'_>) -> Option<Verdict> {
     let verdict = data.nested(NFTA_DATA_VERDICT);
     Some(Verdict {
         code: verdict.u32(NFTA_VERDICT_CODE)? as i32,
-        chain: verdict.text(NFTA_VERDICT_CHAIN).map(str::to_owned),
+        chain: verdict.name(NFTA_VERDICT_CHAIN),
     })
 }
 

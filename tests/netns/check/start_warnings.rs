@@ -1,10 +1,13 @@
 //! What an instance warns of once it is ready.
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{BACKEND_PORT, FORWARDED_PORT, Report, all_forwards, net, start};
-use crate::fixture::{Family, Net, Server};
+use crate::fixture::{EVENT_TIMEOUT, Family, Net, Server, expect_parts};
+use socket2::{Domain, Socket, Type};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 /// What an instance logs that is stopped when it has looked at everything: a signal before would cut that
 /// short.
@@ -97,7 +100,99 @@ fn a_start_reads_a_limited_number_of_rules_and_check_reads_all() {
         "table ip theirs {{ chain long {{ type filter hook forward priority 0; policy drop;\n{rules} }}; }}"
     ));
     let stderr = log_of_start(&net, &all_forwards(&net));
-    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "{stderr}");
+    assert_eq!(
+        lines[1],
+        "not looked at: firewall; nodefwd check looks at all"
+    );
     let report = Report::of(&net.node, &all_forwards(&net));
     report.only("failure", "firewall");
+}
+
+/// Rules of which the outcome depends on the port, for each port of a range to each destination: one by one,
+/// that would be 200 million.
+#[test]
+fn a_start_beside_many_chains_with_many_destinations_and_ports_says_what_it_leaves_out() {
+    let net = net(1);
+    let chains: String = (0..100)
+        .map(|number| {
+            format!(
+                "chain c{number} {{ type filter hook forward priority {number}; tcp dport 9 drop; }}\n"
+            )
+        })
+        .collect();
+    net.node.load(&format!("table inet theirs {{ {chains} }}"));
+    let destinations: Vec<String> = (0..1000)
+        .map(|number| format!("10.2.{}.{}", number / 250, number % 250 + 2))
+        .collect();
+    let began = Instant::now();
+    let stderr = log_of_start(&net, &format!("tcp/1001-2024={}", destinations.join(",")));
+    let unseen = "not looked at: firewall; nodefwd check looks at all";
+    assert_eq!(stderr.lines().nth(1), Some(unseen), "{stderr}");
+    assert_eq!(stderr.lines().count(), 3, "{stderr}");
+    // A second is the limit; without one it would be minutes.
+    assert!(began.elapsed() < EVENT_TIMEOUT, "{:?}", began.elapsed());
+}
+
+#[test]
+fn many_sockets_on_a_forwarded_port_are_one_line_that_counts() {
+    const SOCKETS: usize = 500;
+    let net = net(1);
+    let address = net.node_addr(Family::V4, FORWARDED_PORT);
+    let socket = |_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        setsockopt(&socket, sockopt::ReusePort, &true).expect("a shared port");
+        socket.bind(&address.into()).expect("bound");
+        socket.listen(1).expect("listening");
+        socket
+    };
+    let _sockets: Vec<Socket> = net.node.run(|| (0..SOCKETS).map(socket).collect());
+    let stderr = log_of_start(&net, "tcp/80=10.2.1.2:8080");
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "{stderr}");
+    let listens = "listens on tcp 10.1.1.1:80 (500 sockets), but what clients send there";
+    expect_parts(lines[1], ["warning: sockets: process ", listens]);
+}
+
+/// On as many addresses, of which some have a line.
+#[test]
+fn sockets_on_many_addresses_are_counted_in_the_last_line() {
+    const SOCKETS: u8 = 100;
+    let net = net(1);
+    net.node.ip("route add local 10.77.0.0/24 dev lo");
+    let socket = |number| {
+        let address = SocketAddr::from(([10, 77, 0, number], FORWARDED_PORT));
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&address.into()).expect("bound");
+        socket.listen(1).expect("listening");
+        socket
+    };
+    let _sockets: Vec<Socket> = net.node.run(|| (1..=SOCKETS).map(socket).collect());
+    let stderr = log_of_start(&net, "tcp/80=10.2.1.2:8080");
+    let warnings: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.starts_with("warning: "))
+        .collect();
+    assert_eq!(warnings.len(), 9, "{stderr}");
+    let report = Report::of(&net.node, "--name=other tcp/80=10.2.1.2:8080");
+    let sockets = report.0.iter().filter(|line| line.subject == "sockets");
+    let texts: Vec<&str> = sockets.map(|line| line.text.as_str()).collect();
+    assert_eq!(texts.len(), 17, "{texts:#?}");
+    assert!(
+        texts[16].starts_with("84 more on other addresses"),
+        "{texts:#?}"
+    );
+}
+
+#[test]
+fn more_forwards_than_a_start_looks_at_are_counted() {
+    let net = net(1);
+    let forwards: Vec<String> = (1001..1301)
+        .map(|port| format!("tcp/{port}=10.2.1.2"))
+        .collect();
+    let stderr = log_of_start(&net, &forwards.join(" "));
+    let unseen = "not looked at: 44 of 300 forwards; nodefwd check looks at all";
+    assert_eq!(stderr.lines().nth(1), Some(unseen), "{stderr}");
+    assert_eq!(stderr.lines().count(), 3, "{stderr}");
 }

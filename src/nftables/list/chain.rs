@@ -1,0 +1,120 @@
+//! Base chains, of all tables at once.
+
+use super::{Table, TableFamily, dump_request_of_all, get_request};
+use crate::netlink::{Attributes, Failure, Message, Socket, name, or_missing};
+use crate::uapi::*;
+use nix::libc;
+use std::collections::HashSet;
+
+/// The hooks that a forwarded connection can meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    Ingress,
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+    Egress,
+}
+
+impl Hook {
+    /// From its number, which depends on the family of the table (linux/netfilter.h,
+    /// linux/netfilter_bridge.h).
+    fn of(family: TableFamily, number: i32) -> Option<Self> {
+        let hooks: &[Hook] = match family {
+            TableFamily::Inet | TableFamily::Ip | TableFamily::Ip6 | TableFamily::Bridge => &[
+                Hook::Prerouting,
+                Hook::Input,
+                Hook::Forward,
+                Hook::Output,
+                Hook::Postrouting,
+                Hook::Ingress,
+            ],
+            TableFamily::Netdev => &[Hook::Ingress, Hook::Egress],
+        };
+        hooks.get(usize::try_from(number).ok()?).copied()
+    }
+}
+
+/// A chain at a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseChain {
+    pub table: Table,
+    pub name: String,
+    pub hook: Hook,
+    /// Packets meet chains of lower priority first.
+    pub priority: i32,
+    /// Whether it is of type nat.
+    pub is_nat: bool,
+    /// Whether its policy is to drop.
+    pub drops: bool,
+    /// The interfaces whose packets it sees, if it does not see all.
+    pub devices: Vec<String>,
+}
+
+/// The base chains of all tables, but of those that are switched off (`flags dormant`), in the order of
+/// the kernel's list.
+pub fn base_chains(socket: &Socket) -> Result<Vec<BaseChain>, Failure> {
+    let chains = dump_request_of_all(libc::NFT_MSG_GETCHAIN);
+    let mut chains = socket.list(&chains, base_chain)?;
+    let tables = dump_request_of_all(libc::NFT_MSG_GETTABLE);
+    let dormant: HashSet<Table> = socket.list(&tables, dormant)?.into_iter().collect();
+    chains.retain(|chain| !dormant.contains(&chain.table));
+    Ok(chains)
+}
+
+/// The table in a message, if it is switched off.
+fn dormant(message: &Message<'_>) -> Option<Table> {
+    let attributes = message.attributes();
+    let is_dormant = attributes.u32(NFTA_TABLE_FLAGS)? & NFT_TABLE_F_DORMANT != 0;
+    is_dormant.then_some(())?;
+    Some(Table {
+        family: TableFamily::of(message)?,
+        name: attributes.name(NFTA_TABLE_NAME)?,
+    })
+}
+
+fn base_chain(message: &Message<'_>) -> Option<BaseChain> {
+    let attributes = message.attributes();
+    let hook = attributes.nested(NFTA_CHAIN_HOOK);
+    let family = TableFamily::of(message)?;
+    Some(BaseChain {
+        hook: Hook::of(family, hook.u32(NFTA_HOOK_HOOKNUM)? as i32)?,
+        table: Table {
+            family,
+            name: attributes.name(NFTA_CHAIN_TABLE)?,
+        },
+        name: attributes.name(NFTA_CHAIN_NAME)?,
+        priority: hook.u32(NFTA_HOOK_PRIORITY)? as i32,
+        is_nat: attributes.text(NFTA_CHAIN_TYPE)? == "nat",
+        drops: attributes.u32(NFTA_CHAIN_POLICY) == Some(libc::NF_DROP as u32),
+        devices: devices(hook),
+    })
+}
+
+/// The names of interfaces; one that ends with `*` stands for all that begin with it.
+fn devices(hook: Attributes<'_>) -> Vec<String> {
+    let several = hook.nested(NFTA_HOOK_DEVS).iter();
+    let several: Vec<String> = several
+        .map(|(kind, bytes)| match kind {
+            NFTA_DEVICE_PREFIX => name(bytes) + "*",
+            _ => name(bytes),
+        })
+        .collect();
+    if several.is_empty() {
+        return hook.name(NFTA_HOOK_DEV).into_iter().collect();
+    }
+    several
+}
+
+/// How often a chain is in use: by its own rules, and by rules that jump to it. `None` if the table has
+/// no chain of this name.
+pub fn chain_use(socket: &Socket, table: &Table, chain: &str) -> Result<Option<usize>, Failure> {
+    let request = get_request(libc::NFT_MSG_GETCHAIN, table.family)
+        .text(NFTA_CHAIN_TABLE, &table.name)
+        .text(NFTA_CHAIN_NAME, chain);
+    or_missing(socket.get(&request, |message| {
+        Some(message.attributes().u32(NFTA_CHAIN_USE).unwrap_or(0) as usize)
+    }))
+}
