@@ -4,7 +4,9 @@
 use super::blocker::{Blocker, Blockers, over_ports};
 use super::paths::Paths;
 use super::{CLIENT_PORT, Finding, Level, fix};
-use crate::config::{Config, Destination, Family, Forward, Protocol, Service, first_few};
+use crate::config::{
+    Config, Destination, Family, Forward, PortRange, Protocol, Service, first_few,
+};
 use crate::firewall::{Firewall, Outcome, Packet};
 use crate::netlink::gives_up;
 use crate::nftables::NftablesError;
@@ -12,6 +14,7 @@ use crate::nftables::list::{BaseChain, Hook};
 use crate::rtnetlink::Interface;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::IpAddr;
 
 const SUBJECT: &str = "firewall";
 
@@ -25,7 +28,7 @@ pub fn findings(
     let at_forward = |chain: &BaseChain| chain.hook == Hook::Forward;
     let chains: Vec<&BaseChain> = chains.iter().filter(|chain| at_forward(chain)).collect();
     let mut blockers = Blockers::default();
-    let mut general = General::default();
+    let mut shared = Shared::default();
     for forward in config.reachable_forwards() {
         let Service {
             family, protocol, ..
@@ -43,7 +46,7 @@ pub fn findings(
             };
             for (index, chain) in chains.iter().enumerate() {
                 if chain.table.family.sees(family) {
-                    let (outcome, replies) = general.outcome(index, chain, &path, firewall)?;
+                    let (outcome, replies) = shared.outcome(index, chain, &path, firewall)?;
                     blockers.add(chain, outcome, replies, (forward, *to));
                 }
             }
@@ -57,12 +60,17 @@ pub fn findings(
     blockers.findings(SUBJECT, none, |blocker| describe(firewall, paths, blocker))
 }
 
-/// What becomes of packets of which only family, protocol and interfaces are known: in most chains that
-/// decides, and the outcome is the same for all forwards.
+/// The outcomes that are the same for many forwards or destinations, as no rule looks at what sets these
+/// apart: each is found once.
 #[derive(Default)]
-struct General(HashMap<(usize, Family, Protocol, u32), (Outcome, bool)>);
+struct Shared {
+    /// By chain, family, protocol and output.
+    of_all: HashMap<(usize, Family, Protocol, u32), (Outcome, bool)>,
+    /// By chain, service, output, and ports at the destination.
+    of_forward: HashMap<(usize, Service, u32, PortRange), (Outcome, bool)>,
+}
 
-impl General {
+impl Shared {
     /// The outcome in a chain, which has an index.
     fn outcome(
         &mut self,
@@ -71,21 +79,39 @@ impl General {
         path: &Path<'_>,
         firewall: &mut Firewall<'_>,
     ) -> Result<(Outcome, bool), NftablesError> {
-        let Service {
-            family, protocol, ..
-        } = path.forward.service;
-        let known = match self.0.entry((index, family, protocol, path.output.index)) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => {
-                let mut outcome = |reply| firewall.outcome(chain, &path.any_packet(reply));
-                unknown.insert(worse(outcome(false)?, outcome(true)?))
-            }
-        };
-        if let (Outcome::MayEnd(_), _) = known {
-            return path.outcome(firewall, chain);
+        let service = path.forward.service;
+        let output = path.output.index;
+        let kind = (index, service.family, service.protocol, output);
+        let known = self.of_all.entry(kind);
+        let known = found(known, || {
+            let mut outcome = |reply| firewall.outcome(chain, &path.any_packet(reply));
+            Ok(worse(outcome(false)?, outcome(true)?))
+        })?;
+        if !matches!(known, (Outcome::MayEnd(_), _)) {
+            return Ok(known);
         }
-        Ok(known.clone())
+        if path.forward.destinations.len() > 1 {
+            let known = self
+                .of_forward
+                .entry((index, service, output, path.to.ports));
+            let known = found(known, || path.outcome(firewall, chain, None))?;
+            if !matches!(known, (Outcome::MayEnd(_), _)) {
+                return Ok(known);
+            }
+        }
+        path.outcome(firewall, chain, Some(path.to.address))
     }
+}
+
+/// What is known, or else found now.
+fn found<K>(
+    entry: Entry<'_, K, (Outcome, bool)>,
+    find: impl FnOnce() -> Result<(Outcome, bool), NftablesError>,
+) -> Result<(Outcome, bool), NftablesError> {
+    Ok(match entry {
+        Entry::Occupied(known) => known.get().clone(),
+        Entry::Vacant(unknown) => unknown.insert(find()?).clone(),
+    })
 }
 
 /// The path of a forward's packets through this host.
@@ -106,15 +132,16 @@ fn worse(there: Outcome, back: Outcome) -> (Outcome, bool) {
 }
 
 impl Path<'_> {
-    /// What becomes of the forward's packets.
+    /// What becomes of the forward's packets to this address, or to any.
     fn outcome(
         &self,
         firewall: &mut Firewall<'_>,
         chain: &BaseChain,
+        to: Option<IpAddr>,
     ) -> Result<(Outcome, bool), NftablesError> {
         let mut of = |reply| {
             over_ports(self.forward.service.ports, |port| {
-                firewall.outcome(chain, &self.packet(port, reply))
+                firewall.outcome(chain, &self.packet(port, reply, to))
             })
         };
         Ok(worse(of(false)?, of(true)?))
@@ -123,17 +150,15 @@ impl Path<'_> {
     /// A packet on this path of which neither address nor port is known.
     fn any_packet(&self, reply: bool) -> Packet {
         Packet {
-            source: None,
-            destination: None,
             source_port: None,
             destination_port: None,
             original_port: None,
-            ..self.packet(None, reply)
+            ..self.packet(None, reply, None)
         }
     }
 
-    /// A packet of a connection to this port.
-    fn packet(&self, port: Option<u16>, reply: bool) -> Packet {
+    /// A packet of a connection to this port, and to this address of a destination.
+    fn packet(&self, port: Option<u16>, reply: bool, address: Option<IpAddr>) -> Packet {
         let Path { forward, to, .. } = self;
         let single = || to.ports.is_single().then(|| to.ports.first());
         let backend_port = port.map(|port| to.backend(forward.service.ports, port).1);
@@ -149,7 +174,7 @@ impl Path<'_> {
                 reply,
                 input: Some(self.output.clone()),
                 output: self.input.cloned(),
-                source: Some(to.address),
+                source: address,
                 source_port: backend_port,
                 destination_port: Some(CLIENT_PORT),
                 ..packet
@@ -158,7 +183,7 @@ impl Path<'_> {
             Packet {
                 input: self.input.cloned(),
                 output: Some(self.output.clone()),
-                destination: Some(to.address),
+                destination: address,
                 source_port: Some(CLIENT_PORT),
                 destination_port: backend_port,
                 ..packet

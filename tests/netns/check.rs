@@ -9,6 +9,8 @@ mod paths;
 mod sockets;
 mod start_warnings;
 
+pub use start_warnings::{CHAINS, DESTINATIONS, SOCKETS};
+
 use nix::sys::signal::Signal;
 
 use crate::fixture::{

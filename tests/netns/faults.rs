@@ -17,6 +17,7 @@ mod valid_input;
 use std::process::Command;
 use std::thread;
 
+use crate::check;
 use crate::conntrack::FOREIGN_FLOWS;
 use crate::fixture::{Namespace, Process};
 use crate::lifecycle::KILLS;
@@ -70,6 +71,9 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("TERM in a start", slow_starts::PAUSES.len()),
         ("`--replace` under running", REPLACEMENTS as usize),
         ("100000 conntrack entries", FOREIGN_FLOWS),
+        ("sockets of other processes", check::SOCKETS),
+        ("chains whose rules", check::CHAINS),
+        ("chains whose rules", check::DESTINATIONS),
     ] {
         let start = format!("| {fault}");
         let row = page.lines().find(|line| line.starts_with(&start));

@@ -115,7 +115,7 @@ fn a_start_reads_a_limited_number_of_rules_and_check_reads_all() {
 #[test]
 fn a_start_beside_many_chains_with_many_destinations_and_ports_says_what_it_leaves_out() {
     let net = net(1);
-    let chains: String = (0..100)
+    let chains: String = (0..CHAINS)
         .map(|number| {
             format!(
                 "chain c{number} {{ type filter hook forward priority {number}; tcp dport 9 drop; }}\n"
@@ -123,7 +123,7 @@ fn a_start_beside_many_chains_with_many_destinations_and_ports_says_what_it_leav
         })
         .collect();
     net.node.load(&format!("table inet theirs {{ {chains} }}"));
-    let destinations: Vec<String> = (0..1000)
+    let destinations: Vec<String> = (0..DESTINATIONS)
         .map(|number| format!("10.2.{}.{}", number / 250, number % 250 + 2))
         .collect();
     let began = Instant::now();
@@ -135,9 +135,15 @@ fn a_start_beside_many_chains_with_many_destinations_and_ports_says_what_it_leav
     assert!(began.elapsed() < EVENT_TIMEOUT, "{:?}", began.elapsed());
 }
 
+/// How many sockets another process has on the forwarded port.
+pub const SOCKETS: usize = 500;
+
+/// How many chains, destinations and ports there are to combine.
+pub const CHAINS: usize = 100;
+pub const DESTINATIONS: usize = 1000;
+
 #[test]
 fn many_sockets_on_a_forwarded_port_are_one_line_that_counts() {
-    const SOCKETS: usize = 500;
     let net = net(1);
     let address = net.node_addr(Family::V4, FORWARDED_PORT);
     let socket = |_| {
