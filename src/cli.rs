@@ -56,6 +56,9 @@ Shows for each destination
 and for each forward
   dropped      how many first packets were dropped because their source may not connect; a client's
                retries count too
+and for each instance, in the text only if there are any
+  invalid      how many packets of forwarded connections were dropped because conntrack found them
+               invalid, such as TCP segments out of window after others were lost
 
 JSON, to which fields may be added; the comments are not part of it:
   {\"schema\": 1,                              // another number if fields are renamed or removed
@@ -67,6 +70,7 @@ JSON, to which fields may be added; the comments are not part of it:
       \"portid\": 4242,                         // netlink port of its socket
       \"pid\": 4242, \"process\": \"nodefwd\",      // null if it cannot be seen from here
       \"since\": 1700000000},                   // seconds since 1970; null as well
+    \"invalid\": 0,
     \"forwards\": [{
       \"protocol\": \"tcp\", \"family\": \"ipv4\", \"ports\": {\"first\": 80, \"last\": 80},
       \"dropped\": 0,

@@ -8,6 +8,7 @@ mod balance;
 mod build;
 mod forwards;
 mod hairpin;
+mod invalid;
 mod listen;
 mod masquerade;
 mod nft;
@@ -23,6 +24,9 @@ use std::net::IpAddr;
 /// The name of the chain that every instance has: new connections that come in go through it.
 pub const PREROUTING: &str = "prerouting";
 
+/// The name of the chain that counts and drops invalid packets of forwarded connections.
+pub const DROPPED_INVALID: &str = "dropped-invalid";
+
 /// The names of sets and maps, without the 4 or 6 of their family. Those of single values are hashed;
 /// those of ranges need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
 const FORWARDS: &str = "forwards";
@@ -35,6 +39,9 @@ const MASQUERADE: (&str, &str) = ("masquerade", "masquerade-ranges");
 const NO_HAIRPIN: (&str, &str) = ("no-hairpin", "no-hairpin-ranges");
 /// From numbers to the chains of balanced forwards, one for each destination.
 const BACKENDS: &str = "backends";
+/// The services alone, and without masquerading the destinations.
+const SERVICES: (&str, &str) = ("services", "services-ranges");
+const DESTINATIONS: (&str, &str) = ("destinations", "destinations-ranges");
 const ALLOWED: &str = "allowed";
 const LISTEN: &str = "listen";
 
@@ -208,14 +215,19 @@ impl Set {
     }
 }
 
-/// The hook of a base chain. All are of type `nat`, so they see the first packet of a connection only.
+/// The hook of a base chain. Chains of type `nat` see the first packet of a connection only, those of type
+/// `filter` every packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
-    /// Packets that come in, before routing; priority dstnat.
+    /// Packets that come in, before routing; type nat, priority dstnat.
     Prerouting,
-    /// Packets made on this host; priority dstnat.
+    /// Packets to this host; type filter, just before those of other programs, which may reject.
+    Input,
+    /// Packets to other hosts; the same type and priority.
+    Forward,
+    /// Packets made on this host; type nat, priority dstnat.
     Output,
-    /// Packets that leave; priority srcnat.
+    /// Packets that leave; type nat, priority srcnat.
     Postrouting,
 }
 
@@ -293,8 +305,14 @@ pub enum Statement {
     Balance(Choice),
     /// `ct status dnat`
     Translated,
+    /// `ct state invalid`
+    Invalid,
+    /// `tcp flags & (syn | rst) != 0`
+    TcpSynOrRst,
     /// `th dport . meta l4proto . ip daddr @NAME`
     BackendIn(Family, String),
+    /// `th sport . meta l4proto . ip saddr @NAME`
+    FromBackendIn(Family, String),
     /// `counter`
     Counter,
     /// `drop`

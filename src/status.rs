@@ -22,6 +22,7 @@ use crate::logging::with_causes;
 use crate::nftables::list::{Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process::{self, Owner};
+use crate::ruleset::DROPPED_INVALID;
 use crate::siblings;
 use clap::{Args, ValueEnum};
 use log::warn;
@@ -82,6 +83,8 @@ pub struct Instance {
     pub listen: Vec<IpAddr>,
     /// `None` on a kernel before 5.12.
     pub owner: Option<Owner>,
+    /// How many packets of forwarded connections were dropped because conntrack found them invalid.
+    pub invalid: u64,
     /// In order of family, protocol and port.
     pub forwards: Vec<ForwardStatus>,
 }
@@ -245,6 +248,7 @@ fn instance(nftables: &Nftables, table: TableInfo) -> Result<Instance, NftablesE
         name: instance.to_owned(),
         accepting: accepts(nftables, &name)?,
         listen: siblings::listen_addresses(nftables, &name)?,
+        invalid: nftables.list(|socket| balanced::dropped(socket, &table, DROPPED_INVALID))?,
         forwards: nftables.list(|socket| forwards::forwards(socket, &table))?,
         owner: owner.map(process::owner),
         table: name,

@@ -156,6 +156,8 @@ pub const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
 
 // netfilter/nf_conntrack_common.h
 pub const IP_CT_DIR_ORIGINAL: u8 = 0;
+/// The kernel has no number of `enum ip_conntrack_info` for it: the packet has no entry.
+pub const NF_CT_STATE_INVALID_BIT: u32 = 1 << 0;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`
 pub const NF_CT_STATE_ESTABLISHED_BIT: u32 = 1 << 1;
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`

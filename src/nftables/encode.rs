@@ -7,12 +7,13 @@ use super::expr::{
 };
 use super::list::message_type;
 use super::set::{add_elements, add_set};
-use crate::config::{Balance, Family};
+use crate::config::{Balance, Family, Protocol};
 use crate::netlink::{Request, octets};
 use crate::ruleset::{
     self, AddressType, Choice, Dnat, Hook, MapTo, Ruleset, SOURCE_HASH_SEED, Statement,
 };
-use crate::uapi::{IPS_DST_NAT, NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
+use crate::uapi::{IPS_DST_NAT, NF_CT_STATE_INVALID_BIT};
+use crate::uapi::{NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 use std::collections::HashMap;
@@ -123,12 +124,8 @@ impl Encoder {
             for (name, later) in self.names(chain).iter().zip(0..) {
                 let mut message = Chain::new(c_string(name), &self.table);
                 if let Some(hook) = chain.hook {
-                    let (hook, priority) = match hook {
-                        Hook::Prerouting => (nftnl::Hook::PreRouting, libc::NF_IP_PRI_NAT_DST),
-                        Hook::Output => (nftnl::Hook::Out, libc::NF_IP_PRI_NAT_DST),
-                        Hook::Postrouting => (nftnl::Hook::PostRouting, libc::NF_IP_PRI_NAT_SRC),
-                    };
-                    message.set_type(ChainType::Nat);
+                    let (kind, hook, priority) = at_hook(hook);
+                    message.set_type(kind);
                     message.set_hook(hook, priority + later);
                     message.set_policy(Policy::Accept);
                 }
@@ -179,6 +176,33 @@ impl Encoder {
     }
 }
 
+/// Type, hook and priority of a base chain.
+fn at_hook(hook: Hook) -> (ChainType, nftnl::Hook, i32) {
+    match hook {
+        Hook::Prerouting => (
+            ChainType::Nat,
+            nftnl::Hook::PreRouting,
+            libc::NF_IP_PRI_NAT_DST,
+        ),
+        Hook::Input => (
+            ChainType::Filter,
+            nftnl::Hook::In,
+            libc::NF_IP_PRI_FILTER - 10,
+        ),
+        Hook::Forward => (
+            ChainType::Filter,
+            nftnl::Hook::Forward,
+            libc::NF_IP_PRI_FILTER - 10,
+        ),
+        Hook::Output => (ChainType::Nat, nftnl::Hook::Out, libc::NF_IP_PRI_NAT_DST),
+        Hook::Postrouting => (
+            ChainType::Nat,
+            nftnl::Hook::PostRouting,
+            libc::NF_IP_PRI_NAT_SRC,
+        ),
+    }
+}
+
 /// `ids` are the sets of the ruleset, with the numbers by which rules of the transaction know them.
 fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Expression>) {
     let set = |name: &str| SetReference {
@@ -216,6 +240,14 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
                 .chain([destination(*family, AFTER_SERVICE)]);
             out.extend(is_in(*family, key, &set(name)));
         }
+        Statement::FromBackendIn(family, name) => {
+            let key = [
+                expr::source_port(REG_1),
+                expr::protocol_after_port(),
+                source(*family, AFTER_SERVICE),
+            ];
+            out.extend(is_in(*family, key, &set(name)));
+        }
         Statement::ServiceIn(name) => {
             out.extend(service());
             out.push(expr::lookup(&set(name)));
@@ -228,7 +260,20 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
             out.extend(choose(choice));
             out.push(expr::lookup_map(&set(&choice.map), VERDICT));
         }
-        Statement::Translated => out.extend(is_translated()),
+        Statement::Translated => {
+            out.push(expr::conntrack(libc::NFT_CT_STATUS));
+            out.extend(has_any_bit(&IPS_DST_NAT.to_ne_bytes()));
+        }
+        Statement::Invalid => {
+            out.push(expr::conntrack(libc::NFT_CT_STATE));
+            out.extend(has_any_bit(&NF_CT_STATE_INVALID_BIT.to_ne_bytes()));
+        }
+        Statement::TcpSynOrRst => {
+            out.push(expr::meta(libc::NFT_META_L4PROTO, REG_1));
+            out.push(expr::equal(&[Protocol::Tcp.number()]));
+            out.push(expr::tcp_flags(REG_1));
+            out.extend(has_any_bit(&[TCP_SYN_OR_RST]));
+        }
         Statement::Counter => out.push(expr::counter()),
         Statement::Drop => out.push(expr::verdict(libc::NF_DROP)),
         Statement::Return => out.push(expr::verdict(libc::NFT_RETURN)),
@@ -282,13 +327,12 @@ fn is_in(
     expressions
 }
 
-/// Whether the connection's destination was translated.
-fn is_translated() -> [Expression; 3] {
-    [
-        expr::conntrack_status(),
-        expr::mask(IPS_DST_NAT),
-        expr::not_equal(&0u32.to_ne_bytes()),
-    ]
+/// SYN and RST among the flags of a TCP header (RFC 9293, section 3.1).
+const TCP_SYN_OR_RST: u8 = 0x02 | 0x04;
+
+/// Goes on only if the first register has one of these bits.
+fn has_any_bit(bits: &[u8]) -> [Expression; 2] {
+    [expr::mask(bits), expr::not_equal(&vec![0; bits.len()])]
 }
 
 fn dnat(to: &Dnat, set: impl Fn(&str) -> SetReference) -> Vec<Expression> {

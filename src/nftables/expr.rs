@@ -99,20 +99,20 @@ fn compare(operation: i32, data: &[u8]) -> Expression {
         .bytes(sys::NFTNL_EXPR_CMP_DATA, data)
 }
 
-/// Keeps the bits of `mask` (host byte order) in the first register.
-pub fn mask(mask: u32) -> Expression {
+/// Keeps the bits of `mask` in the first register.
+pub fn mask(mask: &[u8]) -> Expression {
     Expression::new(c"bitwise")
         .u32(sys::NFTNL_EXPR_BITWISE_SREG, REG_1)
         .u32(sys::NFTNL_EXPR_BITWISE_DREG, REG_1)
-        .u32(sys::NFTNL_EXPR_BITWISE_LEN, 4)
-        .bytes(sys::NFTNL_EXPR_BITWISE_MASK, &mask.to_ne_bytes())
-        .bytes(sys::NFTNL_EXPR_BITWISE_XOR, &0u32.to_ne_bytes())
+        .u32(sys::NFTNL_EXPR_BITWISE_LEN, mask.len() as u32)
+        .bytes(sys::NFTNL_EXPR_BITWISE_MASK, mask)
+        .bytes(sys::NFTNL_EXPR_BITWISE_XOR, &vec![0; mask.len()])
 }
 
-/// Loads the status bits of the packet's connection, `IPS_*` of nf_conntrack_common.h.
-pub fn conntrack_status() -> Expression {
+/// Loads a property of the packet's connection, one of `NFT_CT_*`.
+pub fn conntrack(key: i32) -> Expression {
     Expression::new(c"ct")
-        .u32(sys::NFTNL_EXPR_CT_KEY, libc::NFT_CT_STATUS as u32)
+        .u32(sys::NFTNL_EXPR_CT_KEY, key as u32)
         .u32(sys::NFTNL_EXPR_CT_DREG, REG_1)
 }
 
@@ -247,15 +247,27 @@ pub fn destination_port(register: u32) -> Expression {
     payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
 }
 
+/// Loads the source port, the first field of these headers.
+pub fn source_port(register: u32) -> Expression {
+    payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, register)
+}
+
+/// Loads the flags of a TCP header (RFC 9293, section 3.1).
+pub fn tcp_flags(register: u32) -> Expression {
+    payload(libc::NFT_PAYLOAD_TRANSPORT_HEADER, 13, 1, register)
+}
+
+/// Loads the protocol into the register after that of a port at [`REG_1`].
+pub fn protocol_after_port() -> Expression {
+    meta(libc::NFT_META_L4PROTO, register_after(4))
+}
+
 /// The register after the key that [`service`] loads.
 pub const AFTER_SERVICE: u32 = register_after(8);
 
 /// Loads port and protocol: a key of 8 bytes at [`REG_1`].
 pub fn service() -> [Expression; 2] {
-    [
-        destination_port(REG_1),
-        meta(libc::NFT_META_L4PROTO, register_after(4)),
-    ]
+    [destination_port(REG_1), protocol_after_port()]
 }
 
 /// Length of an address in bytes.

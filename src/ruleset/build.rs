@@ -2,7 +2,7 @@
 
 use super::shared_maps::SharedMaps;
 use super::{Chain, Hook, PREROUTING, Rule, Ruleset, Set, family_name};
-use super::{balance, forwards, hairpin, listen, masquerade, output, sources};
+use super::{balance, forwards, hairpin, invalid, listen, masquerade, output, sources};
 use crate::config::{Config, Family, Forward};
 
 impl Ruleset {
@@ -19,6 +19,8 @@ impl Ruleset {
             ruleset.add_base_rules(config, family);
             ruleset.add_family_chains(config, family);
         }
+        let invalid = invalid::chains(&ruleset, config);
+        ruleset.chains.extend(invalid);
         let mut maps = SharedMaps::default();
         for forward in config.reachable_forwards() {
             if forward.destinations.len() > 1 {
@@ -34,10 +36,14 @@ impl Ruleset {
         let masquerade: Vec<Rule> = masquerade::rules(self, family).collect();
         for chain in &mut self.chains {
             match chain.hook {
-                Some(Hook::Prerouting) => chain.rules.extend(listen::rules(config, family)),
+                Some(Hook::Prerouting) => {
+                    chain
+                        .rules
+                        .extend(listen::rules(config, family, family_name(family)));
+                }
                 Some(Hook::Output) => chain.rules.extend(output::rules(config, family)),
                 Some(Hook::Postrouting) => chain.rules.extend(masquerade.iter().cloned()),
-                None => {}
+                Some(Hook::Input | Hook::Forward) | None => {}
             }
         }
     }
@@ -68,6 +74,7 @@ fn sets(config: &Config, family: Family) -> Vec<Set> {
     sets.extend(sources::services(config, family, &forwards));
     sets.extend(hairpin::sets(config, family, &forwards));
     sets.extend(masquerade::sets(config, family, &forwards));
+    sets.extend(invalid::sets(config, family, &forwards));
     // A set without elements would cost a look-up and match nothing.
     sets.retain(|set| !set.elements.is_empty());
     sets
@@ -103,5 +110,6 @@ fn base_chains(config: &Config) -> Vec<Chain> {
             title: title.into(),
             rules: Vec::new(),
         })
+        .chain(invalid::base_chains(config))
         .collect()
 }

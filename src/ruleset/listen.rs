@@ -2,7 +2,7 @@
 //! that they are sent to.
 
 use super::sets::{empty, keys};
-use super::{AddressType, Field, FieldType, LISTEN, Rule, Set, Statement, family_name, set_name};
+use super::{AddressType, Field, FieldType, LISTEN, Rule, Set, Statement, set_name};
 use crate::config::{Config, Family, Listen};
 
 /// The addresses to listen on, if the option lists any of this family.
@@ -17,10 +17,10 @@ pub fn set(config: &Config, family: Family) -> Set {
     set
 }
 
-/// The rules that lead connections that come in to the chain of their family: the cheap test of the family
+/// The rules that lead packets that come in to this chain of their family: the cheap test of the family
 /// first, and of the others only packets to the right address.
-pub fn rules(config: &Config, family: Family) -> Vec<Rule> {
-    let jump = Statement::Jump(family_name(family).into());
+pub fn rules(config: &Config, family: Family, chain: &str) -> Vec<Rule> {
+    let jump = Statement::Jump(chain.into());
     let of_family = Statement::Family(family);
     match &config.listen {
         Listen::Local => vec![vec![of_family, LOCAL, jump]],

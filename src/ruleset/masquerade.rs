@@ -2,18 +2,23 @@
 
 use super::sets::of_addresses_and_services;
 use super::{MASQUERADE, Rule, Ruleset, Set, Statement};
-use crate::config::{Config, Destination, Family, Forward};
+use crate::config::{Config, Destination, Family, Forward, PortRange, Protocol};
+use std::net::IpAddr;
 
-/// Every address, protocol and port that a forward sends connections to: only these are masqueraded.
+/// Only connections to these are masqueraded.
 pub fn sets(config: &Config, family: Family, forwards: &[&Forward]) -> Vec<Set> {
     if !config.masquerade {
         return Vec::new();
     }
-    let keys = forwards.iter().flat_map(|forward| {
+    of_addresses_and_services(MASQUERADE, family, backends(forwards)).into()
+}
+
+/// Every address, protocol and port that forwards send connections to.
+pub fn backends(forwards: &[&Forward]) -> impl Iterator<Item = (IpAddr, Protocol, PortRange)> {
+    forwards.iter().flat_map(|forward| {
         let key = |to: &Destination| (to.address, forward.service.protocol, to.ports);
         forward.destinations.iter().map(key)
-    });
-    of_addresses_and_services(MASQUERADE, family, keys).into()
+    })
 }
 
 /// The rules for connections on their way to these.

@@ -125,6 +125,8 @@ impl Display for Hook {
         // nft takes the name dstnat at the prerouting hook only.
         f.write_str(match self {
             Hook::Prerouting => "type nat hook prerouting priority dstnat; policy accept;",
+            Hook::Input => "type filter hook input priority filter - 10; policy accept;",
+            Hook::Forward => "type filter hook forward priority filter - 10; policy accept;",
             Hook::Output => "type nat hook output priority -100; policy accept;",
             Hook::Postrouting => "type nat hook postrouting priority srcnat; policy accept;",
         })
@@ -153,6 +155,11 @@ impl Display for Statement {
             Statement::ServiceVmap(map) => write!(f, "th dport . meta l4proto vmap @{map}"),
             Statement::Balance(choice) => choice.fmt(f),
             Statement::Translated => f.write_str("ct status dnat"),
+            Statement::Invalid => f.write_str("ct state invalid"),
+            Statement::TcpSynOrRst => f.write_str("tcp flags & (syn | rst) != 0"),
+            Statement::FromBackendIn(family, set) => {
+                write!(f, "th sport . meta l4proto . {} saddr @{set}", ip(*family))
+            }
             Statement::BackendIn(family, set) => {
                 write!(f, "th dport . meta l4proto . {} daddr @{set}", ip(*family))
             }

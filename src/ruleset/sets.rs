@@ -30,27 +30,57 @@ pub fn of_addresses_and_services(
     family: Family,
     services: impl Iterator<Item = (IpAddr, Protocol, PortRange)>,
 ) -> [Set; 2] {
-    let mut ports: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
-    for (address, protocol, range) in services {
-        ports.entry((address, protocol)).or_default().push(range);
-    }
-    let merged = ports.into_iter().flat_map(|((address, protocol), ports)| {
-        let merged = PortRange::merge(ports).into_iter();
-        merged.map(move |ports| (address, protocol, ports))
-    });
-    let (single, ranges): (Vec<_>, Vec<_>) = merged.partition(|(.., ports)| ports.is_single());
-    [(names.0, single), (names.1, ranges)].map(|(name, services)| {
-        let address = FieldType::address(family);
-        let key = [&SERVICE_KEY[..], &[address]].concat();
-        let mut set = empty(name, family, key);
-        set.interval = name == names.1;
-        set.elements = keys(services.into_iter().map(|(address, protocol, ports)| {
+    let key = [&SERVICE_KEY[..], &[FieldType::address(family)]].concat();
+    let services = services.map(|(address, protocol, ports)| ((address, protocol), ports));
+    of_ports(
+        names,
+        family,
+        &key,
+        services,
+        |(address, protocol), ports| {
             vec![
                 Field::Ports(ports),
                 Field::Protocol(protocol),
                 Field::Address(address),
             ]
-        }));
+        },
+    )
+}
+
+/// The same for services of any address.
+pub fn of_services(
+    names: (&str, &str),
+    family: Family,
+    services: impl Iterator<Item = Service>,
+) -> [Set; 2] {
+    let services = services.map(|service| (service.protocol, service.ports));
+    of_ports(names, family, &SERVICE_KEY, services, |protocol, ports| {
+        vec![Field::Ports(ports), Field::Protocol(protocol)]
+    })
+}
+
+/// A set of the single ports and one of the ranges that the ports make; `fields` gives the key of ports and
+/// of what they were listed with.
+fn of_ports<T: Ord + Copy>(
+    names: (&str, &str),
+    family: Family,
+    key: &[FieldType],
+    listed: impl Iterator<Item = (T, PortRange)>,
+    fields: impl Fn(T, PortRange) -> Vec<Field>,
+) -> [Set; 2] {
+    let mut ports: BTreeMap<T, Vec<PortRange>> = BTreeMap::new();
+    for (with, range) in listed {
+        ports.entry(with).or_default().push(range);
+    }
+    let merged = ports.into_iter().flat_map(|(with, ports)| {
+        let merged = PortRange::merge(ports).into_iter();
+        merged.map(move |ports| (with, ports))
+    });
+    let (single, ranges): (Vec<_>, Vec<_>) = merged.partition(|(_, ports)| ports.is_single());
+    [(names.0, single), (names.1, ranges)].map(|(name, listed)| {
+        let mut set = empty(name, family, key.to_vec());
+        set.interval = name == names.1;
+        set.elements = keys(listed.into_iter().map(|(with, ports)| fields(with, ports)));
         set
     })
 }

@@ -30,6 +30,16 @@ pub fn actions(socket: &Socket, table: &Table, chain: Option<&str>) -> Result<Ac
     Ok(actions)
 }
 
+/// How many packets the rules of a chain have dropped and counted; 0 if there is no such chain.
+pub fn dropped(socket: &Socket, table: &Table, chain: &str) -> Result<u64, Failure> {
+    let actions = actions(socket, table, Some(chain))?;
+    let count = |action: &Action| match action {
+        Action::Drop { count } => *count,
+        _ => 0,
+    };
+    Ok(actions.values().flatten().map(count).sum())
+}
+
 /// What a map has for each key.
 type Map = HashMap<Vec<u8>, Data>;
 
@@ -126,7 +136,7 @@ impl Reader {
                 }));
             }
             // Such a map leads to the destinations' chains, never to another map.
-            Action::Vmap { .. } | Action::Jump => {}
+            Action::Vmap { .. } | Action::Jump | Action::Drop { .. } => {}
         }
     }
 }

@@ -37,6 +37,7 @@ mod tests {
                     "accepting": true,
                     "listen": ["10.1.0.1", "fd00::1"],
                     "owner": {"portid": 4242, "pid": 4242, "process": "nodefwd", "since": 1700000000},
+                    "invalid": 2,
                     "forwards": [
                         {
                             "protocol": "tcp",
@@ -77,6 +78,7 @@ mod tests {
                     "accepting": false,
                     "listen": [],
                     "owner": null,
+                    "invalid": 0,
                     "forwards": [],
                 },
             ],

@@ -39,6 +39,12 @@ const DROPPED: Metric = (
     "First packets of connections from sources that may not connect; each retry counts.",
 );
 
+const INVALID: Metric = (
+    "nodefwd_invalid_packets_total",
+    "counter",
+    "Packets of forwarded connections that were dropped because conntrack found them invalid.",
+);
+
 /// Writes the instances, grouped by metric as the format wants it.
 pub fn render(instances: &[Instance]) -> String {
     let forwards = || {
@@ -70,6 +76,9 @@ pub fn render(instances: &[Instance]) -> String {
         destinations().filter_map(|(labels, destination)| Some((labels, destination.active?)));
     let dropped = forwards()
         .map(|(instance, forward)| (forward_labels(instance, forward, None), forward.dropped));
+    let invalid = instances
+        .iter()
+        .map(|instance| (instance_labels(instance, &[]), instance.invalid));
     [
         metric(INSTANCE, info),
         metric(ACCEPTING, accepting),
@@ -77,6 +86,7 @@ pub fn render(instances: &[Instance]) -> String {
         metric(CONNECTIONS, connections),
         metric(ACTIVE, active),
         metric(DROPPED, dropped),
+        metric(INVALID, invalid),
     ]
     .concat()
 }
@@ -156,6 +166,10 @@ nodefwd_conntrack_entries{forwarder="web",protocol="tcp",ports="80",family="ipv4
 # TYPE nodefwd_dropped_packets_total counter
 nodefwd_dropped_packets_total{forwarder="web",protocol="tcp",ports="80",family="ipv4"} 5
 nodefwd_dropped_packets_total{forwarder="web",protocol="tcp",ports="8000-8100",family="ipv6"} 0
+# HELP nodefwd_invalid_packets_total Packets of forwarded connections that were dropped because conntrack found them invalid.
+# TYPE nodefwd_invalid_packets_total counter
+nodefwd_invalid_packets_total{forwarder="web"} 2
+nodefwd_invalid_packets_total{forwarder="odd@\""} 0
 "#;
         let expected = expected.replace('@', "\x1b");
         assert_eq!(render(&sample::instances()), expected);

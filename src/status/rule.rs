@@ -12,6 +12,8 @@ use std::ops::Range;
 pub enum Action {
     /// Sends it to another chain.
     Jump,
+    /// Drops it, and has done so with so many packets.
+    Drop { count: u64 },
     /// Translates its destination, and has done so for so many.
     Dnat { count: u64, to: DnatTo },
     /// Sends it to one of the chains in a map. The numbers are the keys that the rule looks up; `None` if
@@ -51,8 +53,10 @@ pub fn action(expressions: Attributes<'_>) -> Option<Action> {
             "counter" => count = data.u64(NFTA_COUNTER_PACKETS),
             "immediate" => {
                 let value = data.nested(NFTA_IMMEDIATE_DATA);
-                if list::verdict(value).is_some_and(|verdict| verdict.code == libc::NFT_JUMP) {
-                    return Some(Action::Jump);
+                match list::verdict(value).map(|verdict| verdict.code) {
+                    Some(libc::NFT_JUMP) => return Some(Action::Jump),
+                    Some(libc::NF_DROP) => return count.map(|count| Action::Drop { count }),
+                    _ => {}
                 }
                 let loaded = value.get(NFTA_DATA_VALUE).map(Loaded::Bytes);
                 registers.extend(data.u32(NFTA_IMMEDIATE_DREG).zip(loaded));
@@ -236,6 +240,8 @@ mod tests {
         assert_eq!(action_of(&[lookup("backends-1", 0)]), vmap(None));
 
         assert_eq!(action_of(&[verdict(libc::NFT_JUMP)]), Some(Action::Jump));
+        let drop = action_of(&[counter(7), verdict(libc::NF_DROP)]);
+        assert_eq!(drop, Some(Action::Drop { count: 7 }));
     }
 
     #[test]

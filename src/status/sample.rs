@@ -19,6 +19,7 @@ pub fn instances() -> Vec<Instance> {
             process: Some("nodefwd".into()),
             since: Some(SINCE),
         }),
+        invalid: 2,
         forwards: vec![
             ForwardStatus {
                 service: Service {
@@ -49,6 +50,7 @@ pub fn instances() -> Vec<Instance> {
         accepting: false,
         listen: Vec::new(),
         owner: None,
+        invalid: 0,
         forwards: Vec::new(),
     };
     vec![web, odd]

@@ -43,6 +43,9 @@ fn one_instance(instance: &Instance, now: u64) -> String {
         text.push_str(line.trim_end());
         text.push('\n');
     }
+    if instance.invalid > 0 {
+        text += &format!("  dropped as invalid: {}\n", instance.invalid);
+    }
     text
 }
 
@@ -137,6 +140,7 @@ web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefw
   tcp/80 IPv4         10.2.0.11:8080               12       3        5
                       10.2.0.12:8080                0       0
   tcp/8000-8100 IPv6  [fd00:2::11]:9-109       123456       -        0
+  dropped as invalid: 2
 
 odd\\u{1b}\\\": table inet nodefwd-odd\\u{1b}\\\", accepts no new connections, without an owner
   FORWARD  TO  CONNECTIONS  ACTIVE  DROPPED

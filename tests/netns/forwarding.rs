@@ -1,8 +1,10 @@
 //! Which traffic is forwarded where, and which traffic is left alone.
 
+mod asymmetric;
 mod balance;
 mod forward_syntax;
 mod hairpin;
+mod invalid;
 mod iptables_parity;
 mod local_policy;
 mod options;

@@ -235,7 +235,8 @@ fn set_of(statement: &Statement) -> Option<&str> {
         | Statement::SourceAndServiceIn(_, set)
         | Statement::ServiceIn(set)
         | Statement::ServiceVmap(set)
-        | Statement::BackendIn(_, set) => Some(set),
+        | Statement::BackendIn(_, set)
+        | Statement::FromBackendIn(_, set) => Some(set),
         Statement::Balance(choice) => Some(&choice.map),
         Statement::Dnat(Dnat::Map(_, map, _)) => Some(map),
         // Each by name, so that a statement that is added later must be added here too.
@@ -244,6 +245,8 @@ fn set_of(statement: &Statement) -> Option<&str> {
         | Statement::DestinationType(_)
         | Statement::LoopbackDestination(_)
         | Statement::Translated
+        | Statement::Invalid
+        | Statement::TcpSynOrRst
         | Statement::Counter
         | Statement::Drop
         | Statement::Return

@@ -1,0 +1,111 @@
+//! Packets of forwarded connections that conntrack finds invalid, such as a TCP segment out of window
+//! after others were lost.
+//!
+//! NAT leaves them as they are, so they end up at the wrong host: one from a client at this host
+//! itself, one from a destination at this host or, without masquerading, at the client. That host knows
+//! no such connection and answers with a RST, which ends a healthy one. So they are dropped here, as if
+//! they were lost. An invalid packet belongs to no conntrack entry: only its addresses and ports tell
+//! that it is one of a forward.
+
+use super::listen::{self, LOCAL};
+use super::masquerade::backends;
+use super::sets::{of_addresses_and_services, of_services};
+use super::{
+    Chain, DESTINATIONS, DROPPED_INVALID, Hook, MASQUERADE, Rule, Ruleset, SERVICES, Set,
+    Statement, family_name,
+};
+use crate::config::{Config, Family, Forward, Listen};
+
+const INVALID: &str = "invalid";
+
+/// The services, and without masquerading the destinations, which are in a set already with it.
+pub fn sets(config: &Config, family: Family, forwards: &[&Forward]) -> Vec<Set> {
+    let services = forwards.iter().map(|forward| forward.service);
+    let mut sets = Vec::from(of_services(SERVICES, family, services));
+    if !config.masquerade {
+        let backends = backends(forwards);
+        sets.extend(of_addresses_and_services(DESTINATIONS, family, backends));
+    }
+    sets
+}
+
+/// The base chains: at the input hook, which no packet passes that is forwarded to another host; at the
+/// forward hook only if such packets can be routed to another host.
+pub fn base_chains(config: &Config) -> impl Iterator<Item = Chain> {
+    let routed = !config.masquerade || config.listen == Listen::Any;
+    let input = (
+        "invalid-input",
+        Hook::Input,
+        "packets to this host that conntrack finds invalid",
+    );
+    let forward = (
+        "invalid-forward",
+        Hook::Forward,
+        "packets to other hosts that conntrack finds invalid",
+    );
+    let chains = [Some(input), routed.then_some(forward)];
+    chains.into_iter().flatten().map(|(name, hook, title)| {
+        let rule = vec![Statement::Invalid, Statement::Jump(INVALID.into())];
+        Chain {
+            name: name.into(),
+            hook: Some(hook),
+            title: title.into(),
+            rules: vec![rule],
+        }
+    })
+}
+
+/// The chains that they lead to.
+pub fn chains(ruleset: &Ruleset, config: &Config) -> Vec<Chain> {
+    // No host answers a RST with a RST (RFC 9293, section 3.5.2), and a segment with SYN is no matter of
+    // windows. They are exempt for the sake of others' connections to a destination of which this host
+    // routes one way only: the reply to their SYN, which it has not seen, is invalid.
+    let mut rules = vec![vec![Statement::TcpSynOrRst, Statement::Return]];
+    let mut chains = Vec::new();
+    for family in config.families() {
+        let name = format!("{INVALID}-{}", family_name(family));
+        rules.extend(listen::rules(config, family, &name));
+        rules.extend(from_destinations(ruleset, config, family));
+        let title = format!("packets of clients over {family} that conntrack finds invalid");
+        let of_forwards = ruleset
+            .existing(SERVICES, family)
+            .map(|set| vec![Statement::ServiceIn(set), drop()]);
+        chains.push(Chain::regular(name, title, of_forwards.collect()));
+    }
+    let title = "packets that conntrack finds invalid";
+    chains.insert(0, Chain::regular(INVALID.into(), title.into(), rules));
+    let title = "packets of forwarded connections that conntrack finds invalid";
+    let dropped = vec![vec![Statement::Counter, Statement::Drop]];
+    chains.push(Chain::regular(
+        DROPPED_INVALID.into(),
+        title.into(),
+        dropped,
+    ));
+    chains
+}
+
+/// The rules for packets of destinations. With masquerading, those are sent to this host; others' pass
+/// through.
+fn from_destinations(
+    ruleset: &Ruleset,
+    config: &Config,
+    family: Family,
+) -> impl Iterator<Item = Rule> {
+    let names = if config.masquerade {
+        MASQUERADE
+    } else {
+        DESTINATIONS
+    };
+    let to_this_host = config.masquerade && config.listen == Listen::Any;
+    ruleset.existing(names, family).map(move |set| {
+        let mut rule = vec![Statement::FromBackendIn(family, set), drop()];
+        if to_this_host {
+            rule.insert(0, LOCAL);
+        }
+        rule
+    })
+}
+
+fn drop() -> Statement {
+    Statement::Goto(DROPPED_INVALID.into())
+}
