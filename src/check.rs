@@ -4,7 +4,6 @@
 mod blocker;
 mod filter;
 mod fix;
-mod ingress;
 mod kernel;
 mod nat;
 mod paths;

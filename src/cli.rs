@@ -71,6 +71,9 @@ JSON, to which fields may be added; the comments are not part of it:
       \"pid\": 4242, \"process\": \"nodefwd\",      // null if it cannot be seen from here
       \"since\": 1700000000},                   // seconds since 1970; null as well
     \"invalid\": 0,
+    \"forwarding\": [{                         // for each family that it has forwards of
+      \"family\": \"ipv4\",
+      \"on\": true, \"reason\": null}],           // false: this host does not forward it, and why
     \"forwards\": [{
       \"protocol\": \"tcp\", \"family\": \"ipv4\", \"ports\": {\"first\": 80, \"last\": 80},
       \"dropped\": 0,
@@ -90,9 +93,9 @@ Examples:
       nodefwd status --ready
 
 Exit status:
-  0  done; with --ready: the rules are in the kernel and accept connections
+  0  done; with --ready: the rules are in the kernel and accept connections, which are forwarded
   1  it is not permitted (reading nftables takes CAP_NET_ADMIN too), there is no such instance, or
-     with --ready: the rules are not in the kernel, or accept no new connections
+     with --ready: the rules are not in the kernel, accept no new connections, or forwarding is off
   2  the input is wrong";
 
 /// Forwards ports of a Linux network namespace to other hosts, in the kernel, with nftables.

@@ -162,10 +162,18 @@ impl Config {
         forwards.filter(|forward| self.listen.accepts(forward.service.family))
     }
 
-    /// Drops the forwards of a family.
-    pub fn drop_family(&mut self, family: Family) {
-        self.forwards
-            .retain(|forward| forward.service.family != family);
+    /// Drops the forwards of a family, and gives them.
+    pub fn drop_family(&mut self, family: Family) -> Vec<Forward> {
+        let of_family = |forward: &Forward| forward.service.family == family;
+        let (dropped, kept) = self.forwards.drain(..).partition(of_family);
+        self.forwards = kept;
+        dropped
+    }
+
+    /// Adds forwards of a family that was dropped.
+    pub fn add_forwards(&mut self, forwards: impl Iterator<Item = Forward>) {
+        self.forwards.extend(forwards);
+        self.forwards.sort_by_key(|forward| forward.service);
     }
 
     /// Whether there is a forward of this family.

@@ -7,6 +7,8 @@
 mod drain;
 mod events;
 mod flows;
+mod forwarding;
+mod host;
 mod install;
 mod notify;
 mod poll;
@@ -16,7 +18,7 @@ mod signals;
 
 use crate::capability;
 use crate::check;
-use crate::config::{Config, summary};
+use crate::config::{Config, Family, Forward};
 use crate::conntrack::{self, Conntrack, ConntrackError, Flow, FlowEvents, Wanted};
 use crate::lock::{Holder, Lock, LockError};
 use crate::logging::with_causes;
@@ -27,6 +29,8 @@ use crate::siblings::{self, Claims};
 use crate::sysctl::{Forwarding, ForwardingError};
 use events::{Event, Events};
 use flows::{ClaimMatcher, FlowMatcher};
+use forwarding::{ForwardingReport, in_table, take_in};
+use host::{HostChange, HostChanges};
 use install::{IfExists, InstallError};
 use log::{info, warn};
 use replace::{Predecessor, ReplaceError, ReplaceProblem};
@@ -68,10 +72,12 @@ pub enum InstanceError {
 /// refuses the rules.
 pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
     let started = Instant::now();
+    // Before it is read what they change.
+    let host = HostChanges::open();
     let kept = keep_forwarded_families(&mut config);
     // Also if it does not start: they say why the other family would not do.
     config.log_warnings();
-    kept?;
+    let waiting = kept?;
 
     // Before any flow begins: see drain::wait.
     let flow_events = if config.drain.is_zero() {
@@ -92,8 +98,8 @@ pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
         warn!("keeping privileges that are not needed: {causes}");
     }
 
-    let mut events = Events::new(signals, &lock, rules);
-    let served = events.next(None, None);
+    let mut events = Events::new(signals, &lock, rules, host);
+    let served = serve(&mut events, &mut config, waiting, signals);
     if matches!(served, Ok(Event::Signal)) {
         signals.wait()?;
     }
@@ -112,10 +118,31 @@ pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
 
 /// Says that the rules are in the kernel.
 fn announce(config: &Config, started: Instant) {
-    let table = config.name.table();
-    let summary = format!("{} in table inet {table}", summary(&config.forwards));
+    let summary = in_table(config);
     info!("ready: {summary} after {:.1?}", started.elapsed());
     notify::ready(&summary);
+}
+
+/// Waits for what ends the instance, and follows the changes of this host until then.
+fn serve(
+    events: &mut Events<'_>,
+    config: &mut Config,
+    mut waiting: Vec<(Family, Vec<Forward>)>,
+    signals: &Signals,
+) -> Result<Event, RulesError> {
+    let mut report = ForwardingReport::new(config);
+    loop {
+        match events.next(None, None)? {
+            Event::Host(HostChange::ForwardingOn) => {
+                if take_in(config, &mut waiting, events) {
+                    delete_stale_flows(config, signals);
+                }
+            }
+            Event::Host(HostChange::Forwarding) => report.update(config),
+            Event::Host(HostChange::Addresses) => delete_stale_flows(config, signals),
+            event => return Ok(event),
+        }
+    }
 }
 
 /// How often the name is tried again because its holder has changed meanwhile.
@@ -267,16 +294,18 @@ fn deleted(flows: Result<usize, FlowsError>) -> usize {
 }
 
 /// Drops the forwards of families that this host does not forward, each with a warning. Fails if there is
-/// one with `strict`, or if no family remains of which packets are forwarded.
-fn keep_forwarded_families(config: &mut Config) -> Result<(), InstanceError> {
+/// one with `strict`, or if no family remains of which packets are forwarded. Gives what was dropped.
+fn keep_forwarded_families(
+    config: &mut Config,
+) -> Result<Vec<(Family, Vec<Forward>)>, InstanceError> {
     let forwarding = Forwarding::of(config);
     if !forwarding.suffices(config.strict) {
         return Err(InstanceError::Forwarding(forwarding.off));
     }
-    for error in forwarding.off {
+    let drop = |error: ForwardingError| {
         let family = error.family();
         warn!("{}; going on without {family}", with_causes(&error));
-        config.drop_family(family);
-    }
-    Ok(())
+        (family, config.drop_family(family))
+    };
+    Ok(forwarding.off.into_iter().map(drop).collect())
 }

@@ -1,5 +1,12 @@
 //! The kernel's routes, interfaces and own addresses (rtnetlink(7)). Reading them needs no privileges.
 
+mod events;
+mod ingress;
+
+pub use events::{Changes, HostEvents};
+pub use ingress::{Ingress, forwards_from};
+
+use crate::config::Family;
 use crate::netlink::{Attributes, Failure, Message, Request, Socket, address, octets, or_missing};
 use crate::uapi::*;
 use ipnet::IpNet;
@@ -118,6 +125,11 @@ impl Routes {
         let found = self.get(&request, |message| interface(index, message))?;
         self.interfaces.borrow_mut().insert(index, found.clone());
         Ok(found)
+    }
+
+    /// Whether the kernel forwards packets of a family at all; `None` if it does not know the family.
+    pub fn forwards(&self, family: Family) -> Result<Option<bool>, RtnetlinkError> {
+        self.get(&events::forwarding_request(family), events::forwards)
     }
 
     /// What the kernel replies; `None` if it refuses, as for a packet that it drops.

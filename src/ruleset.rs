@@ -117,6 +117,11 @@ pub fn listen_set_name(family: Family) -> String {
     set_name(LISTEN, family)
 }
 
+/// The name of the set of the sources that may connect to an instance.
+pub fn allowed_set_name(family: Family) -> String {
+    set_name(ALLOWED, family)
+}
+
 /// One table of family `inet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {

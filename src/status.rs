@@ -2,6 +2,7 @@
 //! it works for every process that may read nftables.
 
 mod balanced;
+mod forwarding;
 mod forwards;
 mod json;
 mod prometheus;
@@ -10,6 +11,7 @@ mod rule;
 mod sample;
 mod text;
 
+pub use forwarding::FamilyStatus;
 #[cfg(test)]
 pub use forwards::{accepts_connections, forwards};
 #[cfg(test)]
@@ -41,8 +43,8 @@ pub struct StatusOptions {
     #[arg(value_name = "NAME")]
     pub name: Option<Name>,
 
-    /// Print nothing; exit with 0 if the instance's rules are in the kernel and accept connections,
-    /// and with 1 if not
+    /// Print nothing; exit with 0 if the instance's rules are in the kernel and accept connections, which
+    /// this host forwards, and with 1 and the reason if not
     ///
     /// Without NAME, it is the instance that the environment configures: NODEFWD_NAME, or the first
     /// forward of SRC_PORT and DEST_PROTO or of NODEFWD_FORWARDS. If nothing is configured, any
@@ -85,6 +87,8 @@ pub struct Instance {
     pub owner: Option<Owner>,
     /// How many packets of forwarded connections were dropped because conntrack found them invalid.
     pub invalid: u64,
+    /// Whether this host forwards the families that it has forwards of.
+    pub forwarding: Vec<FamilyStatus>,
     /// In order of family, protocol and port.
     pub forwards: Vec<ForwardStatus>,
 }
@@ -131,6 +135,8 @@ pub enum StatusError {
     Missing(String),
     #[error("not ready: table inet {0} accepts no new connections")]
     Closed(String),
+    #[error("not ready: {0}")]
+    NotForwarding(String),
     #[error("not ready: the kernel has no table inet {TABLE_PREFIX}* that accepts connections")]
     NoneReady,
     #[error(
@@ -174,10 +180,17 @@ fn check_ready(nftables: &Nftables, name: Option<&Name>) -> Result<(), StatusErr
     // A table without an owner outlives its process; the lock does not.
     let is_dead =
         |table: &TableInfo| table.owner.is_none() && Holder::of(&table.name) == Holder::None;
+    let mut unmet = None;
     for table in &tables {
         if !is_dead(table) && accepts(nftables, &table.name)? {
-            return Ok(());
+            match not_forwarding(nftables, &table.name)? {
+                None => return Ok(()),
+                reason => unmet = reason,
+            }
         }
+    }
+    if let Some(reason) = unmet {
+        return Err(StatusError::NotForwarding(reason));
     }
     Err(match (name, &tables[..]) {
         (None, _) => StatusError::NoneReady,
@@ -185,6 +198,15 @@ fn check_ready(nftables: &Nftables, name: Option<&Name>) -> Result<(), StatusErr
         (Some(name), [table, ..]) if is_dead(table) => StatusError::Dead(name.table()),
         (Some(name), _) => StatusError::Closed(name.table()),
     })
+}
+
+/// Why this host does not forward what the table has rules for.
+fn not_forwarding(nftables: &Nftables, table: &str) -> Result<Option<String>, NftablesError> {
+    let table = Table::inet(table);
+    let forwards = nftables.list(|socket| forwards::forwards(socket, &table))?;
+    let families = forwarding::families(nftables, &table, &forwards)?;
+    let reasons: Vec<String> = families.into_iter().filter_map(|it| it.reason).collect();
+    Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
 }
 
 fn accepts(nftables: &Nftables, table: &str) -> Result<bool, NftablesError> {
@@ -244,12 +266,14 @@ fn instance(nftables: &Nftables, table: TableInfo) -> Result<Instance, NftablesE
     let TableInfo { name, owner, .. } = table;
     let table = Table::inet(&name);
     let instance = name.strip_prefix(TABLE_PREFIX).unwrap_or(&name);
+    let forwards = nftables.list(|socket| forwards::forwards(socket, &table))?;
     Ok(Instance {
         name: instance.to_owned(),
         accepting: accepts(nftables, &name)?,
         listen: siblings::listen_addresses(nftables, &name)?,
         invalid: nftables.list(|socket| balanced::dropped(socket, &table, DROPPED_INVALID))?,
-        forwards: nftables.list(|socket| forwards::forwards(socket, &table))?,
+        forwarding: forwarding::families(nftables, &table, &forwards)?,
+        forwards,
         owner: owner.map(process::owner),
         table: name,
     })

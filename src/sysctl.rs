@@ -1,5 +1,9 @@
 //! Which families this host forwards.
 
+mod needs;
+
+pub use needs::Needs;
+
 use crate::config::{Config, Family};
 use std::{fs, io};
 use thiserror::Error;
@@ -24,15 +28,38 @@ pub enum ForwardingError {
         #[source]
         error: io::Error,
     },
+    #[error(
+        "IPv4 forwarding is off for packets that come in on {interface}: turn it on with: sysctl -w {}",
+        sysctl_of(interface, "forwarding=1")
+    )]
+    Interface { interface: String },
+}
+
+/// An interface's setting, as sysctl(8) takes it: in the name of a VLAN's interface there is a dot, which
+/// it takes for a slash.
+pub fn sysctl_of(interface: &str, setting: &str) -> String {
+    let interface = interface.replace('.', "/");
+    format!("net.ipv4.conf.{interface}.{setting}")
 }
 
 impl ForwardingError {
+    /// A family's switch is off.
+    fn off(family: Family) -> Self {
+        let (file, sysctl) = switch(family);
+        ForwardingError::Off {
+            family,
+            file,
+            sysctl,
+        }
+    }
+
     /// The family that is not forwarded.
     pub fn family(&self) -> Family {
         match self {
             ForwardingError::Off { family, .. }
             | ForwardingError::Missing { family, .. }
             | ForwardingError::Unreadable { family, .. } => *family,
+            ForwardingError::Interface { .. } => Family::Ipv4,
         }
     }
 }
@@ -71,22 +98,28 @@ impl Forwarding {
     }
 }
 
-/// Whether this network namespace forwards packets of `family`: reads the switch that the kernel's
-/// Documentation/networking/ip-sysctl.rst names. Any value but 0 counts as on.
-fn forwarding(family: Family) -> Result<(), ForwardingError> {
-    let (file, sysctl) = match family {
+/// The switch that the kernel's Documentation/networking/ip-sysctl.rst names: its file, and its name for
+/// sysctl(8).
+fn switch(family: Family) -> (&'static str, &'static str) {
+    match family {
         Family::Ipv4 => ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
         Family::Ipv6 => (
             "/proc/sys/net/ipv6/conf/all/forwarding",
             "net.ipv6.conf.all.forwarding",
         ),
-    };
+    }
+}
+
+/// Whether this network namespace forwards packets of `family`.
+pub fn is_on(family: Family) -> bool {
+    forwarding(family).is_ok()
+}
+
+/// Whether this network namespace forwards packets of `family`. Any value but 0 counts as on.
+fn forwarding(family: Family) -> Result<(), ForwardingError> {
+    let (file, _) = switch(family);
     match fs::read_to_string(file) {
-        Ok(value) if value.trim() == "0" => Err(ForwardingError::Off {
-            family,
-            file,
-            sysctl,
-        }),
+        Ok(value) if value.trim() == "0" => Err(ForwardingError::off(family)),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(ForwardingError::Missing { family, file })

@@ -216,6 +216,11 @@ pub const IFLA_AF_SPEC: u16 = 26;
 pub const IFLA_INET_CONF: u16 = 1;
 pub const IPV4_DEVCONF_FORWARDING: usize = 1;
 
+// netconf.h
+pub const NETCONFA_IFINDEX: u16 = 1;
+pub const NETCONFA_FORWARDING: u16 = 2;
+pub const NETCONFA_IFINDEX_ALL: i32 = -1;
+
 // sock_diag.h
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
 

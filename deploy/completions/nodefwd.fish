@@ -145,7 +145,7 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s h -l help -d '
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l format -d 'How to write it' -r -f -a "text\t'An aligned table for people'
 json\t'For programs'
 prometheus\t'The text exposition format of Prometheus'"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l ready -d 'Print nothing; exit with 0 if the instance\'s rules are in the kernel and accept connections, and with 1 if not'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l ready -d 'Print nothing; exit with 0 if the instance\'s rules are in the kernel and accept connections, which this host forwards, and with 1 and the reason if not'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l watch -d 'Write it again every second until a signal comes'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'

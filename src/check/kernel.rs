@@ -38,8 +38,9 @@ pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(level, SUBJECT, with_causes(error)));
     }
     if forwarding.can_forward {
-        let off = forwarding.off.iter();
-        off.for_each(|error| config.drop_family(error.family()));
+        for error in &forwarding.off {
+            config.drop_family(error.family());
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The paths to destinations and back, as the kernel would route packets.
 
-use super::ingress::{Ingress, forwards_from};
 use super::sockets::{Sockets, listens};
 use super::{CLIENT_PORT, Finding, Level};
 use crate::config::{Config, Destination, Family, Protocol, first_few};
-use crate::rtnetlink::{Arrival, Interface, Ports, Route, Routes, RtnetlinkError};
+use crate::rtnetlink::{
+    Arrival, Ingress, Interface, Ports, Route, Routes, RtnetlinkError, forwards_from,
+};
+use crate::sysctl::ForwardingError;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -38,7 +40,7 @@ impl Paths {
             egresses: BTreeMap::new(),
         };
         for family in config.families() {
-            let ingress = Ingress::find(&paths.routes, config, family)?;
+            let ingress = Ingress::find(&paths.routes, config.sources.of(family), family)?;
             paths.ingresses.extend(ingress);
         }
         for forward in config.reachable_forwards() {
@@ -118,10 +120,9 @@ impl Paths {
                 continue;
             }
             seen.push((Family::of(address), name));
-            if !forwards_from(address, interface) {
-                let text = format!(
-                    "off for packets that come in on {name}: turn it on with: sysctl -w net.ipv4.conf.{name}.forwarding=1"
-                );
+            if !forwards_from(Family::of(address), interface) {
+                let interface = name.clone();
+                let text = ForwardingError::Interface { interface }.to_string();
                 findings.push(Finding::new(Level::Failure, "forwarding", text));
             }
         }
@@ -207,7 +208,7 @@ impl Paths {
                 destination: CLIENT_PORT,
             };
             let back = self.routes.find(*client, Some(arrival), Some(ports));
-            if matches!(back, Ok(None)) && forwards_from(*address, interface) {
+            if matches!(back, Ok(None)) && forwards_from(Family::of(*address), interface) {
                 let text = format!(
                     "those of {address}, which come in on {}, are dropped: {}",
                     interface.name,

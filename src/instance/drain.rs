@@ -56,7 +56,7 @@ pub fn wait(
     let mut logged = Instant::now();
     while !running.is_empty() {
         let outcome = match events.next(Some(flow_events), Some(deadline))? {
-            Event::Flows => None,
+            Event::Flows | Event::Host(_) => None,
             Event::TimeUp => Some("draining is over"),
             Event::Signal => Some("draining is cut short by a signal"),
             Event::Replaced(process) => return Ok(Some(process)),

@@ -1,9 +1,11 @@
 //! What a running instance waits for, and what it does meanwhile.
 
+use super::host::{HostChange, HostChanges};
 use super::poll::readable;
 use super::replace;
 use super::rules::{Rules, RulesError};
 use super::signals::Signals;
+use crate::config::Config;
 use crate::conntrack::FlowEvents;
 use crate::lock::{Holder, Lock};
 use crate::nftables::NftablesError;
@@ -15,6 +17,7 @@ pub struct Events<'a> {
     signals: &'a Signals,
     lock: &'a Lock,
     rules: Rules<'a>,
+    host: HostChanges,
 }
 
 /// What the caller must act on.
@@ -24,6 +27,8 @@ pub enum Event {
     Signal,
     /// This process has replaced the instance.
     Replaced(Holder),
+    /// This host has changed.
+    Host(HostChange),
     /// There are events of flows.
     Flows,
     /// The deadline has come.
@@ -31,12 +36,14 @@ pub enum Event {
 }
 
 impl<'a> Events<'a> {
-    /// Waits for signals, for changes of rules without an owner, and for clients of the lock.
-    pub fn new(signals: &'a Signals, lock: &'a Lock, rules: Rules<'a>) -> Self {
+    /// Waits for signals, for changes of rules without an owner, for clients of the lock, and for changes
+    /// of this host.
+    pub fn new(signals: &'a Signals, lock: &'a Lock, rules: Rules<'a>, host: HostChanges) -> Self {
         Events {
             signals,
             lock,
             rules,
+            host,
         }
     }
 
@@ -52,8 +59,10 @@ impl<'a> Events<'a> {
                 Some(self.signals.as_fd()),
                 Some(self.lock.as_fd()),
                 flows.map(AsFd::as_fd),
+                self.host.events(),
             ];
-            let [changes, signal, client, flows] = readable(files, deadline)?;
+            let wake = deadline.into_iter().chain(self.host.deadline()).min();
+            let [changes, signal, client, flows, host] = readable(files, wake)?;
             // First, so that the rules are in place for whatever follows.
             if changes {
                 self.rules.restore_if_changed()?;
@@ -67,6 +76,12 @@ impl<'a> Events<'a> {
                     return Ok(Event::Replaced(process));
                 }
             }
+            if host {
+                self.host.read()?;
+            }
+            if let Some(change) = self.host.next(Instant::now()) {
+                return Ok(Event::Host(change));
+            }
             if flows {
                 return Ok(Event::Flows);
             }
@@ -74,6 +89,11 @@ impl<'a> Events<'a> {
                 return Ok(Event::TimeUp);
             }
         }
+    }
+
+    /// Puts the rules for another config in their place.
+    pub fn change_rules(&mut self, config: &Config) -> Result<(), RulesError> {
+        self.rules.change(config)
     }
 
     /// Empties the chains that new connections come in through. Running connections go on.

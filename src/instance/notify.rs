@@ -19,6 +19,11 @@ pub fn ready(status: &str) {
     send(&format!("READY=1\nSTATUS={status}\n"));
 }
 
+/// The rules are in the kernel, but packets are not forwarded, for this reason.
+pub fn not_forwarding(reason: &str) {
+    send(&format!("STATUS=not ready: {reason}\n"));
+}
+
 /// Forwarding ends, after running connections have had at most `drain` to end. The manager's own limit,
 /// which counts from its signal on, may be shorter.
 pub fn stopping(drain: Duration) {

@@ -12,6 +12,7 @@ use crate::siblings::{Claims, SiblingError};
 use log::{info, warn};
 use std::cell::Cell;
 use std::io;
+use std::mem::replace;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -163,6 +164,22 @@ impl<'a> Rules<'a> {
     /// Installs the rules again, whatever has become of them.
     pub fn restore(&self) -> Result<(), RulesError> {
         self.put(IfExists::Replace(&|| true))
+    }
+
+    /// Puts the rules that do what another config asks for in their place, in one transaction. If that
+    /// fails, they stay.
+    pub fn change(&mut self, config: &Config) -> Result<(), RulesError> {
+        let mut ruleset = Ruleset::new(config);
+        ruleset.owner = self.ruleset.owner;
+        let before = (
+            replace(&mut self.ruleset, ruleset),
+            replace(&mut self.claims, Claims::of(config)),
+        );
+        let changed = self.restore();
+        if changed.is_err() {
+            (self.ruleset, self.claims) = before;
+        }
+        changed
     }
 
     /// Empties the chains that new connections come in through. Running connections go on.

@@ -10,7 +10,8 @@ use std::net::IpAddr;
 /// Length in bytes of `struct nlmsghdr`, and where it has its fields.
 const HEADER: usize = 16;
 const NLMSG_LEN: usize = 0;
-const NLMSG_TYPE: usize = 4;
+/// Where a header has the message's type.
+pub const NLMSG_TYPE: usize = 4;
 /// Offset of the `NLM_F_*` flags in a message.
 pub const NLMSG_FLAGS: usize = 6;
 const NLMSG_SEQ: usize = 8;

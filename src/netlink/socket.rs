@@ -4,13 +4,15 @@
 //! returns (netlink_sendmsg in net/netlink/af_netlink.c). So nothing here waits: an empty queue is the
 //! end of the replies.
 
+mod open;
+
 use super::give_up::gives_up;
 use super::message::{Message, Request, messages};
 use super::sys;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    MsgFlags, NetlinkAddr, connect, getsockname, getsockopt, recvmsg, setsockopt, sockopt,
+    MsgFlags, NetlinkAddr, getsockname, getsockopt, recvmsg, setsockopt, sockopt,
 };
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};
@@ -96,51 +98,6 @@ impl AsFd for Socket {
 }
 
 impl Socket {
-    /// Opens a socket to netfilter. Needs no privileges.
-    pub fn netfilter() -> io::Result<Self> {
-        let socket = Socket::from(mnl::Socket::new(mnl::Bus::Netfilter)?);
-        // Errors then name the attribute that was refused, and leave the request itself out. Both are
-        // as old as nf_tables' fib (Linux 4.12, 4.2); without them errors say less.
-        sys::enable(&socket.socket, libc::NETLINK_EXT_ACK);
-        sys::enable(&socket.socket, libc::NETLINK_CAP_ACK);
-        socket.connect_to_kernel()?;
-        Ok(socket)
-    }
-
-    /// Opens a socket to the routing tables (rtnetlink(7)). Needs no privileges.
-    pub fn route() -> io::Result<Self> {
-        let socket = Socket::from(mnl::Socket::new(mnl::Bus::Route)?);
-        // A dump then holds only what was asked for (Linux 4.20; before, everything).
-        sys::enable(&socket.socket, libc::NETLINK_GET_STRICT_CHK);
-        socket.connect_to_kernel()?;
-        Ok(socket)
-    }
-
-    /// Opens a socket to the kernel's lists of sockets (sock_diag(7)). Needs no privileges.
-    pub fn sock_diag() -> io::Result<Self> {
-        let socket = Socket::from(mnl::Socket::new(mnl::Bus::SockDiag)?);
-        socket.connect_to_kernel()?;
-        Ok(socket)
-    }
-
-    /// Opens a socket to netfilter that receives the events of these groups (`NFNLGRP_*`,
-    /// linux/netfilter/nfnetlink.h).
-    pub fn subscribe(groups: &[i32]) -> io::Result<Self> {
-        let mask = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
-        let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
-        socket.bind(mask, 0)?;
-        let socket = Socket::from(socket);
-        socket.connect_to_kernel()?;
-        Ok(socket)
-    }
-
-    /// Has the kernel refuse what other processes send to this socket: it takes unicast datagrams only
-    /// from the port that it is connected to (netlink_getsockbyportid in net/netlink/af_netlink.c),
-    /// here the kernel's, 0.
-    fn connect_to_kernel(&self) -> io::Result<()> {
-        Ok(connect(self.socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?)
-    }
-
     /// Takes over a netfilter socket that another process has passed on, with its port and all that the
     /// kernel ties to it.
     pub fn adopt(passed: &OwnedFd) -> io::Result<Self> {

@@ -1,7 +1,7 @@
 //! What the crates have no safe call for: socket options, socket filters, and descriptors that come
 //! from elsewhere.
 
-use super::message::NLMSG_PID;
+use super::message::{NLMSG_PID, NLMSG_TYPE};
 use mnl::mnl_sys;
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -48,26 +48,64 @@ pub fn replace_descriptor(descriptor: BorrowedFd<'_>, other: &OwnedFd) {
     assert_ne!(replaced, -1);
 }
 
+/// A step of a socket filter: code, how many steps to leave out if a comparison holds and if it does not,
+/// and its operand.
+type Step = (u32, u8, u8, u32);
+
+const LOAD_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
+const LOAD_16_BITS: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+const LOAD_32_BITS: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const EQUALS: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+const DROP: Step = (RETURN, 0, 0, 0);
+const ACCEPT: Step = (RETURN, 0, 0, u32::MAX);
+
 /// Filters out datagrams of events whose first message was caused by the socket with this netlink
-/// port (socket(7), `SO_ATTACH_FILTER`).
+/// port.
 pub fn ignore_events_caused_by(socket: BorrowedFd<'_>, port: u32) -> io::Result<()> {
-    let step = |code: u32, jf, k| libc::sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf,
-        k,
+    attach_filter(
+        socket,
+        &[
+            // The filter reads the number as one in network byte order, which the port is not.
+            (LOAD_32_BITS, 0, 0, NLMSG_PID as u32),
+            (EQUALS, 0, 1, port.to_be()),
+            DROP,
+            ACCEPT,
+        ],
+    )
+}
+
+/// Filters out datagrams of routes (rtnetlink(7)) but new ones to this host itself. The kernel sends each
+/// route in a datagram of its own.
+pub fn ignore_routes_elsewhere(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // In network byte order, as the filter reads it.
+    let kind = |kind: u16| u32::from(kind.to_be());
+    attach_filter(
+        socket,
+        &[
+            (LOAD_16_BITS, 0, 0, NLMSG_TYPE as u32),
+            (EQUALS, 4, 0, kind(libc::RTM_DELROUTE)),
+            (EQUALS, 0, 2, kind(libc::RTM_NEWROUTE)),
+            (LOAD_BYTE, 0, 0, RTM_TYPE),
+            (EQUALS, 0, 1, u32::from(libc::RTN_LOCAL)),
+            ACCEPT,
+            DROP,
+        ],
+    )
+}
+
+/// Where a message of a route has its type: `rtm_type` of `struct rtmsg`, after the header.
+const RTM_TYPE: u32 = 16 + 7;
+
+/// Has the kernel run these steps for each datagram (socket(7), `SO_ATTACH_FILTER`).
+fn attach_filter(socket: BorrowedFd<'_>, steps: &[Step]) -> io::Result<()> {
+    let step = |(code, jt, jf, k): &Step| libc::sock_filter {
+        code: *code as u16,
+        jt: *jt,
+        jf: *jf,
+        k: *k,
     };
-    let mut steps = [
-        // The filter reads the number as one in network byte order, which the port is not.
-        step(
-            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
-            0,
-            NLMSG_PID as u32,
-        ),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, port.to_be()),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0),
-        step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
-    ];
+    let mut steps: Vec<libc::sock_filter> = steps.iter().map(step).collect();
     let program = libc::sock_fprog {
         len: steps.len() as u16,
         filter: steps.as_mut_ptr(),

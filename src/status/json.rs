@@ -38,6 +38,10 @@ mod tests {
                     "listen": ["10.1.0.1", "fd00::1"],
                     "owner": {"portid": 4242, "pid": 4242, "process": "nodefwd", "since": 1700000000},
                     "invalid": 2,
+                    "forwarding": [
+                        {"family": "ipv4", "on": true, "reason": null},
+                        {"family": "ipv6", "on": false, "reason": "IPv6 forwarding is off"},
+                    ],
                     "forwards": [
                         {
                             "protocol": "tcp",
@@ -79,6 +83,7 @@ mod tests {
                     "listen": [],
                     "owner": null,
                     "invalid": 0,
+                    "forwarding": [],
                     "forwards": [],
                 },
             ],

@@ -2,7 +2,7 @@
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use super::{ForwardStatus, Instance};
-use crate::config::Service;
+use crate::config::{Family, Service};
 use std::fmt::Write;
 
 /// A metric: name, type, and help.
@@ -17,6 +17,11 @@ const ACCEPTING: Metric = (
     "nodefwd_instance_accepting",
     "gauge",
     "Whether the instance accepts new connections; 0 while it drains.",
+);
+const FORWARDING: Metric = (
+    "nodefwd_instance_forwarding",
+    "gauge",
+    "Whether this host forwards a family that the instance has forwards of.",
 );
 const START: Metric = (
     "nodefwd_instance_start_time_seconds",
@@ -67,6 +72,13 @@ pub fn render(instances: &[Instance]) -> String {
     let accepting = instances
         .iter()
         .map(|instance| (instance_labels(instance, &[]), instance.accepting.into()));
+    let forwarding = instances.iter().flat_map(|instance| {
+        instance.forwarding.iter().map(move |status| {
+            let family = family_label(status.family);
+            let labels = instance_labels(instance, &[("family", &family)]);
+            (labels, status.on.into())
+        })
+    });
     let start = instances.iter().filter_map(|instance| {
         let since = instance.owner.as_ref()?.since?;
         Some((instance_labels(instance, &[]), since))
@@ -82,6 +94,7 @@ pub fn render(instances: &[Instance]) -> String {
     [
         metric(INSTANCE, info),
         metric(ACCEPTING, accepting),
+        metric(FORWARDING, forwarding),
         metric(START, start),
         metric(CONNECTIONS, connections),
         metric(ACTIVE, active),
@@ -111,7 +124,7 @@ fn forward_labels(instance: &Instance, forward: &ForwardStatus, to: Option<&str>
         ports,
     } = forward.service;
     let (protocol, ports) = (protocol.to_string(), ports.to_string());
-    let family = family.to_string().to_ascii_lowercase();
+    let family = family_label(family);
     let mut labels = vec![
         ("protocol", protocol.as_str()),
         ("ports", &ports),
@@ -119,6 +132,10 @@ fn forward_labels(instance: &Instance, forward: &ForwardStatus, to: Option<&str>
     ];
     labels.extend(to.map(|to| ("destination", to)));
     instance_labels(instance, &labels)
+}
+
+fn family_label(family: Family) -> String {
+    family.to_string().to_ascii_lowercase()
 }
 
 fn instance_labels(instance: &Instance, more: &[(&str, &str)]) -> String {
@@ -150,6 +167,10 @@ nodefwd_instance_info{forwarder="odd@\""} 1
 # TYPE nodefwd_instance_accepting gauge
 nodefwd_instance_accepting{forwarder="web"} 1
 nodefwd_instance_accepting{forwarder="odd@\""} 0
+# HELP nodefwd_instance_forwarding Whether this host forwards a family that the instance has forwards of.
+# TYPE nodefwd_instance_forwarding gauge
+nodefwd_instance_forwarding{forwarder="web",family="ipv4"} 1
+nodefwd_instance_forwarding{forwarder="web",family="ipv6"} 0
 # HELP nodefwd_instance_start_time_seconds When the process of the instance started, in seconds since 1970.
 # TYPE nodefwd_instance_start_time_seconds gauge
 nodefwd_instance_start_time_seconds{forwarder="web"} 1700000000

@@ -1,6 +1,6 @@
 //! Instances for the tests of the formats.
 
-use super::{DestinationStatus, ForwardStatus, Instance, Owner};
+use super::{DestinationStatus, FamilyStatus, ForwardStatus, Instance, Owner};
 use crate::config::{Destination, Family, Protocol, Service};
 
 /// When the owner started.
@@ -20,6 +20,18 @@ pub fn instances() -> Vec<Instance> {
             since: Some(SINCE),
         }),
         invalid: 2,
+        forwarding: vec![
+            FamilyStatus {
+                family: Family::Ipv4,
+                on: true,
+                reason: None,
+            },
+            FamilyStatus {
+                family: Family::Ipv6,
+                on: false,
+                reason: Some("IPv6 forwarding is off".into()),
+            },
+        ],
         forwards: vec![
             ForwardStatus {
                 service: Service {
@@ -51,6 +63,7 @@ pub fn instances() -> Vec<Instance> {
         listen: Vec::new(),
         owner: None,
         invalid: 0,
+        forwarding: Vec::new(),
         forwards: Vec::new(),
     };
     vec![web, odd]

@@ -30,6 +30,13 @@ fn one_instance(instance: &Instance, now: u64) -> String {
         }
     }
     let mut text = heading(instance, now);
+    for reason in instance
+        .forwarding
+        .iter()
+        .filter_map(|it| it.reason.as_ref())
+    {
+        text += &format!("  not ready: {}\n", reason.escape_debug());
+    }
     for row in &rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
@@ -136,6 +143,7 @@ mod tests {
     fn columns_are_aligned() {
         let expected = "\
 web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefwd) for 1h 1m
+  not ready: IPv6 forwarding is off
   FORWARD             TO                  CONNECTIONS  ACTIVE  DROPPED
   tcp/80 IPv4         10.2.0.11:8080               12       3        5
                       10.2.0.12:8080                0       0

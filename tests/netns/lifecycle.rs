@@ -3,6 +3,7 @@
 
 mod crash;
 mod forwarding_off;
+mod forwarding_switched;
 mod logging;
 mod notify;
 mod privileges;

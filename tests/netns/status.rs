@@ -272,6 +272,7 @@ fn another_programs_table_with_a_name_like_its_own_is_listed_without_forwards() 
         (json::ACCEPTING): false,
         "listen": [],
         "owner": null,
+        "forwarding": [],
         "forwards": [],
     });
     assert_eq!(status(&node), json!({"schema": 1, "instances": [theirs]}));

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 
 use nix::sys::signal::Signal;
 
-use super::netlink_sockets::{Socket, sockets, while_stopped};
+use super::netlink_sockets::{Socket, Subsystem, sockets, while_stopped};
 use super::nft_with_input;
 use crate::fixture::{
     BACKEND_PORT, CHANGED, CONTENDED, FORWARDED_PORT, Family, ForwardedConnection, MORE_EVENTS,
@@ -93,6 +93,23 @@ fn rules_whose_removal_is_lost_are_installed_again() {
     assert!(!stderr.contains(CHANGED), "{stderr}");
 }
 
+/// What is switched off after so many events of a switch that does not matter.
+#[test]
+fn forwarding_that_is_switched_off_is_noticed_though_its_event_is_lost() {
+    let net = Net::new(1);
+    let mut forwarder = forward_to(Protocol::Tcp, &net.backends).start(&net.node);
+    while_stopped(&mut forwarder, || {
+        for number in 0..EVENTS {
+            let value = if number % 2 == 0 { "0" } else { "1" };
+            let key = "net/ipv6/conf/lo/forwarding";
+            net.node.set_sysctl(key, value);
+        }
+        net.node.set_sysctl("net/ipv4/ip_forward", "0");
+    });
+    forwarder.wait_for_line("warning: not ready: IPv4 forwarding is off");
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
 /// The events of its own installation, of so many rules, would overrun its socket.
 #[test]
 fn its_own_changes_cause_no_events_for_it() {
@@ -102,7 +119,7 @@ fn its_own_changes_cause_no_events_for_it() {
     let forwarder = call.start(&node);
     let event_socket = || {
         let mut sockets = sockets(&forwarder).into_iter();
-        sockets.find(|socket| socket.groups != 0)
+        sockets.find(|socket| socket.subsystem == Subsystem::Netfilter && socket.groups != 0)
     };
     let is_read = |socket: &Option<Socket>| socket.is_some_and(|socket| socket.queued == 0);
     let wait_until_read = || wait_until("an empty queue of events", event_socket, is_read);

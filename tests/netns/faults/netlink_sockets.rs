@@ -6,12 +6,17 @@ use nix::sys::signal::Signal;
 
 use crate::fixture::{Process, proc_file, wait_until};
 
-/// NETLINK_NETFILTER in linux/netlink.h
-const NETFILTER: &str = "12";
+/// What a netlink socket is connected to (linux/netlink.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subsystem {
+    Route,
+    Netfilter,
+}
 
-/// A netlink socket of the netfilter family.
+/// A netlink socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
+    pub subsystem: Subsystem,
     /// Its port id.
     pub port: u32,
     /// The multicast groups that it receives, as a bit mask.
@@ -34,11 +39,16 @@ pub fn sockets(process: &Process) -> Vec<Socket> {
     let of_process = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
-        let [_, NETFILTER, port, groups, queued, _, _, _, lost, inode] = words[..] else {
+        let [_, subsystem, port, groups, queued, _, _, _, lost, inode] = words[..] else {
             return None;
         };
         inodes.iter().find(|ours| *ours == inode)?;
         Some(Socket {
+            subsystem: match subsystem {
+                "0" => Subsystem::Route,
+                "12" => Subsystem::Netfilter,
+                _ => return None,
+            },
             port: port.parse().ok()?,
             groups: u32::from_str_radix(groups, 16).ok()?,
             queued: queued.parse().ok()?,

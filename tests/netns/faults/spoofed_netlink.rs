@@ -8,7 +8,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
 };
 
-use super::netlink_sockets::{Socket, sockets};
+use super::netlink_sockets::{Socket, Subsystem, sockets};
 use crate::fixture::{Family, ForwardedConnection, Process, Protocol, wait_until};
 
 /// How many datagrams are sent to each socket of a process: far more than its queue holds.
@@ -17,9 +17,12 @@ pub const DATAGRAMS: usize = 10_000;
 /// linux/netfilter/nfnetlink.h: NFNLGRP_CONNTRACK_DESTROY, as a bit mask.
 const DESTROY: u32 = 1 << 2;
 
-fn raw_socket() -> OwnedFd {
+fn raw_socket(subsystem: Subsystem) -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC;
-    let protocol = SockProtocol::NetlinkNetFilter;
+    let protocol = match subsystem {
+        Subsystem::Route => SockProtocol::NetlinkRoute,
+        Subsystem::Netfilter => SockProtocol::NetlinkNetFilter,
+    };
     socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).expect("a netlink socket")
 }
 
@@ -52,8 +55,9 @@ fn spoofed_messages() -> Vec<Vec<u8>> {
 }
 
 fn send_to_all(process: &Process) {
-    let (spoofer, messages) = (raw_socket(), spoofed_messages());
+    let messages = spoofed_messages();
     for socket in sockets(process) {
+        let spoofer = raw_socket(socket.subsystem);
         let to = NetlinkAddr::new(socket.port, 0);
         for message in messages.iter().cycle().take(DATAGRAMS) {
             // The kernel may reject it, and the queue may be full.
@@ -122,7 +126,7 @@ fn spoofed_events_that_connections_have_ended_are_not_believed() {
         // To the multicast group. The kernel gets it too, and ignores what is not a request.
         let to = NetlinkAddr::new(0, DESTROY);
         let sent = sendto(
-            raw_socket().as_raw_fd(),
+            raw_socket(Subsystem::Netfilter).as_raw_fd(),
             &events.concat(),
             &to,
             MsgFlags::empty(),
@@ -136,4 +140,33 @@ fn spoofed_events_that_connections_have_ended_are_not_believed() {
     forwarder.signal(Signal::SIGTERM);
     forwarder.wait_for_line("draining is cut short by a signal: 2 connections still run");
     forwarder.finish().expect_exit(0);
+}
+
+/// linux/rtnetlink.h: RTNLGRP_IPV4_NETCONF as a bit mask, and RTM_NEWNETCONF.
+const IPV4_NETCONF: u32 = 1 << 23;
+const NEWNETCONF: u16 = 80;
+
+/// The kernel alone says what is forwarded.
+#[test]
+fn spoofed_events_that_forwarding_is_off_are_not_believed() {
+    let ForwardedConnection { net, forwarder, .. } =
+        ForwardedConnection::start(Family::V4, |call| call.env("RUST_LOG", "debug"));
+    forwarder.wait_for_line("debug: checked routes");
+    let before = forwarder.stderr();
+    // Of all interfaces (linux/netconf.h: NETCONFA_IFINDEX, NETCONFA_FORWARDING).
+    let payload = [
+        2, 0, 0, 0, 8, 0, 1, 0, 255, 255, 255, 255, 8, 0, 2, 0, 0, 0, 0, 0,
+    ];
+    net.node.run(|| {
+        let to = NetlinkAddr::new(0, IPV4_NETCONF);
+        let spoofer = raw_socket(Subsystem::Route);
+        let event = message(NEWNETCONF, 0, &payload);
+        let sent = sendto(spoofer.as_raw_fd(), &event, &to, MsgFlags::empty());
+        sent.expect("to be sent");
+    });
+    let are_read = |sockets: &Vec<Socket>| sockets.iter().all(|socket| socket.queued == 0);
+    wait_until("empty queues", || sockets(&forwarder), are_read);
+    let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    let later = stderr.strip_prefix(&before).expect("the same lines before");
+    assert!(!later.contains("not ready"), "{stderr}");
 }

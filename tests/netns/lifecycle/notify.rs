@@ -1,16 +1,11 @@
 //! What it tells a service manager that listens on NOTIFY_SOCKET (sd_notify(3)).
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
+use std::os::unix::net::UnixDatagram;
 
 use nix::sys::signal::Signal;
 
 use crate::fixture::{
-    EVENT_TIMEOUT, Family, ForwardedConnection, Namespace, Net, Nodefwd, Protocol, forward_to,
-    nodefwd,
+    Family, ForwardedConnection, Manager, Namespace, Net, Nodefwd, Protocol, forward_to, nodefwd,
 };
 
 const FORWARDING: &str = "forwarding tcp/80=10.2.0.11:80 in table inet nodefwd-tcp-80";
@@ -18,57 +13,6 @@ const STOPPED: &str = "stopped: removed table inet nodefwd-tcp-80, and deleted t
 
 fn forward() -> Nodefwd {
     nodefwd(["tcp/80=10.2.0.11"])
-}
-
-/// The socket of a service manager.
-struct Manager {
-    socket: UnixDatagram,
-    name: String,
-}
-
-impl Manager {
-    /// Listens on a socket with a path.
-    fn at_path(test: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}.notify"));
-        // That of an earlier run.
-        let _ = fs::remove_file(&path);
-        let name = path.to_str().expect("UTF-8").to_owned();
-        Manager::bind(&SocketAddr::from_pathname(&path).expect("a path"), name)
-    }
-
-    /// Listens on an abstract socket (unix(7)), which belongs to the network namespace.
-    fn at_abstract_name(node: &Namespace) -> Self {
-        let address = SocketAddr::from_abstract_name("manager").expect("a name");
-        node.run(|| Manager::bind(&address, "@manager".to_owned()))
-    }
-
-    fn bind(address: &SocketAddr, name: String) -> Self {
-        let socket = UnixDatagram::bind_addr(address).expect("a socket");
-        let set = socket.set_read_timeout(Some(EVENT_TIMEOUT));
-        set.expect("a read timeout");
-        Manager { socket, name }
-    }
-
-    /// Has a call report to this manager.
-    fn of(&self, call: Nodefwd) -> Nodefwd {
-        call.env("NOTIFY_SOCKET", &self.name)
-    }
-
-    /// Waits for the next message.
-    #[track_caller]
-    fn receive(&self) -> String {
-        let mut buffer = [0; 4096];
-        let length = self.socket.recv(&mut buffer).expect("a message");
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
-    }
-
-    /// Fails the test if there is another message.
-    #[track_caller]
-    fn expect_no_more(&self) {
-        self.socket.set_nonblocking(true).expect("non-blocking");
-        let error = self.socket.recv(&mut [0; 4096]).expect_err("no message");
-        assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    }
 }
 
 #[test]
@@ -139,7 +83,7 @@ fn a_manager_that_does_not_read_does_not_keep_it_from_stopping() {
     let manager = Manager::at_path("does-not-read");
     let sender = UnixDatagram::unbound().expect("a socket");
     sender.set_nonblocking(true).expect("non-blocking");
-    while sender.send_to(b"full", &manager.name).is_ok() {}
+    while sender.send_to(b"full", manager.name()).is_ok() {}
     let forwarder = manager.of(forward()).start(&node);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
     assert_eq!(node.ruleset(), "");

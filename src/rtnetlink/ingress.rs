@@ -1,7 +1,7 @@
 //! The interface that clients come in on.
 
-use crate::config::{Allowed, Config, Family};
-use crate::rtnetlink::{Arrival, Interface, Route, Routes, RtnetlinkError};
+use super::{Arrival, Interface, Route, Routes, RtnetlinkError};
+use crate::config::{Allowed, Family};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -25,11 +25,11 @@ pub struct Ingress {
 }
 
 impl Ingress {
-    /// Asks the kernel where it would send replies. `None` if clients come in on several interfaces, or
+    /// Asks the kernel where it would send replies to clients of these sources. `None` if clients come in on several interfaces, or
     /// if that is not known.
     pub fn find(
         routes: &Routes,
-        config: &Config,
+        allowed: &Allowed,
         family: Family,
     ) -> Result<Option<Self>, RtnetlinkError> {
         let unknown = match family {
@@ -37,7 +37,7 @@ impl Ingress {
             Family::Ipv6 => IpAddr::from(UNKNOWN_CLIENTS.1),
         };
         let unknown = [IpNet::from(unknown)];
-        let sources = match config.sources.of(family) {
+        let sources = match allowed {
             Allowed::Ranges(ranges) => ranges,
             Allowed::All | Allowed::None => &unknown[..],
         };
@@ -59,7 +59,7 @@ impl Ingress {
                 let interface = routes.interface(index)?;
                 return Ok(interface.map(|interface| Ingress {
                     client,
-                    forwards: forwards_from(client, &interface),
+                    forwards: forwards_from(Family::of(client), &interface),
                     interface,
                 }));
             }
@@ -77,6 +77,6 @@ impl Ingress {
 }
 
 /// Whether packets that come in on an interface are forwarded. IPv6 has one switch for all interfaces.
-pub fn forwards_from(address: IpAddr, interface: &Interface) -> bool {
-    address.is_ipv6() || interface.forwards_ipv4
+pub fn forwards_from(family: Family, interface: &Interface) -> bool {
+    family == Family::Ipv6 || interface.forwards_ipv4
 }

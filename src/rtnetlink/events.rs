@@ -1,0 +1,115 @@
+//! What the kernel tells of changes to this host, so that nobody needs to look again and again: forwarding
+//! that is switched off or on, and new local addresses.
+
+use super::{RTM_TYPE, RtnetlinkError};
+use crate::config::Family;
+use crate::netlink::{Attributes, Message, Overrun, Request, Socket};
+use crate::uapi::*;
+use nix::libc;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Length in bytes of `struct netconfmsg` (linux/netconf.h) with its padding; its one field is the family.
+const NETCONFMSG: usize = 4;
+
+/// What has changed since the last look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Forwarding is off for all packets, or for those that come in on some interface.
+    pub forwarding_off: bool,
+    /// The same of forwarding that is on.
+    pub forwarding_on: bool,
+    /// There is an address that packets to this host may have, and may not have had before.
+    pub addresses: bool,
+}
+
+impl Changes {
+    /// What events that were lost may have said.
+    const ALL: Changes = Changes {
+        forwarding_off: true,
+        forwarding_on: true,
+        addresses: true,
+    };
+}
+
+/// Events of forwarding and of local addresses.
+pub struct HostEvents(Socket);
+
+impl HostEvents {
+    /// Subscribes to them. Needs no privileges.
+    pub fn open() -> Result<Self, RtnetlinkError> {
+        let groups = [
+            libc::RTNLGRP_IPV4_NETCONF,
+            libc::RTNLGRP_IPV6_NETCONF,
+            // Of addresses there are events too, but those of IPv6 come before packets to the address
+            // are taken in (__ipv6_ifa_notify in net/ipv6/addrconf.c).
+            libc::RTNLGRP_IPV4_ROUTE,
+            libc::RTNLGRP_IPV6_ROUTE,
+        ];
+        Ok(HostEvents(Socket::subscribe_to_routes(&groups)?))
+    }
+
+    /// Reads the events that are queued, or a part of them if they are many.
+    pub fn read(&self) -> io::Result<Changes> {
+        let mut changes = Changes::default();
+        let Overrun(lost) = self.0.events(|message| changes.add(&message))?;
+        Ok(if lost { Changes::ALL } else { changes })
+    }
+}
+
+impl AsFd for HostEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Changes {
+    fn add(&mut self, message: &Message<'_>) {
+        match message.kind {
+            libc::RTM_NEWNETCONF => match forwards(message) {
+                Some(true) => self.forwarding_on = true,
+                Some(false) => self.forwarding_off = true,
+                None => {}
+            },
+            libc::RTM_NEWROUTE => {
+                self.addresses |= message.payload.get(RTM_TYPE) == Some(&libc::RTN_LOCAL);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Asks whether packets of a family are forwarded at all.
+pub fn forwarding_request(family: Family) -> Request {
+    let family = match family {
+        Family::Ipv4 => libc::AF_INET,
+        Family::Ipv6 => libc::AF_INET6,
+    };
+    let mut header = [0; NETCONFMSG];
+    header[0] = family as u8;
+    Request::with_header(libc::RTM_GETNETCONF, 0, &header, 1)
+        .attribute(NETCONFA_IFINDEX, &NETCONFA_IFINDEX_ALL.to_ne_bytes())
+}
+
+/// Whether packets are forwarded, if the message says so.
+pub fn forwards(message: &Message<'_>) -> Option<bool> {
+    let attributes = Attributes(message.payload.get(NETCONFMSG..)?);
+    Some(attributes.get(NETCONFA_FORWARDING)? != [0; 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::messages;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            messages(&bytes).for_each(|message| {
+                forwards(&message);
+                Changes::default().add(&message);
+            });
+        }
+    }
+}
