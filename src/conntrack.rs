@@ -1,34 +1,29 @@
-//! The kernel's conntrack entries: listed, deleted, and the events of their end.
+//! The kernel's conntrack entries, listed and deleted.
 
 mod dump;
 #[cfg(test)]
 mod tests;
 
-pub use dump::{Dump, Wanted};
+pub use dump::{Dump, Wanted, Which};
 
-use crate::capability::MissingNetAdmin;
 use crate::config::{Backend, Family, Protocol, Service};
-use crate::netlink::{
-    Attributes, Failure, MAX_DUMP_RETRIES, Message, Overrun, Request, Socket, address,
-};
+use crate::netlink::{Attributes, Failure, MAX_DUMP_RETRIES, Message, Request, Socket, address};
 use crate::uapi::*;
 use dump::plan;
 use nix::errno::Errno;
 use nix::libc;
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::net::IpAddr;
+#[cfg(test)]
 use std::os::fd::{AsFd, BorrowedFd};
 use std::{fs, io};
 use thiserror::Error;
 
-/// Why conntrack entries cannot be listed, deleted or waited for.
+/// Why conntrack entries cannot be listed or deleted.
 #[derive(Debug, Error)]
 pub enum ConntrackError {
     #[error("cannot talk to conntrack over netlink")]
     Socket(#[from] io::Error),
-    #[error(transparent)]
-    NotPermitted(#[from] MissingNetAdmin),
     #[error(
         "cannot read the kernel's conntrack entries: load the module with modprobe nf_conntrack_netlink"
     )]
@@ -57,8 +52,9 @@ impl From<Failure> for ConntrackError {
 pub struct Flow {
     pub family: Family,
     pub protocol: Protocol,
-    /// The client's address.
+    /// The client's address and port.
     pub source: IpAddr,
+    pub source_port: u16,
     /// The address and the port that the client sent its first packet to.
     pub destination: IpAddr,
     pub port: u16,
@@ -66,10 +62,11 @@ pub struct Flow {
     pub backend: Option<Backend>,
     /// Whether its source was translated.
     pub masqueraded: bool,
+    /// The address and the port that replies come to.
+    pub replies_to: (IpAddr, u16),
+    /// Whether there has been a reply.
+    pub replied: bool,
 }
-
-/// How many bytes of deletions are sent at once; far below the default size of a send buffer.
-const DELETIONS_BYTES: usize = 1 << 16;
 
 /// The conntrack entries of this network namespace. Reading and deleting them takes CAP_NET_ADMIN
 /// (nfnetlink_rcv in net/netfilter/nfnetlink.c).
@@ -92,11 +89,12 @@ impl Conntrack {
         wanted: &[Wanted],
         matches: &dyn Fn(&Flow) -> bool,
     ) -> Result<HashSet<u32>, ConntrackError> {
-        let ids = self.list(wanted, |message| {
+        let mut ids = HashSet::new();
+        self.visit(wanted, &mut |message| {
             let runs = !is_over(message) && flow(message).is_some_and(|flow| matches(&flow));
-            runs.then(|| message.attributes().u32(CTA_ID)).flatten()
+            ids.extend(runs.then(|| message.attributes().u32(CTA_ID)).flatten());
         })?;
-        Ok(ids.into_iter().collect())
+        Ok(ids)
     }
 
     /// The flows of services whose destination was translated, and perhaps others.
@@ -104,81 +102,109 @@ impl Conntrack {
         &self,
         services: impl Iterator<Item = Service>,
     ) -> Result<Vec<Flow>, ConntrackError> {
-        let wanted: Vec<Wanted> = services.map(Wanted::translated).collect();
-        self.list(&wanted, |message| {
-            flow(message).filter(|flow| flow.backend.is_some())
-        })
+        let which = Which::Translated;
+        let wanted: Vec<Wanted> = services.map(|service| Wanted { service, which }).collect();
+        let mut flows = Vec::new();
+        self.visit(&wanted, &mut |message| {
+            flows.extend(flow(message).filter(|flow| flow.backend.is_some()));
+        })?;
+        Ok(flows)
     }
 
     /// Deletes the matching entries, and says how many of them still ran. Only `wanted` ones can match.
     /// One that ends by itself meanwhile counts too.
+    ///
+    /// Entries are deleted while the kernel lists others: it holds on to the entry that it goes on with
+    /// (ctnetlink_dump_table), and there may be more than there is memory for.
     pub fn delete(
         &self,
         wanted: &[Wanted],
         matches: &dyn Fn(&Flow) -> bool,
     ) -> Result<usize, ConntrackError> {
-        let deletions = self.list(wanted, |message| {
-            flow(message).filter(matches)?;
-            Some((deletion(message)?, !is_over(message)))
-        })?;
-        let mut buffer = Vec::new();
-        for (deletion, _) in &deletions {
-            if buffer.len() + deletion.bytes().len() > DELETIONS_BYTES {
-                self.send_deletions(&buffer)?;
-                buffer.clear();
+        let mut deletions = Deletions::open()?;
+        let mut ran = 0;
+        let mut deleted = Ok(());
+        self.visit(wanted, &mut |message| {
+            let matching = flow(message).filter(matches).is_some() && deleted.is_ok();
+            if let Some(deletion) = matching.then(|| deletion(message)).flatten() {
+                ran += usize::from(!is_over(message));
+                deleted = deletions.push(&deletion);
             }
-            buffer.extend_from_slice(deletion.bytes());
-        }
-        self.send_deletions(&buffer)?;
-        Ok(deletions.iter().filter(|(_, ran)| *ran).count())
+        })?;
+        deleted?;
+        deletions.send()?;
+        Ok(ran)
     }
 
-    /// What `read` finds in each entry that the kernel sends for these, and in others that it may send
-    /// too: `read` has to tell.
-    fn list<T>(
+    /// Hands over each entry that the kernel sends for these flows, and others that it may send too: the
+    /// receiver has to tell.
+    fn visit(
         &self,
         wanted: &[Wanted],
-        read: impl Fn(&Message<'_>) -> Option<T>,
-    ) -> Result<Vec<T>, ConntrackError> {
-        self.list_by(&(self.plan)(wanted, entries()), Dump::request, read)
+        each: &mut dyn FnMut(&Message<'_>),
+    ) -> Result<(), ConntrackError> {
+        self.visit_by(&(self.plan)(wanted, entries()), &Dump::request, each)
     }
 
     /// The same in these dumps, which are in order of family. A kernel before 5.8 sends the whole
-    /// family for the first of them, which is then not asked for again.
-    fn list_by<T>(
+    /// family for the first of them, which is then not asked for again. If the first has shown nothing
+    /// else, a later one may, and only what it selects is new.
+    fn visit_by(
         &self,
         dumps: &[Dump],
-        request: impl Fn(&Dump) -> Request,
-        read: impl Fn(&Message<'_>) -> Option<T>,
-    ) -> Result<Vec<T>, ConntrackError> {
-        let mut found = Vec::new();
+        request: &dyn Fn(&Dump) -> Request,
+        each: &mut dyn FnMut(&Message<'_>),
+    ) -> Result<(), ConntrackError> {
         for of_family in dumps.chunk_by(|one, next| one.family == next.family) {
-            let before = found.len();
-            for dump in of_family {
-                let is_whole_family = Cell::new(false);
-                let entries = self.socket.list(&request(dump), |message| {
-                    if !dump.selects(message) {
-                        is_whole_family.set(true);
+            for (index, dump) in of_family.iter().enumerate() {
+                let mut is_whole_family = false;
+                self.socket.visit(&request(dump), &mut |message| {
+                    let selects = dump.selects(message);
+                    is_whole_family |= !selects;
+                    if selects || index == 0 {
+                        each(message);
                     }
-                    read(message)
                 })?;
-                if is_whole_family.get() {
-                    found.truncate(before);
-                }
-                found.extend(entries);
-                if is_whole_family.get() {
+                if is_whole_family && index == 0 {
                     break;
                 }
             }
         }
-        Ok(found)
+        Ok(())
+    }
+}
+
+/// How many bytes of deletions are sent at once; far below the default size of a send buffer.
+const DELETIONS_BYTES: usize = 1 << 16;
+
+/// Deletions that are sent piece by piece, over a socket of their own: that of the list is in use.
+struct Deletions {
+    socket: Socket,
+    bytes: Vec<u8>,
+}
+
+impl Deletions {
+    fn open() -> Result<Self, ConntrackError> {
+        let socket = Socket::netfilter()?;
+        let bytes = Vec::new();
+        Ok(Deletions { socket, bytes })
     }
 
-    fn send_deletions(&self, deletions: &[u8]) -> Result<(), ConntrackError> {
-        if deletions.is_empty() {
+    fn push(&mut self, deletion: &Request) -> Result<(), ConntrackError> {
+        if self.bytes.len() + deletion.bytes().len() > DELETIONS_BYTES {
+            self.send()?;
+        }
+        self.bytes.extend_from_slice(deletion.bytes());
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), ConntrackError> {
+        if self.bytes.is_empty() {
             return Ok(());
         }
-        match self.socket.transmit(deletions)? {
+        let refusal = self.socket.transmit(&self.bytes)?;
+        self.bytes.clear();
+        match refusal {
             // The entry is gone, or another has taken its place.
             Some(refusal) if refusal.errno != Errno::ENOENT => {
                 Err(ConntrackError::Refused(refusal.errno))
@@ -201,43 +227,6 @@ impl Conntrack {
 impl AsFd for Conntrack {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// Events of conntrack entries that change or end.
-pub struct FlowEvents(Socket);
-
-impl FlowEvents {
-    /// Subscribes to them. Takes CAP_NET_ADMIN.
-    pub fn open() -> Result<Self, ConntrackError> {
-        let groups = [
-            libc::NFNLGRP_CONNTRACK_UPDATE,
-            libc::NFNLGRP_CONNTRACK_DESTROY,
-        ];
-        match Socket::subscribe(&groups) {
-            // netlink_bind in net/netlink/af_netlink.c
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(MissingNetAdmin.into()),
-            socket => Ok(FlowEvents(socket?)),
-        }
-    }
-
-    /// Hands over the id of each flow that has ended. Says whether the ends of others were lost.
-    pub fn ended(&self, mut each: impl FnMut(u32)) -> io::Result<Overrun> {
-        self.0.events(|message| {
-            if message.kind == message_type(IPCTNL_MSG_CT_DELETE) || is_over(&message) {
-                message
-                    .attributes()
-                    .u32(CTA_ID)
-                    .into_iter()
-                    .for_each(&mut each);
-            }
-        })
-    }
-}
-
-impl AsFd for FlowEvents {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 
@@ -301,10 +290,13 @@ pub fn flow(message: &Message<'_>) -> Option<Flow> {
         family: Family::of(source),
         protocol,
         source,
+        source_port: port(original, CTA_PROTO_SRC_PORT)?,
         destination: destination(original)?,
         port: port(original, CTA_PROTO_DST_PORT)?,
         backend: (status & IPS_DST_NAT != 0).then_some(backend),
         masqueraded: status & IPS_SRC_NAT != 0,
+        replies_to: (destination(reply)?, port(reply, CTA_PROTO_DST_PORT)?),
+        replied: status & IPS_SEEN_REPLY != 0,
     })
 }
 

@@ -2,7 +2,7 @@
 //! all. No reader may panic, wait for more, or take a part for the whole.
 
 use crate::config::{Family, Protocol};
-use crate::conntrack::{self, Conntrack, Dump, FlowEvents};
+use crate::conntrack::{self, Conntrack, Dump, Which};
 use crate::firewall::Firewall;
 use crate::netlink::{Attributes, Message, messages, replace_descriptor};
 use crate::netns::in_own_namespace;
@@ -133,7 +133,7 @@ const ONE_PORT: Dump = Dump {
     family: Some(Family::Ipv4),
     protocol: Some(Protocol::Udp),
     port: Some(53),
-    translated: false,
+    which: Which::All,
 };
 
 /// Everything that reads replies or events, each with a socket on which the test replies in the kernel's
@@ -141,7 +141,6 @@ const ONE_PORT: Dump = Dump {
 struct Readers {
     nftables: Nftables,
     conntrack: Conntrack,
-    flows: FlowEvents,
     tables: TableEvents,
     kernel: OwnedFd,
 }
@@ -150,24 +149,17 @@ impl Readers {
     fn new() -> Self {
         let nftables = Nftables::open().unwrap();
         let conntrack = Conntrack::asking(|_, _| vec![ONE_PORT]);
-        let flows = FlowEvents::open().unwrap();
         let tables = TableEvents::open(TABLE, &nftables).unwrap();
         // Of a pair that keeps datagrams apart, and that ignores an address to send to.
         let flags = SockFlag::SOCK_CLOEXEC;
         let kind = SockType::SeqPacket;
         let (kernel, ours) = socketpair(AddressFamily::Unix, kind, None, flags).unwrap();
-        for reader in [
-            nftables.as_fd(),
-            conntrack.as_fd(),
-            flows.as_fd(),
-            tables.as_fd(),
-        ] {
+        for reader in [nftables.as_fd(), conntrack.as_fd(), tables.as_fd()] {
             replace_descriptor(reader, &ours);
         }
         Readers {
             nftables,
             conntrack,
-            flows,
             tables,
             kernel,
         }
@@ -184,7 +176,7 @@ impl Readers {
         };
         let (nftables, socket) = (&self.nftables, self.nftables.socket());
         let table = Table::inet(TABLE);
-        let complete = match reader.index(16) {
+        let complete = match reader.index(15) {
             0 => nftables.tables().is_ok_and(|found| !found.is_empty()),
             1 => list::elements(socket, &table, "dropped4").is_ok_and(|found| !found.is_empty()),
             2 => list::rules(socket, &table, None).is_ok_and(|found| !found.is_empty()),
@@ -210,23 +202,19 @@ impl Readers {
                 false
             }
             8 => {
-                self.flows.ended(|_| ())?;
-                false
-            }
-            9 => {
                 self.tables.changed()?;
                 false
             }
-            10 => {
+            9 => {
                 socket.transmit(b"")?;
                 false
             }
             // These go on to request more, to which nothing replies.
-            11 => Claims::read(nftables, TABLE)
+            10 => Claims::read(nftables, TABLE)
                 .is_ok_and(|claims| !claims.services.is_empty() || !claims.addresses.is_empty()),
-            12 => status::forwards(socket, &table).is_ok_and(|found| !found.is_empty()),
-            13 => status::accepts_connections(socket, &table).is_ok_and(|accepts| accepts),
-            14 => Firewall::read(nftables, 1000).is_ok_and(|found| !found.chains().is_empty()),
+            11 => status::forwards(socket, &table).is_ok_and(|found| !found.is_empty()),
+            12 => status::accepts_connections(socket, &table).is_ok_and(|accepts| accepts),
+            13 => Firewall::read(nftables, 1000).is_ok_and(|found| !found.chains().is_empty()),
             _ => {
                 let generation = nftables.generation();
                 let any = reply.iter().any(|bytes| messages(bytes).next().is_some());

@@ -19,7 +19,7 @@ mod signals;
 use crate::capability;
 use crate::check;
 use crate::config::{Config, Family, Forward};
-use crate::conntrack::{self, Conntrack, ConntrackError, Flow, FlowEvents, Wanted};
+use crate::conntrack::{self, Conntrack, ConntrackError, Flow, Wanted};
 use crate::lock::{Holder, Lock, LockError};
 use crate::logging::with_causes;
 use crate::netlink::give_up_when;
@@ -79,18 +79,13 @@ pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
     config.log_warnings();
     let waiting = kept?;
 
-    // Before any flow begins: see drain::wait.
-    let flow_events = if config.drain.is_zero() {
-        None
-    } else {
-        Some(FlowEvents::open()?)
-    };
     let (lock, nftables, predecessor) = take_name(&config)?;
     let rules = install(&nftables, signals, &config, predecessor)?;
     lock.refresh_credentials()?;
-    delete_stale_flows(&config, signals);
+    delete_stale_flows(&config, &flows::can_be_stale(&config), signals);
     if !signals.have_come() {
         announce(&config, started);
+        delete_stale_flows(&config, &flows::can_be_half_open(&config), signals);
         check::warn(&config, signals.flag());
     }
     if let Err(error) = capability::keep_net_admin_only() {
@@ -104,10 +99,10 @@ pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
         signals.wait()?;
     }
     notify::stopping(config.drain);
-    let successor = match (&served, flow_events) {
-        (Ok(Event::Replaced(process)), _) => Some(*process),
-        (_, Some(flow_events)) => drain(&mut events, &flow_events, &config),
-        (_, None) => None,
+    let successor = match served {
+        Ok(Event::Replaced(process)) => Some(process),
+        _ if config.drain.is_zero() => None,
+        _ => drain(&mut events, &config),
     };
     match successor {
         Some(process) => hand_over(process, &config)?,
@@ -132,14 +127,14 @@ fn serve(
 ) -> Result<Event, RulesError> {
     let mut report = ForwardingReport::new(config);
     loop {
-        match events.next(None, None)? {
+        match events.next(None)? {
             Event::Host(HostChange::ForwardingOn) => {
                 if take_in(config, &mut waiting, events) {
-                    delete_stale_flows(config, signals);
+                    delete_all_stale_flows(config, signals);
                 }
             }
             Event::Host(HostChange::Forwarding) => report.update(config),
-            Event::Host(HostChange::Addresses) => delete_stale_flows(config, signals),
+            Event::Host(HostChange::Addresses) => delete_all_stale_flows(config, signals),
             event => return Ok(event),
         }
     }
@@ -193,7 +188,7 @@ fn install<'a>(
 
 /// Lets running connections end. Whatever fails here must not keep the rules from being removed. Gives
 /// the process that has replaced this one meanwhile, if one has.
-fn drain(events: &mut Events<'_>, flow_events: &FlowEvents, config: &Config) -> Option<Holder> {
+fn drain(events: &mut Events<'_>, config: &Config) -> Option<Holder> {
     let mut wait = || {
         let addresses = Addresses::read()?;
         let matcher = FlowMatcher::new(config, &addresses);
@@ -201,7 +196,7 @@ fn drain(events: &mut Events<'_>, flow_events: &FlowEvents, config: &Config) -> 
             let wanted = flows::can_be_forwarded(config);
             Conntrack::open()?.running(&wanted, &|flow| matcher.is_forwarded(flow))
         };
-        drain::wait(events, flow_events, config.drain, running)
+        drain::wait(events, config.drain, running)
     };
     match wait() {
         Ok(successor) => successor,
@@ -246,12 +241,16 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     Ok(())
 }
 
+fn delete_all_stale_flows(config: &Config, signals: &Signals) {
+    let wanted = [flows::can_be_stale(config), flows::can_be_half_open(config)];
+    delete_stale_flows(config, &wanted.concat(), signals);
+}
+
 /// Gives up when a signal comes.
-fn delete_stale_flows(config: &Config, signals: &Signals) {
-    let wanted = flows::can_be_stale(config);
+fn delete_stale_flows(config: &Config, wanted: &[Wanted], signals: &Signals) {
     let mut ended = Ok(0);
     give_up_when(signals.flag(), None, || {
-        ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_stale(flow));
+        ended = delete_flows(config, wanted, &|matcher, flow| matcher.is_stale(flow));
     });
     if signals.have_come() {
         return;

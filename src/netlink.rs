@@ -13,7 +13,7 @@ pub use give_up::{give_up_when, gives_up};
 #[cfg(test)]
 pub use message::attributes;
 pub use message::{Attributes, Message, NLMSG_FLAGS, Request, address, messages, name, octets};
-pub use socket::{Failure, MAX_DUMP_RETRIES, Overrun, Refusal, Socket, or_missing};
+pub use socket::{Failure, MAX_DUMP_RETRIES, Overrun, Refusal, Socket, TooLong, or_missing};
 #[cfg(test)]
 pub use sys::replace_descriptor;
 pub use sys::{receive_descriptors, send_descriptors};

@@ -3,11 +3,13 @@
 
 use crate::config::Protocol;
 use crate::netlink::{Attributes, Failure, Message, Request, Socket, address};
-use crate::uapi::{INET_DIAG_SKV6ONLY, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_LISTEN};
+use crate::uapi::{
+    INET_DIAG_SKV6ONLY, SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN,
+};
 use nix::errno::Errno;
 use nix::libc;
-use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{io, iter};
 use thiserror::Error;
 
 /// Why the sockets cannot be listed.
@@ -32,14 +34,31 @@ impl From<Failure> for SockDiagError {
     }
 }
 
-/// A socket that accepts connections, or datagrams from any source.
+/// A socket that accepts connections, or receives datagrams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
     pub protocol: Protocol,
     pub address: SocketAddr,
+    /// Where datagrams must come from, if it is connected.
+    pub peer: Option<SocketAddr>,
     /// Whether it takes no IPv4, though its address is an IPv6 one (IPV6_V6ONLY in ipv6(7)).
     pub ipv6_only: bool,
     pub inode: u32,
+}
+
+impl Bound {
+    /// Whether it is for what `from` sends to `to`.
+    pub fn receives(&self, from: SocketAddr, to: SocketAddr) -> bool {
+        let address = self.address.ip();
+        let is_here = match to.ip() {
+            IpAddr::V4(_) if address == IpAddr::from(Ipv6Addr::UNSPECIFIED) => !self.ipv6_only,
+            to if address.is_unspecified() => to.is_ipv4() == address.is_ipv4(),
+            to => address.to_canonical() == to,
+        };
+        let is_from =
+            |peer: SocketAddr| (peer.ip().to_canonical(), peer.port()) == (from.ip(), from.port());
+        is_here && self.address.port() == to.port() && self.peer.is_none_or(is_from)
+    }
 }
 
 /// `struct inet_diag_req_v2` (linux/inet_diag.h): its length, and where it has its fields.
@@ -52,26 +71,40 @@ const IDIAG_STATES: usize = 4;
 const REPLY: usize = 72;
 const IDIAG_FAMILY: usize = 0;
 const IDIAG_SPORT: usize = 4;
+const IDIAG_DPORT: usize = 6;
 const IDIAG_SRC: usize = 8;
+const IDIAG_DST: usize = 24;
 const IDIAG_INODE: usize = 68;
 
-/// The sockets of these protocols. The kernel lists none of SCTP.
+/// The sockets of these protocols that receive from any source. The kernel lists none of SCTP.
 pub fn bound(protocols: impl Iterator<Item = Protocol>) -> Result<Vec<Bound>, SockDiagError> {
+    list(protocols.filter_map(|protocol| match protocol {
+        Protocol::Tcp => Some((protocol, 1 << TCP_LISTEN)),
+        // One that is not connected.
+        Protocol::Udp => Some((protocol, 1 << TCP_CLOSE)),
+        Protocol::Sctp => None,
+    }))
+}
+
+/// All UDP sockets.
+pub fn udp() -> Result<Vec<Bound>, SockDiagError> {
+    list(iter::once((
+        Protocol::Udp,
+        1 << TCP_CLOSE | 1 << TCP_ESTABLISHED,
+    )))
+}
+
+/// The sockets of each protocol that are in one of these states, a bit for each.
+fn list(wanted: impl Iterator<Item = (Protocol, u32)>) -> Result<Vec<Bound>, SockDiagError> {
     let mut found = Vec::new();
     let mut socket = None;
-    for protocol in protocols {
-        let state = match protocol {
-            Protocol::Tcp => TCP_LISTEN,
-            // One that is not connected.
-            Protocol::Udp => TCP_CLOSE,
-            Protocol::Sctp => continue,
-        };
+    for (protocol, states) in wanted {
         let socket = match &socket {
             Some(socket) => socket,
             None => socket.insert(open()?),
         };
         for family in [libc::AF_INET, libc::AF_INET6] {
-            let request = request(family as u8, protocol.number(), state);
+            let request = request(family as u8, protocol.number(), states);
             found.extend(socket.list_existing(&request, |message| read(protocol, message))?);
         }
     }
@@ -86,11 +119,10 @@ fn open() -> Result<Socket, SockDiagError> {
 }
 
 /// `protocol` is IANA's number.
-fn request(family: u8, protocol: u8, state: u8) -> Request {
+fn request(family: u8, protocol: u8, states: u32) -> Request {
     let mut header = [0; REQUEST];
     header[SDIAG_FAMILY] = family;
     header[SDIAG_PROTOCOL] = protocol;
-    let states = 1u32 << state;
     header[IDIAG_STATES..IDIAG_STATES + 4].copy_from_slice(&states.to_ne_bytes());
     Request::with_header(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, &header, 1)
 }
@@ -102,11 +134,16 @@ fn read(protocol: Protocol, message: &Message<'_>) -> Option<Bound> {
         libc::AF_INET6 => 16,
         _ => return None,
     };
-    let port = u16::from_be_bytes([reply[IDIAG_SPORT], reply[IDIAG_SPORT + 1]]);
+    let end = |host: usize, port: usize| {
+        let address = address(&reply[host..host + octets])?;
+        let port = u16::from_be_bytes([reply[port], reply[port + 1]]);
+        Some(SocketAddr::new(address, port))
+    };
     let only = Attributes(attributes).get(INET_DIAG_SKV6ONLY);
     Some(Bound {
         protocol,
-        address: SocketAddr::new(address(&reply[IDIAG_SRC..IDIAG_SRC + octets])?, port),
+        address: end(IDIAG_SRC, IDIAG_SPORT)?,
+        peer: end(IDIAG_DST, IDIAG_DPORT).filter(|peer| peer.port() != 0),
         ipv6_only: only.is_some_and(|only| only != [0]),
         inode: u32::from_ne_bytes(*reply[IDIAG_INODE..].first_chunk()?),
     })
@@ -123,11 +160,51 @@ mod tests {
     #[test]
     fn a_protocol_that_the_kernel_does_not_list_is_an_error() {
         let socket = open().unwrap();
-        let request = request(libc::AF_INET as u8, 254, TCP_LISTEN);
+        let request = request(libc::AF_INET as u8, 254, 1 << TCP_LISTEN);
         let listed = socket.list_existing(&request, |message| read(Protocol::Tcp, message));
         let error = SockDiagError::from(listed.unwrap_err());
         let unsupported = matches!(error, SockDiagError::Unsupported(Errno::ENOENT));
         assert!(unsupported, "{error:?}");
+    }
+
+    #[test]
+    fn a_socket_receives_at_its_addresses_and_from_its_peer() {
+        let socket = |address: &str, ipv6_only, peer: Option<&str>| Bound {
+            protocol: Protocol::Udp,
+            address: address.parse().unwrap(),
+            peer: peer.map(|peer| peer.parse().unwrap()),
+            ipv6_only,
+            inode: 1,
+        };
+        let receives = |socket: &Bound, to: &str| {
+            let from = if to.starts_with('[') {
+                "[fd00:1::2]:9"
+            } else {
+                "10.1.0.2:9"
+            };
+            socket.receives(from.parse().unwrap(), to.parse().unwrap())
+        };
+        let (ipv4, ipv6, mapped) = ("10.1.0.1:53", "[fd00:1::1]:53", "[::ffff:10.1.0.1]:53");
+        for (socket, expected) in [
+            (socket("0.0.0.0:53", false, None), (true, false)),
+            (socket("0.0.0.0:54", false, None), (false, false)),
+            (socket("[::]:53", false, None), (true, true)),
+            (socket("[::]:53", true, None), (false, true)),
+            (socket("10.1.0.9:53", false, None), (false, false)),
+            (socket(ipv4, false, None), (true, false)),
+            (socket(mapped, false, None), (true, false)),
+            (socket(ipv6, true, None), (false, true)),
+            (socket(ipv4, false, Some("10.1.0.2:9")), (true, false)),
+            (socket(ipv4, false, Some("10.1.0.2:8")), (false, false)),
+            (
+                socket(mapped, false, Some("[::ffff:10.1.0.2]:9")),
+                (true, false),
+            ),
+            (socket(ipv6, false, Some("[fd00:1::2]:9")), (false, true)),
+        ] {
+            let found = (receives(&socket, ipv4), receives(&socket, ipv6));
+            assert_eq!(found, expected, "{socket:?}");
+        }
     }
 
     #[test]

@@ -350,6 +350,9 @@ mod tests {
             port,
             backend: Some((to.parse().unwrap(), to_port)),
             masqueraded: true,
+            source_port: 4000,
+            replies_to: ("10.9.0.1".parse().unwrap(), 4000),
+            replied: true,
         }
     }
 

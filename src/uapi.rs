@@ -187,6 +187,7 @@ pub const CTA_FILTER: u16 = 25;
 /// Since Linux 5.15.
 pub const CTA_STATUS_MASK: u16 = 26;
 pub const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+pub const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 pub const CTA_TUPLE_IP: u16 = 1;
 pub const CTA_TUPLE_PROTO: u16 = 2;
 pub const CTA_IP_V4_SRC: u16 = 1;
@@ -201,7 +202,7 @@ pub const CTA_PROTOINFO_SCTP: u16 = 3;
 pub const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 pub const CTA_PROTOINFO_SCTP_STATE: u16 = 1;
 
-// net/netfilter/nf_internals.h: flags of CTA_FILTER_ORIG_FLAGS, in host byte order
+// net/netfilter/nf_internals.h: flags of CTA_FILTER_ORIG_FLAGS and _REPLY_FLAGS, in host byte order
 pub const CTA_FILTER_F_CTA_PROTO_NUM: u32 = 1 << 3;
 pub const CTA_FILTER_F_CTA_PROTO_DST_PORT: u32 = 1 << 5;
 
@@ -228,5 +229,6 @@ pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
 pub const INET_DIAG_SKV6ONLY: u16 = 11;
 
 // net/tcp_states.h
+pub const TCP_ESTABLISHED: u8 = 1;
 pub const TCP_CLOSE: u8 = 7;
 pub const TCP_LISTEN: u8 = 10;

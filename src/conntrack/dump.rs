@@ -11,33 +11,25 @@ use crate::uapi::*;
 use nix::libc;
 use std::collections::BTreeSet;
 
+/// Which flows of a service matter. In order of this.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Which {
+    /// All that were made to it.
+    #[default]
+    All,
+    /// Those of them whose destination was translated.
+    Translated,
+    /// Those of them that have had no reply.
+    Unreplied,
+    /// Those that were made from it, so that their replies come to it.
+    Reversed,
+}
+
 /// Flows that matter to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// What they were made to.
     pub service: Service,
-    /// Whether only those matter whose destination was translated.
-    pub translated: bool,
-}
-
-impl Wanted {
-    /// All flows of a service.
-    pub fn all(service: Service) -> Self {
-        let translated = false;
-        Wanted {
-            service,
-            translated,
-        }
-    }
-
-    /// The flows of a service whose destination was translated.
-    pub fn translated(service: Service) -> Self {
-        let translated = true;
-        Wanted {
-            service,
-            translated,
-        }
-    }
+    pub which: Which,
 }
 
 /// How many received entries cost as much as one more walk.
@@ -46,18 +38,17 @@ const ENTRIES_PER_WALK: u64 = 8192;
 /// How many walks pay at most, however many entries there are: each entry slows down each of them.
 const MAX_WALKS: u64 = 12;
 
-/// The same where only translated flows matter. Those are few on most hosts, and one walk finds them.
-const MAX_WALKS_FOR_TRANSLATED: u64 = 2;
+/// The same where the kernel selects by status. Such flows are few on most hosts, and one walk finds them.
+const MAX_WALKS_BY_STATUS: u64 = 2;
 
 /// One dump: what the kernel selects by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dump {
     pub family: Option<Family>,
     pub protocol: Option<Protocol>,
-    /// The original destination port; only with family and protocol.
+    /// The port that the flow was made to, or that replies come to; only with family and protocol.
     pub port: Option<u16>,
-    /// Only entries whose destination was translated.
-    pub translated: bool,
+    pub which: Which,
 }
 
 /// The dumps that find all wanted flows with the least work, in order of family. `entries` is how many
@@ -67,10 +58,10 @@ pub fn plan(wanted: &[Wanted], entries: Option<u64>) -> Vec<Dump> {
         return Vec::new();
     }
     let whole = whole(wanted);
-    let limit = if whole.translated {
-        MAX_WALKS_FOR_TRANSLATED
-    } else {
+    let limit = if whole.which == Which::All {
         MAX_WALKS
+    } else {
+        MAX_WALKS_BY_STATUS
     };
     let walks = entries.map_or(limit, |entries| limit.min(1 + entries / ENTRIES_PER_WALK));
     let plans = [by_port(wanted, walks as usize), Some(by_protocol(wanted))];
@@ -82,16 +73,12 @@ pub fn plan(wanted: &[Wanted], entries: Option<u64>) -> Vec<Dump> {
 /// A dump for each port; `None` if those are more than `most`.
 pub fn by_port(wanted: &[Wanted], most: usize) -> Option<Vec<Dump>> {
     let mut dumps = BTreeSet::new();
-    for Wanted {
-        service,
-        translated,
-    } in wanted
-    {
+    for Wanted { service, which } in wanted {
         let all_ports = Dump {
             family: Some(service.family),
             protocol: Some(service.protocol),
             port: None,
-            translated: *translated,
+            which: *which,
         };
         // The kernel compares ports of TCP and UDP only (ctnetlink_filter_match_tuple).
         if service.protocol == Protocol::Sctp {
@@ -125,7 +112,7 @@ pub fn by_protocol(wanted: &[Wanted]) -> Vec<Dump> {
                     family: Some(family),
                     protocol: Some(protocol),
                     port: None,
-                    translated: wanted.all(|wanted| wanted.translated),
+                    which: common(wanted),
                 });
             }
         }
@@ -142,8 +129,22 @@ pub fn whole(wanted: &[Wanted]) -> Dump {
         } else {
             None
         },
-        translated: wanted.iter().all(|wanted| wanted.translated),
+        which: common(wanted.iter()),
         ..Dump::default()
+    }
+}
+
+/// What the kernel can select all of these by, whatever their ports.
+fn common<'a>(mut wanted: impl Iterator<Item = &'a Wanted>) -> Which {
+    match wanted.next() {
+        Some(Wanted { which, .. }) if *which != Which::Reversed => {
+            if wanted.all(|other| other.which == *which) {
+                *which
+            } else {
+                Which::All
+            }
+        }
+        _ => Which::All,
     }
 }
 
@@ -158,9 +159,10 @@ impl Dump {
         };
         let flags = libc::NLM_F_DUMP as u16;
         let mut request = Request::new(message_type(IPCTNL_MSG_CT_GET), flags, family as u8, 1);
+        let (tuple, flags) = self.tuple();
         if let Some(protocol) = self.protocol {
             let mut compared = CTA_FILTER_F_CTA_PROTO_NUM;
-            request = request.nest(CTA_TUPLE_ORIG, |tuple| {
+            request = request.nest(tuple, |tuple| {
                 tuple.nest(CTA_TUPLE_PROTO, |transport| {
                     let transport = transport.attribute(CTA_PROTO_NUM, &[protocol.number()]);
                     let Some(port) = self.port else {
@@ -171,23 +173,31 @@ impl Dump {
                 })
             });
             request = request.nest(CTA_FILTER, |filter| {
-                filter.attribute(CTA_FILTER_ORIG_FLAGS, &compared.to_ne_bytes())
+                filter.attribute(flags, &compared.to_ne_bytes())
             });
         }
-        if self.translated {
-            request = request
-                .u32(CTA_STATUS, IPS_DST_NAT)
-                .u32(CTA_STATUS_MASK, IPS_DST_NAT);
+        let (status, mask) = match self.which {
+            Which::All | Which::Reversed => return request,
+            Which::Translated => (IPS_DST_NAT, IPS_DST_NAT),
+            Which::Unreplied => (0, IPS_SEEN_REPLY),
+        };
+        request.u32(CTA_STATUS, status).u32(CTA_STATUS_MASK, mask)
+    }
+
+    /// The direction whose destination port is compared: its tuple, and its flags in a filter.
+    fn tuple(&self) -> (u16, u16) {
+        match self.which {
+            Which::Reversed => (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS),
+            _ => (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS),
         }
-        request
     }
 
     /// Whether the kernel can have selected the entry by protocol and port. If not, it has ignored
     /// both: it is older than Linux 5.8.
     pub fn selects(&self, message: &Message<'_>) -> bool {
-        let original = message.attributes().nested(CTA_TUPLE_ORIG);
-        let is_protocol = |protocol: Protocol| protocol_number(original) == Some(protocol.number());
-        let is_port = |wanted| port(original, CTA_PROTO_DST_PORT) == Some(wanted);
+        let tuple = message.attributes().nested(self.tuple().0);
+        let is_protocol = |protocol: Protocol| protocol_number(tuple) == Some(protocol.number());
+        let is_port = |wanted| port(tuple, CTA_PROTO_DST_PORT) == Some(wanted);
         self.protocol.is_none_or(is_protocol) && self.port.is_none_or(is_port)
     }
 }

@@ -3,14 +3,12 @@
 use super::events::{Event, Events};
 use super::notify;
 use super::rules::RulesError;
-use crate::conntrack::{ConntrackError, FlowEvents};
+use crate::conntrack::ConntrackError;
 use crate::lock::Holder;
-use crate::netlink::Overrun;
 use crate::nftables::NftablesError;
 use crate::rtnetlink::RtnetlinkError;
 use log::info;
 use std::collections::HashSet;
-use std::io;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -23,61 +21,65 @@ pub enum DrainError {
     Addresses(#[from] RtnetlinkError),
     #[error(transparent)]
     Close(#[from] NftablesError),
-    #[error("cannot wait for the kernel's events of connections")]
-    Events(#[from] io::Error),
     #[error("cannot keep the rules")]
     Rules(#[from] RulesError),
 }
 
-/// Progress is logged at most this often.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// How long to wait at least before looking again whether connections still run.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much longer than a look the wait for the next one is, so that draining takes at most this part of
+/// one processor.
+const LOOK_SHARE: u32 = 20;
 
 /// Accepts no new flows, and sleeps until none of those that `list` gives runs, `limit` is over, or a
 /// second signal comes. Gives the process that has replaced the instance meanwhile, if one has.
 ///
-/// `flow_events` must have been open since before the flows began: since Linux 5.19 the kernel sends an
-/// event only for the end of a flow that began while a process listened
-/// (net.netfilter.nf_conntrack_events).
+/// It looks again and again: the kernel's events would come for each connection of the whole network
+/// namespace, which overruns their queue in a flood, and do not come for those that began unobserved
+/// (`net.netfilter.nf_conntrack_events`).
 pub fn wait(
     events: &mut Events<'_>,
-    flow_events: &FlowEvents,
     limit: Duration,
     list: impl Fn() -> Result<HashSet<u32>, ConntrackError>,
 ) -> Result<Option<Holder>, DrainError> {
     let deadline = Instant::now() + limit;
     events.close()?;
-    // Drops old events, of flows that will not be among the running ones.
-    flow_events.ended(|_| ())?;
-    let mut running = list()?;
+    let (mut running, mut next_look) = look(&list)?;
     notify::status(format_args!(
         "draining: {} connections, for at most {limit:?}",
         running.len()
     ));
-    let mut logged = Instant::now();
     while !running.is_empty() {
-        let outcome = match events.next(Some(flow_events), Some(deadline))? {
-            Event::Flows | Event::Host(_) => None,
-            Event::TimeUp => Some("draining is over"),
-            Event::Signal => Some("draining is cut short by a signal"),
+        let outcome = match events.next(Some(deadline.min(next_look)))? {
+            Event::TimeUp if Instant::now() < deadline => {
+                let before = running.len();
+                let still;
+                (still, next_look) = look(&list)?;
+                running.retain(|flow| still.contains(flow));
+                if (1..before).contains(&running.len()) {
+                    notify::status(format_args!("draining: {} connections", running.len()));
+                }
+                continue;
+            }
+            Event::Host(_) => continue,
+            Event::TimeUp => "draining is over",
+            Event::Signal => "draining is cut short by a signal",
             Event::Replaced(process) => return Ok(Some(process)),
         };
-        if let Some(outcome) = outcome {
-            info!("{outcome}: {} connections still run", running.len());
-            return Ok(None);
-        }
-        let before = running.len();
-        let Overrun(lost) = flow_events.ended(|flow| {
-            running.remove(&flow);
-        })?;
-        if lost {
-            let still = list()?;
-            running.retain(|flow| still.contains(flow));
-        }
-        if running.len() < before && logged.elapsed() >= LOG_INTERVAL {
-            notify::status(format_args!("draining: {} connections", running.len()));
-            logged = Instant::now();
-        }
+        info!("{outcome}: {} connections still run", running.len());
+        return Ok(None);
     }
     info!("drained: no connection runs any more");
     Ok(None)
+}
+
+/// The flows that run, and when to look again.
+fn look(
+    list: &impl Fn() -> Result<HashSet<u32>, ConntrackError>,
+) -> Result<(HashSet<u32>, Instant), ConntrackError> {
+    let begin = Instant::now();
+    let running = list()?;
+    let end = Instant::now();
+    Ok((running, end + LOOK_INTERVAL.max((end - begin) * LOOK_SHARE)))
 }

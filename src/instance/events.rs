@@ -6,7 +6,6 @@ use super::replace;
 use super::rules::{Rules, RulesError};
 use super::signals::Signals;
 use crate::config::Config;
-use crate::conntrack::FlowEvents;
 use crate::lock::{Holder, Lock};
 use crate::nftables::NftablesError;
 use std::os::fd::AsFd;
@@ -29,8 +28,6 @@ pub enum Event {
     Replaced(Holder),
     /// This host has changed.
     Host(HostChange),
-    /// There are events of flows.
-    Flows,
     /// The deadline has come.
     TimeUp,
 }
@@ -48,21 +45,16 @@ impl<'a> Events<'a> {
     }
 
     /// Sleeps until something happens that the caller must act on.
-    pub fn next(
-        &mut self,
-        flows: Option<&FlowEvents>,
-        deadline: Option<Instant>,
-    ) -> Result<Event, RulesError> {
+    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Event, RulesError> {
         loop {
             let files = [
                 self.rules.changes(),
                 Some(self.signals.as_fd()),
                 Some(self.lock.as_fd()),
-                flows.map(AsFd::as_fd),
                 self.host.events(),
             ];
             let wake = deadline.into_iter().chain(self.host.deadline()).min();
-            let [changes, signal, client, flows, host] = readable(files, wake)?;
+            let [changes, signal, client, host] = readable(files, wake)?;
             // First, so that the rules are in place for whatever follows.
             if changes {
                 self.rules.restore_if_changed()?;
@@ -81,9 +73,6 @@ impl<'a> Events<'a> {
             }
             if let Some(change) = self.host.next(Instant::now()) {
                 return Ok(Event::Host(change));
-            }
-            if flows {
-                return Ok(Event::Flows);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(Event::TimeUp);

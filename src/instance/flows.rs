@@ -8,11 +8,15 @@
 mod tests;
 
 use crate::config::{Allowed, Config, Destination, Forward, Listen, Protocol, Service, ServiceSet};
-use crate::conntrack::{Flow, Wanted};
+use crate::conntrack::{Flow, Wanted, Which};
+use crate::logging::with_causes;
 use crate::rtnetlink::Addresses;
 use crate::siblings::Claims;
+use crate::sock_diag::{self, Bound};
+use log::warn;
+use std::cell::OnceCell;
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Tells an instance's flows from others. What it takes for a flow does not grow with the forwards,
 /// their destinations, or the ranges of sources.
@@ -25,6 +29,8 @@ pub struct FlowMatcher<'a> {
     hosts: HashSet<(usize, IpAddr)>,
     /// The addresses to listen on, if only some are.
     listen: HashSet<IpAddr>,
+    /// The UDP sockets of this host, once one matters; `None` if the kernel does not list them.
+    sockets: OnceCell<Option<Vec<Bound>>>,
 }
 
 impl<'a> FlowMatcher<'a> {
@@ -46,20 +52,29 @@ impl<'a> FlowMatcher<'a> {
                 Listen::Addresses(addresses) => addresses.iter().copied().collect(),
                 Listen::Any | Listen::Local => HashSet::new(),
             },
+            sockets: OnceCell::new(),
         }
     }
 
     /// Whether a conntrack entry must be deleted: it bypassed the rules, leads to a destination that is
-    /// gone, lacks masquerading, or its source is no longer allowed. Of TCP, only the last: other TCP
-    /// connections end by themselves.
+    /// gone, lacks masquerading, or its source is no longer allowed. Of TCP connections that have had a
+    /// reply, only the last: others end by themselves.
     pub fn is_stale(&self, flow: &Flow) -> bool {
+        self.is_stale_as_made(flow)
+            || self
+                .reversed(flow)
+                .is_some_and(|peers| self.is_stale_as_made(&peers))
+    }
+
+    fn is_stale_as_made(&self, flow: &Flow) -> bool {
         let Some(forward) = self.forward(flow).filter(|_| self.listens(flow)) else {
             return false;
         };
         if !self.is_allowed(flow) {
             return flow.backend.is_some();
         }
-        if flow.protocol == Protocol::Tcp || self.is_exempt(forward, flow) {
+        let is_established = flow.protocol == Protocol::Tcp && flow.replied;
+        if is_established || self.is_exempt(forward, flow) {
             return false;
         }
         match flow.backend {
@@ -68,6 +83,42 @@ impl<'a> FlowMatcher<'a> {
             }
             None => true,
         }
+    }
+
+    /// A UDP flow that this host itself began, as its peer would have begun it. `None` if it is no such
+    /// flow, or a socket of this host still receives what the peer sends.
+    fn reversed(&self, flow: &Flow) -> Option<Flow> {
+        let (destination, port) = flow.replies_to;
+        let (peer, peer_port) = flow.backend.unwrap_or((flow.destination, flow.port));
+        let reversed = Flow {
+            source: peer,
+            source_port: peer_port,
+            destination,
+            port,
+            backend: None,
+            ..*flow
+        };
+        let is_own = flow.protocol == Protocol::Udp && self.addresses.is_own(flow.source);
+        let can_be = is_own && self.forward(&reversed).is_some();
+        (can_be && !self.has_socket(flow)).then_some(reversed)
+    }
+
+    /// Whether a socket of this host receives the replies to a flow that this host began. If that is not
+    /// known, it is taken for granted.
+    fn has_socket(&self, flow: &Flow) -> bool {
+        let local = SocketAddr::new(flow.source, flow.source_port);
+        let peer = SocketAddr::new(flow.destination, flow.port);
+        let list = || {
+            let warn = |error| {
+                let causes = with_causes(&error);
+                warn!(
+                    "UDP flows that this host began from forwarded ports go on: its sockets are {causes}"
+                );
+            };
+            sock_diag::udp().map_err(warn).ok()
+        };
+        let sockets = self.sockets.get_or_init(list).as_ref();
+        sockets.is_none_or(|sockets| sockets.iter().any(|socket| socket.receives(peer, local)))
     }
 
     /// Whether these rules have forwarded the flow, or those of an earlier instance with other
@@ -131,23 +182,41 @@ impl<'a> FlowMatcher<'a> {
     }
 }
 
-/// The flows that can be stale for this instance.
+/// The flows that can be stale for this instance, and that hinder clients which send just once.
 pub fn can_be_stale(config: &Config) -> Vec<Wanted> {
-    let services = config.forwards.iter().map(|forward| forward.service);
-    let wanted = services.filter_map(|service| {
+    wanted(config, |service| {
         let is_restricted = *config.sources.of(service.family) != Allowed::All;
         match service.protocol {
-            Protocol::Tcp => is_restricted.then(|| Wanted::translated(service)),
-            _ => Some(Wanted::all(service)),
+            Protocol::Tcp if is_restricted => &[Which::Translated],
+            Protocol::Tcp => &[],
+            Protocol::Udp => &[Which::All, Which::Reversed],
+            Protocol::Sctp => &[Which::All],
         }
-    });
-    wanted.collect()
+    })
+}
+
+/// The TCP connections that can be stale since they have had no reply. Their clients try again, so
+/// they may be looked for after the others.
+pub fn can_be_half_open(config: &Config) -> Vec<Wanted> {
+    wanted(config, |service| match service.protocol {
+        Protocol::Tcp => &[Which::Unreplied],
+        _ => &[],
+    })
 }
 
 /// The flows that this instance can have forwarded.
 pub fn can_be_forwarded(config: &Config) -> Vec<Wanted> {
+    wanted(config, |_| &[Which::Translated])
+}
+
+/// The flows of each service that matter.
+fn wanted(config: &Config, which: impl Fn(Service) -> &'static [Which]) -> Vec<Wanted> {
     let services = config.forwards.iter().map(|forward| forward.service);
-    services.map(Wanted::translated).collect()
+    let wanted = services.flat_map(|service| {
+        let all = which(service).iter().copied();
+        all.map(move |which| Wanted { service, which })
+    });
+    wanted.collect()
 }
 
 /// Tells the flows that were made to what an instance claims.

@@ -5,15 +5,16 @@
 //! end of the replies.
 
 mod open;
+mod send;
+
+pub use send::TooLong;
 
 use super::give_up::gives_up;
 use super::message::{Message, Request, messages};
 use super::sys;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{
-    MsgFlags, NetlinkAddr, getsockname, getsockopt, recvmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockname, recvmsg};
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -119,37 +120,6 @@ impl Socket {
         sys::ignore_events_caused_by(self.as_fd(), port)
     }
 
-    /// Sends a batch of any length in one piece, and reads the replies up to `last_sequence`'s.
-    pub fn transact(&self, bytes: &[u8], last_sequence: u32) -> Result<(), Failure> {
-        self.enlarge_send_buffer(bytes.len());
-        self.send(bytes)?;
-        let mut refusal = None;
-        let mut acknowledged = false;
-        self.replies(|message| match outcome(&message, libc::NLMSG_ERROR) {
-            // Several messages can fail; the first is the cause of the others.
-            Some(Err(found)) => refusal = refusal.or(Some(found)),
-            Some(Ok(())) => acknowledged |= message.sequence == last_sequence,
-            None => {}
-        })?;
-        match refusal {
-            Some(refusal) => Err(Failure::Refused(refusal)),
-            None if acknowledged => Ok(()),
-            None => Err(Failure::NoReply),
-        }
-    }
-
-    /// Sends requests without `NLM_F_ACK`, to which the kernel replies only if they fail; gives the first
-    /// refusal.
-    pub fn transmit(&self, bytes: &[u8]) -> io::Result<Option<Refusal>> {
-        self.send(bytes)?;
-        let mut refusal = None;
-        self.replies(|message| {
-            let found = outcome(&message, libc::NLMSG_ERROR).and_then(Result::err);
-            refusal = refusal.or(found);
-        })?;
-        Ok(refusal)
-    }
-
     /// Requests one object, and gives what `read` finds in it.
     pub fn get<T>(
         &self,
@@ -166,6 +136,16 @@ impl Socket {
         }
     }
 
+    /// Dumps a table of the kernel's, and hands over each object as it comes; again if a change
+    /// interrupts the dump.
+    pub fn visit(
+        &self,
+        request: &Request,
+        each: &mut dyn FnMut(&Message<'_>),
+    ) -> Result<(), Failure> {
+        or_missing(self.request(request, &mut |message| message.iter().for_each(&mut *each)))
+    }
+
     /// Dumps a table of the kernel's: what `read` finds in each object. A dump that a change interrupts is
     /// requested again, from its start.
     pub fn list<T>(
@@ -173,10 +153,7 @@ impl Socket {
         request: &Request,
         read: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, Failure> {
-        match self.list_existing(request, read) {
-            Err(Failure::Refused(refusal)) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
-            listed => listed,
-        }
+        or_missing(self.list_existing(request, read))
     }
 
     /// The same of a table that must be there.
@@ -225,21 +202,6 @@ impl Socket {
             }
         }
         Err(Failure::Contended)
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let sent = loop {
-            match self.socket.send(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => break result?,
-            }
-        };
-        if sent != bytes.len() {
-            return Err(io::Error::other(
-                "the kernel took only a part of the request",
-            ));
-        }
-        Ok(())
     }
 
     /// The socket's netlink port; 0 if it has none.
@@ -307,16 +269,6 @@ impl Socket {
             }
         }
         Ok(Overrun(overrun))
-    }
-
-    /// Makes the send buffer large enough for a request, which the kernel takes whole or not at all
-    /// (netlink_sendmsg). If it may not be enlarged, sending fails with EMSGSIZE.
-    fn enlarge_send_buffer(&self, length: usize) {
-        let wanted = length + 4096;
-        let default = getsockopt(self, sockopt::SndBuf).unwrap_or(0);
-        if wanted > default && setsockopt(self, sockopt::SndBufForce, &wanted).is_err() {
-            let _ = setsockopt(self, sockopt::SndBuf, &wanted);
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::batch::{Step, Transaction};
 use crate::capability::MissingNetAdmin;
 use crate::config::shown;
-use crate::netlink::{Attributes, Failure, MAX_DUMP_RETRIES, Refusal};
+use crate::netlink::{Attributes, Failure, MAX_DUMP_RETRIES, Refusal, TooLong};
 use crate::ruleset::Ruleset;
 use crate::uapi::{NFTA_EXPR_NAME, NFTA_LIST_ELEM};
 use nix::errno::Errno;
@@ -14,7 +14,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum NftablesError {
     #[error("cannot talk to nf_tables over netlink")]
-    Socket(#[from] io::Error),
+    Socket(#[source] io::Error),
+    #[error("too many rules for one message")]
+    TooLong(#[source] TooLong),
     #[error(transparent)]
     NotPermitted(#[from] MissingNetAdmin),
     #[error(
@@ -50,11 +52,20 @@ pub enum NftablesError {
     NoReply,
 }
 
+impl From<io::Error> for NftablesError {
+    fn from(error: io::Error) -> Self {
+        match error.downcast() {
+            Ok(too_long) => NftablesError::TooLong(too_long),
+            Err(error) => NftablesError::Socket(error),
+        }
+    }
+}
+
 impl From<Failure> for NftablesError {
     /// A failure of a request that is no step of an installation.
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Socket(error) => NftablesError::Socket(error),
+            Failure::Socket(error) => error.into(),
             Failure::Refused(refusal) => before_the_first_step(refusal),
             Failure::NoReply => NftablesError::NoReply,
             Failure::Contended => NftablesError::Contended(MAX_DUMP_RETRIES),

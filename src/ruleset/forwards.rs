@@ -55,7 +55,7 @@ pub fn maps(family: Family, forwards: &[&Forward]) -> [Set; 6] {
 /// For each port of a range, the destination with its other port.
 pub fn mapped_ports(service: Service, to: &Destination) -> impl Iterator<Item = Element> {
     let Destination { address, ports } = *to;
-    let pairs = service.ports.singles().zip(ports.first()..);
+    let pairs = service.ports.singles().zip(ports.first()..=u16::MAX);
     pairs.map(move |(from, port)| Element {
         key: service_key(Service {
             ports: from,

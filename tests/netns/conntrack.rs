@@ -2,7 +2,12 @@
 
 mod drain;
 mod flow_ownership;
+mod half_open;
+mod host_began;
+mod many_flows;
 mod sctp_drain;
 mod stale_flows;
 
+pub use drain::FLOOD;
+pub use many_flows::FLOWS;
 pub use stale_flows::FOREIGN_FLOWS;

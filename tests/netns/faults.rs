@@ -18,7 +18,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::check;
-use crate::conntrack::FOREIGN_FLOWS;
+use crate::conntrack::{FLOOD, FLOWS, FOREIGN_FLOWS};
 use crate::fixture::{Namespace, Process};
 use crate::lifecycle::KILLS;
 use crate::replace::REPLACEMENTS;
@@ -74,6 +74,8 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("sockets of other processes", check::SOCKETS),
         ("chains whose rules", check::CHAINS),
         ("chains whose rules", check::DESTINATIONS),
+        ("connections of others while it drains", FLOOD),
+        ("TERM with little memory", FLOWS),
     ] {
         let start = format!("| {fault}");
         let row = page.lines().find(|line| line.starts_with(&start));

@@ -9,6 +9,7 @@ mod notify;
 mod privileges;
 mod resources;
 mod start_and_stop;
+mod user_namespace;
 mod without_owner_flag;
 
 pub use crash::KILLS;

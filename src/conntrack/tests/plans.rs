@@ -3,23 +3,20 @@
 use super::super::dump::{by_port, by_protocol, plan, whole};
 use super::*;
 use crate::netns::in_own_namespace;
+use std::cell::Cell;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// The ports that the entries are made to: of services, beside them, and of others.
 const PORTS: [u16; 8] = [52, 53, 54, 80, 100, 105, 110, 111];
 
-fn wanted(protocol: Protocol, ports: &str, translated: bool) -> Vec<Wanted> {
+fn wanted(protocol: Protocol, ports: &str, which: Which) -> Vec<Wanted> {
     let services = Family::ALL.map(|family| Service {
         family,
         protocol,
         ports: ports.parse().unwrap(),
     });
-    let wanted = services.map(|service| Wanted {
-        service,
-        translated,
-    });
-    wanted.to_vec()
+    services.map(|service| Wanted { service, which }).to_vec()
 }
 
 /// How many ports the most services of [`selections`] have.
@@ -28,27 +25,46 @@ const MANY: usize = 40;
 /// Few and many services, ranges and single ports, all their flows or those that were translated.
 fn selections() -> Vec<Vec<Wanted>> {
     use Protocol::{Sctp, Tcp, Udp};
-    let many = (41..=60u16).flat_map(|port| wanted(Udp, &port.to_string(), false));
+    use Which::{All, Reversed, Translated, Unreplied};
+    let many = (41..=60u16).flat_map(|port| wanted(Udp, &port.to_string(), All));
     vec![
-        wanted(Udp, "53", false)[..1].to_vec(),
-        wanted(Udp, "53", false),
-        wanted(Tcp, "80", true),
-        wanted(Udp, "100-110", false),
-        wanted(Sctp, "53", false),
+        wanted(Udp, "53", All)[..1].to_vec(),
+        wanted(Udp, "53", All),
+        wanted(Tcp, "80", Translated),
+        wanted(Udp, "100-110", All),
+        wanted(Sctp, "53", All),
         [
-            wanted(Tcp, "80", true),
-            wanted(Tcp, "100-110", true),
-            wanted(Udp, "53", false),
-            wanted(Sctp, "100", false),
+            wanted(Tcp, "80", Translated),
+            wanted(Tcp, "100-110", Translated),
+            wanted(Udp, "53", All),
+            wanted(Sctp, "100", All),
         ]
         .concat(),
         many.collect(),
-        [wanted(Tcp, "1-65535", true), wanted(Udp, "1-65535", true)].concat(),
+        [
+            wanted(Tcp, "1-65535", Translated),
+            wanted(Udp, "1-65535", Translated),
+        ]
+        .concat(),
+        wanted(Tcp, "80", Unreplied),
+        [wanted(Tcp, "80", Unreplied), wanted(Tcp, "80", Translated)].concat(),
+        wanted(Udp, "53", Reversed),
+        [
+            wanted(Udp, "53", All),
+            wanted(Udp, "53", Reversed),
+            wanted(Udp, "100-110", Reversed),
+            wanted(Tcp, "80", Unreplied),
+        ]
+        .concat(),
     ]
 }
 
+/// How many entries of each protocol and family there are for each of the ports.
+const KINDS: usize = 5;
+
 /// Makes entries of each protocol and family to each of the ports: one that is not translated, one whose
-/// destination is, and one whose source is. And one of ICMP, with a port's number where TCP has the port.
+/// destination is, one whose source is, and one that had no reply. And one from each of the ports, and
+/// one of ICMP, with a port's number where TCP has the port.
 fn make_entries() {
     let mut commands = String::new();
     for (source, destination, to_backend, from_router) in [
@@ -71,11 +87,16 @@ fn make_entries() {
             "sctp --state ESTABLISHED --orig-vtag 1 --reply-vtag 2",
         ] {
             for port in PORTS {
-                for (from, nat) in (4000..).zip(["", to_backend, from_router]) {
+                let replied =
+                    ["", to_backend, from_router].map(|nat| format!("-u SEEN_REPLY {nat}"));
+                for (from, more) in (4000..).zip(replied.iter().map(String::as_str).chain([""])) {
                     commands += &format!(
-                        "-I -s {source} -d {destination} -p {protocol} --sport {from} --dport {port} -t 3600 -u SEEN_REPLY {nat}\n"
+                        "-I -s {source} -d {destination} -p {protocol} --sport {from} --dport {port} -t 3600 {more}\n"
                     );
                 }
+                commands += &format!(
+                    "-I -s {destination} -d {source} -p {protocol} --sport {port} --dport 5000 -t 3600 -u SEEN_REPLY\n"
+                );
             }
         }
     }
@@ -92,7 +113,7 @@ fn make_entries() {
     assert!(tool.wait().unwrap().success());
 }
 
-/// What the caller of [`Conntrack::list_by`] keeps: the deletion of each wanted flow.
+/// What the caller of [`Conntrack::visit_by`] keeps: the deletion of each wanted flow.
 fn deletions(
     conntrack: &Conntrack,
     wanted: &[Wanted],
@@ -100,19 +121,26 @@ fn deletions(
     request: impl Fn(&Dump) -> Request,
 ) -> Vec<Vec<u8>> {
     let is_wanted = |flow: &Flow| {
-        wanted.iter().any(|wanted| {
-            let translated = flow.backend.is_some() || !wanted.translated;
-            translated
-                && wanted
-                    .service
-                    .contains(flow.family, flow.protocol, flow.port)
+        wanted.iter().any(|Wanted { service, which }| {
+            let port = match which {
+                Which::Reversed => flow.replies_to.1,
+                _ => flow.port,
+            };
+            let has_status = match which {
+                Which::Translated => flow.backend.is_some(),
+                Which::Unreplied => !flow.replied,
+                Which::All | Which::Reversed => true,
+            };
+            has_status && service.contains(flow.family, flow.protocol, port)
         })
     };
-    let found = conntrack.list_by(dumps, request, |message| {
-        flow(message).filter(is_wanted)?;
-        Some(deletion(message)?.bytes().to_vec())
+    let mut found = Vec::new();
+    let visited = conntrack.visit_by(dumps, &request, &mut |message| {
+        if flow(message).is_some_and(|flow| is_wanted(&flow)) {
+            found.extend(deletion(message).map(|deletion| deletion.bytes().to_vec()));
+        }
     });
-    let mut found = found.unwrap();
+    visited.unwrap();
     found.sort();
     found
 }
@@ -132,7 +160,7 @@ fn every_way_of_asking_gives_the_same_flows() {
     in_own_namespace(|| {
         make_entries();
         let conntrack = Conntrack::open().unwrap();
-        let all = (Family::ALL.len() * Protocol::ALL.len() * PORTS.len() * 3 + 1) as u64;
+        let all = (Family::ALL.len() * Protocol::ALL.len() * PORTS.len() * KINDS + 1) as u64;
         assert_eq!(entries(), Some(all));
         for wanted in selections() {
             let list = |dumps: &[Dump]| deletions(&conntrack, &wanted, dumps, Dump::request);
@@ -157,8 +185,10 @@ fn this_kernel_sends_only_what_is_asked_for() {
         make_entries();
         let conntrack = Conntrack::open().unwrap();
         let received = |dump: Dump| {
-            let all = conntrack.list_by(&[dump], Dump::request, |_| Some(()));
-            all.unwrap().len()
+            let mut count = 0;
+            let visited = conntrack.visit_by(&[dump], &Dump::request, &mut |_| count += 1);
+            visited.unwrap();
+            count
         };
         let family = Some(Family::Ipv6);
         let protocol = Some(Protocol::Udp);
@@ -174,22 +204,25 @@ fn this_kernel_sends_only_what_is_asked_for() {
             port: Some(53),
             ..of_protocol
         };
-        let each = PORTS.len() * 3;
+        let each = PORTS.len() * KINDS;
         assert_eq!(received(Dump::default()), each * 6 + 1);
         assert_eq!(received(of_family), each * 3);
         assert_eq!(received(of_protocol), each);
-        assert_eq!(received(of_port), 3);
-        for (dump, translated) in [
-            (Dump::default(), each * 2),
-            (of_protocol, each / 3),
+        assert_eq!(received(of_port), KINDS - 1);
+        for (dump, expected) in [
+            (Dump::default(), each * 6 / KINDS),
+            (of_protocol, each / KINDS),
             (of_port, 1),
         ] {
-            let dump = Dump {
-                translated: true,
-                ..dump
-            };
-            assert_eq!(received(dump), translated);
+            for which in [Which::Translated, Which::Unreplied] {
+                let counts = received(Dump { which, ..dump });
+                // conntrack(8) gives the entry of ICMP no reply.
+                let icmp = which == Which::Unreplied && dump.family.is_none();
+                assert_eq!(counts, expected + usize::from(icmp));
+            }
         }
+        let which = Which::Reversed;
+        assert_eq!(received(Dump { which, ..of_port }), 1);
     });
 }
 
@@ -252,8 +285,8 @@ fn few_ports_among_many_entries_are_asked_for_one_by_one() {
         let by_port = dumps.iter().all(|dump| dump.port.is_some());
         (dumps.len(), by_port)
     };
-    let [udp, two_families, tcp, range, _, _, many, _] = &selections()[..] else {
-        panic!("eight");
+    let [udp, two_families, tcp, range, _, _, many, ..] = &selections()[..] else {
+        panic!("seven");
     };
     assert_eq!(ways(udp, 1), (1, true));
     assert_eq!(ways(two_families, 1), (1, false));
@@ -265,7 +298,10 @@ fn few_ports_among_many_entries_are_asked_for_one_by_one() {
     assert_eq!(ways(many, 1_000_000), (2, false));
     let translated: Vec<Wanted> = many
         .iter()
-        .map(|of| Wanted::translated(of.service))
+        .map(|of| Wanted {
+            which: Which::Translated,
+            ..*of
+        })
         .collect();
     assert_eq!(ways(&translated, 1_000_000), (2, false));
     let of_two_protocols = [&translated[..], tcp].concat();

@@ -30,6 +30,9 @@ fn flow(source: &str, service: &str, backend: Option<&str>) -> Flow {
         port: port.parse().unwrap(),
         backend: backend.map(|backend| (backend.ip(), backend.port())),
         masqueraded: backend.is_some(),
+        source_port: 4000,
+        replies_to: (source, 4000),
+        replied: true,
     }
 }
 

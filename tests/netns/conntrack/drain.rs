@@ -1,11 +1,15 @@
 //! `--drain`: running connections may end after the signal, before the instance does.
 
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::fixture::{
-    Family, ForwardedConnection, Net, Protocol, expect_parts, expect_reply, forward_to,
+    BACKEND_PORT, FORWARDED_PORT, Family, ForwardedConnection, Namespace, Net, Protocol,
+    expect_parts, expect_reply, forward_to,
 };
 
 /// So long that no test reaches its end.
@@ -72,4 +76,82 @@ fn at_the_limit_it_ends() {
     forwarded.forwarder.finish().expect_exit(0);
     assert!(begin.elapsed() >= Duration::from_secs(1));
     assert_eq!(forwarded.net.node.ruleset(), "");
+}
+
+/// The kernel then sends no events of connections.
+#[test]
+fn without_events_of_conntrack_it_ends_with_the_last_connection() {
+    let net = Net::new(1);
+    let _servers = net.serve(BACKEND_PORT);
+    let events = "net/netfilter/nf_conntrack_events";
+    net.node.set_sysctl(events, "0");
+    for family in Family::BOTH {
+        let call = forward_to(Protocol::Tcp, &net.backends).args(&[LONG]);
+        let mut forwarder = call.start(&net.node);
+        let node_addr = net.node_addr(family, FORWARDED_PORT);
+        let mut flow = net.client.live_flow(Protocol::Tcp, node_addr);
+        forwarder.signal(Signal::SIGTERM);
+        forwarder.wait_until_draining(1);
+        flow.expect_unchanged();
+        drop(flow);
+        forwarder.wait_until_drained();
+        forwarder.finish().expect_exit(0);
+    }
+}
+
+/// How many flows others make and end while it drains.
+pub const FLOOD: usize = 50_000;
+
+/// Makes flows to closed ports of the host itself, and deletes their conntrack entries.
+fn flood(node: &Namespace) {
+    for _ in 0..10 {
+        node.run(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            for port in 1..=(FLOOD / 10) as u16 {
+                // The port is closed, which may be an error here.
+                let _ = socket.send_to(b"?", ("127.0.0.1", port));
+            }
+        });
+        let deletion = ["-D", "-p", "udp", "--orig-dst", "127.0.0.1"];
+        node.output("conntrack", &deletion).expect_exit(0);
+    }
+}
+
+/// Whatever others do, it asks the kernel at most once a second, and only for its own flows.
+#[test]
+fn connections_of_others_cost_a_draining_instance_nothing() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drain");
+    let output = format!("--output={}", file.display());
+    let strace = ["--trace=sendto,recvmsg", "--decode-fds=all", &output];
+    let forwarded =
+        ForwardedConnection::start(Family::V4, |call| call.args(&[LONG]).traced(&strace));
+    let ForwardedConnection {
+        net,
+        mut forwarder,
+        mut flow,
+        server: _server,
+        ..
+    } = forwarded;
+    let begin = Instant::now();
+    forwarder.signal(Signal::SIGTERM);
+    forwarder.wait_until_draining(1);
+    flood(&net.node);
+    flow.expect_unchanged();
+    drop(flow);
+    forwarder.wait_until_drained();
+    forwarder.finish().expect_exit(0);
+    let seconds = begin.elapsed().as_secs() as usize;
+    let trace = fs::read_to_string(file).expect("a trace");
+    let count = |call: &str, kind: &str| {
+        let lines = trace.lines();
+        lines
+            .filter(|line| line.starts_with(call) && line.contains(kind))
+            .count()
+    };
+    let requests = count("sendto", "IPCTNL_MSG_CT_GET");
+    // One dump for each family at a look; one look each at the beginning and for the stop.
+    let limit = 2 * (seconds + 3);
+    assert!((2..=limit).contains(&requests), "{requests} in {seconds} s");
+    let received = count("recvmsg", "NFNL_SUBSYS_CTNETLINK<<8|IPCTNL_MSG_CT_");
+    assert!(received <= limit, "{received} in {seconds} s");
 }

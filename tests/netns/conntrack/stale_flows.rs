@@ -31,7 +31,7 @@ const SIBLING: &str = "table inet sibling {
 const SIBLINGS_PORT: u16 = 54;
 
 /// A net with the sibling's rules on the node, where no entry expires.
-fn net_with_sibling(backends: u8) -> Net {
+pub fn net_with_sibling(backends: u8) -> Net {
     let net = Net::new(backends);
     net.node.load(SIBLING);
     net.node.keep_udp_entries();
@@ -39,7 +39,7 @@ fn net_with_sibling(backends: u8) -> Net {
 }
 
 /// Kills an instance, which then cannot delete any entry, and waits until its rules are gone.
-fn crash(net: &Net, forwarder: Process) {
+pub fn crash(net: &Net, forwarder: Process) {
     forwarder.stop(Signal::SIGKILL);
     let has_gone = |ruleset: &String| !ruleset.contains("nodefwd");
     wait_until("a ruleset without nodefwd", || net.node.ruleset(), has_gone);

@@ -1,64 +1,17 @@
 //! More events than the kernel keeps for a socket: some are lost, and the process learns only that
 //! (ENOBUFS, netlink(7)).
 
-use std::net::UdpSocket;
-
 use nix::sys::signal::Signal;
 
 use super::netlink_sockets::{Socket, Subsystem, sockets, while_stopped};
 use super::nft_with_input;
 use crate::fixture::{
-    BACKEND_PORT, CHANGED, CONTENDED, FORWARDED_PORT, Family, ForwardedConnection, MORE_EVENTS,
-    Namespace, Net, Protocol, expect_parts, expect_reply, forward_to, nodefwd, wait_until,
+    BACKEND_PORT, CHANGED, CONTENDED, FORWARDED_PORT, Family, MORE_EVENTS, Namespace, Net,
+    Protocol, expect_parts, expect_reply, forward_to, nodefwd, wait_until,
 };
 
-/// How many conntrack entries are deleted, or objects of nftables added, while the process is stopped.
+/// How many objects of nftables are added while the process is stopped.
 pub const EVENTS: u16 = 5000;
-
-/// Makes as many flows on the host itself, and deletes their conntrack entries.
-fn overrun_conntrack_events(node: &Namespace) {
-    node.run(|| {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        for port in 1..=EVENTS {
-            // The port is closed, which may be an error here.
-            let _ = socket.send_to(b"?", ("127.0.0.1", port));
-        }
-    });
-    let deletion = ["-D", "-p", "udp", "--orig-dst", "127.0.0.1"];
-    let deleted = node.output("conntrack", &deletion).expect_exit(0).stderr;
-    let count = deleted
-        .split_whitespace()
-        .find_map(|word| word.parse().ok());
-    assert!(count.is_some_and(|count: u16| count >= EVENTS), "{deleted}");
-}
-
-#[test]
-fn a_connection_whose_end_is_lost_does_not_keep_it_draining() {
-    let forwarded = ForwardedConnection::start(Family::V4, |call| call.args(&["--drain=3600"]));
-    let mut other = forwarded.another_flow();
-    let ForwardedConnection {
-        net,
-        mut forwarder,
-        flow,
-        server: _server,
-        ..
-    } = forwarded;
-    forwarder.signal(Signal::SIGTERM);
-    forwarder.wait_until_draining(2);
-    while_stopped(&mut forwarder, || {
-        overrun_conntrack_events(&net.node);
-        drop(flow);
-        let entries = || net.node.succeed("conntrack", &["-L", "-p", "tcp"]);
-        let has_ended = |entries: &String| entries.contains("TIME_WAIT");
-        wait_until("the end of the connection", entries, has_ended);
-    });
-    // The other one still runs, and the forwarder knows.
-    other.expect_unchanged();
-    drop(other);
-    forwarder.wait_until_drained();
-    forwarder.finish().expect_exit(0);
-    assert_eq!(net.node.ruleset(), "");
-}
 
 /// Adds as many objects in another program's table, and deletes it.
 fn overrun_nftables_events(node: &Namespace) {
