@@ -102,7 +102,7 @@ Exit status:
 ///
 /// Installs its rules in one transaction, waits for a signal, and removes them.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(version, long_version = env!("NODEFWD_VERSION"), after_help = EXAMPLES, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// `run` if it is missing.
     #[command(subcommand)]
