@@ -8,7 +8,7 @@ arch=$1
 shift
 case $arch in
     amd64) triplet=x86_64-linux-gnu ;;
-    arm64) triplet=aarch64-linux-gnu ;;
+    arm64 | arm64v8) arch=arm64 triplet=aarch64-linux-gnu ;;
     armhf | armv7) arch=armhf triplet=arm-linux-gnueabihf target=armv7-unknown-linux-gnueabihf ;;
     riscv64) triplet=riscv64-linux-gnu target=riscv64gc-unknown-linux-gnu ;;
     ppc64el | ppc64le) arch=ppc64el triplet=powerpc64le-linux-gnu ;;

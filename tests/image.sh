@@ -4,6 +4,8 @@
 set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+# shellcheck source=tests/debian.sh
+source tests/debian.sh
 [[ $EUID -eq 0 ]] || die "the test makes network namespaces and containers: run me as root"
 # shellcheck disable=SC2034 # setup.sh reads it
 packages=(podman runc debootstrap containernetworking-plugins iptables)
@@ -68,26 +70,15 @@ runroot = "$files/run"
 CONF
 export CONTAINERS_CONF=$files/containers.conf CONTAINERS_STORAGE_CONF=$files/storage.conf
 
-# The base image from Debian's packages, from wherever this machine gets them, and with the
-# certificates that this machine trusts beside the usual ones.
-make_base_image() {
-    local name=$1 mirror
-    # shellcheck disable=SC2016 # apt fills these in
-    mirror=$(apt-get indextargets 'Created-By: Packages' 'Component: main' --format '$(CODENAME) $(REPO_URI)' |
-        sed -n '/^\(bookworm\|trixie\) /{s/.* //p;q}')
-    [[ $mirror ]] || die "apt knows no Debian 12 or 13 to make the base image from"
-    quietly debootstrap --variant=minbase --include=ca-certificates trixie "$files/base" "$mirror"
-    cp -r /usr/local/share/ca-certificates/. "$files/base/usr/local/share/ca-certificates/"
-    quietly chroot "$files/base" update-ca-certificates
-    tar -C "$files/base" -cf "$files/base.tar" .
-    quietly podman import "$files/base.tar" "$name"
-    rm -rf --one-file-system "$files/base" "$files/base.tar"
-}
-
 step "making the base image"
-make_base_image "$(sed -n 's/^FROM \(.*\) AS builder$/\1/p' Containerfile)"
+make_debian "$files/base"
+tar -C "$files/base" -cf "$files/base.tar" .
+quietly podman import "$files/base.tar" localhost/debian
+rm -rf --one-file-system "$files/base" "$files/base.tar"
 step "building the Containerfile"
-quietly podman build --network=host --isolation=chroot --pull=never --layers=false --tag "$image" .
+platform=$(podman info --format '{{.Version.OsArch}}')
+quietly podman build --network=host --isolation=chroot --pull=never --layers=false --tag "$image" \
+    --build-arg BASE=localhost/debian --build-arg BUILDPLATFORM="$platform" .
 
 step "looking at the image"
 size=$(podman image inspect --format '{{.Size}}' "$image")

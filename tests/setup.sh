@@ -51,8 +51,8 @@ have_static_libmnl() {
     [[ -e /usr/local/lib/libmnl.a || $(dpkg -L libmnl-dev) == */libmnl.a* ]]
 }
 
-# use_suite SUITE DIR: sets apt_options, with which apt sees that suite of Debian alone, from where this
-# machine gets its own, and keeps all that it downloads in DIR. Brings the list of packages up to date.
+# use_suite SUITE DIR [OPTION…]: sets apt_options, with which apt sees that suite of Debian alone, from where
+# this machine gets its own, and keeps all that it downloads in DIR. Brings the list of packages up to date.
 use_suite() {
     local dir codename sources
     dir=$(realpath -m "$2")
@@ -71,7 +71,7 @@ use_suite() {
     mkdir -p "$dir"/{lists,archives}/partial
     sort -u <<<"$sources" >"$dir/sources.list"
     apt_options=(
-        -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        "${@:3}" -o Dir::Etc::SourceList="$dir/sources.list" -o Dir::Etc::SourceParts=/dev/null
         -o Dir::State::Lists="$dir/lists" -o Dir::Cache="$dir" -o APT::Sandbox::User=root
     )
     apt_get "${apt_options[@]}" update

@@ -2,7 +2,7 @@
 # Boots Debian's kernel of an architecture in QEMU, with tests/architectures/init as its first process.
 set -euo pipefail
 
-# What the tests call. bc adds up their results on this machine.
+# What the tests call.
 guest_packages=(bash busybox conntrack coreutils grep iproute2 iptables kmod mount netbase nftables procps strace util-linux)
 
 qemu=''
