@@ -17,7 +17,7 @@ mod sets;
 mod shared_maps;
 mod sources;
 
-use crate::config::{Balance, Family, Forward, PortRange, Protocol};
+use crate::config::{Balance, Family, PortRange, Protocol, Service};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -31,14 +31,11 @@ pub const DROPPED_INVALID: &str = "dropped-invalid";
 /// those of ranges need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
 const FORWARDS: &str = "forwards";
 const PORT_MAP: &str = "port-map";
-const RANGES: &str = "ranges";
-const RANGES_TO_PORT: &str = "ranges-to-port";
-const BALANCED: (&str, &str) = ("balanced", "balanced-ranges");
+/// From single ports, and from ranges, to the chains of their forwards.
+const CHAINS: (&str, &str) = ("chains", "chains-ranges");
 const DROPPED: (&str, &str) = ("dropped", "dropped-ranges");
 const MASQUERADE: (&str, &str) = ("masquerade", "masquerade-ranges");
 const NO_HAIRPIN: (&str, &str) = ("no-hairpin", "no-hairpin-ranges");
-/// From numbers to the chains of balanced forwards, one for each destination.
-const BACKENDS: &str = "backends";
 /// The services alone, and without masquerading the destinations.
 const SERVICES: (&str, &str) = ("services", "services-ranges");
 const DESTINATIONS: (&str, &str) = ("destinations", "destinations-ranges");
@@ -62,8 +59,7 @@ fn family_name(family: Family) -> &'static str {
 }
 
 /// `tcp-80-ipv4`
-fn chain_name(forward: &Forward) -> String {
-    let service = forward.service;
+fn chain_name(service: Service) -> String {
     let family = family_name(service.family);
     format!("{}-{}-{family}", service.protocol, service.ports)
 }
@@ -74,13 +70,10 @@ pub struct ServiceMaps {
     pub forwards: String,
     /// From each port of ranges that go to other ranges, to addresses and ports.
     pub port_map: String,
-    /// From ranges to addresses: the port stays.
-    pub ranges: String,
-    /// From ranges to addresses and ports.
-    pub ranges_to_port: String,
-    /// From single ports and from ranges to the chains of balanced forwards.
-    pub balanced: [String; 2],
-    /// Sets, not maps: the services whose dropped packets are counted.
+    /// From single ports of balanced forwards, and from ranges, to the chains of their forwards.
+    pub chains: [String; 2],
+    /// The services whose dropped packets are counted: by the elements of a set of single ports, and by
+    /// the chains that a map of ranges leads to.
     pub dropped: [String; 2],
 }
 
@@ -91,24 +84,15 @@ impl ServiceMaps {
         ServiceMaps {
             forwards: name(FORWARDS),
             port_map: name(PORT_MAP),
-            ranges: name(RANGES),
-            ranges_to_port: name(RANGES_TO_PORT),
-            balanced: [BALANCED.0, BALANCED.1].map(name),
+            chains: [CHAINS.0, CHAINS.1].map(name),
             dropped: [DROPPED.0, DROPPED.1].map(name),
         }
     }
 
     /// All maps; every service of the instance is in one of them.
-    pub fn all(self) -> [String; 6] {
-        let [balanced, balanced_ranges] = self.balanced;
-        [
-            self.forwards,
-            self.port_map,
-            self.ranges,
-            self.ranges_to_port,
-            balanced,
-            balanced_ranges,
-        ]
+    pub fn all(self) -> [String; 4] {
+        let [chains, ranges] = self.chains;
+        [self.forwards, self.port_map, chains, ranges]
     }
 }
 
@@ -140,8 +124,6 @@ pub enum FieldType {
     Ipv6Addr,
     InetProto,
     InetService,
-    /// A number that `numgen` or `jhash` makes. nft has no name for its type, only `typeof`.
-    Number,
 }
 
 impl FieldType {
@@ -161,8 +143,6 @@ pub enum Field {
     Address(IpAddr),
     Protocol(Protocol),
     Ports(PortRange),
-    /// A number that `numgen` or `jhash` makes.
-    Number(u32),
 }
 
 /// An element of a set or map.
@@ -179,8 +159,6 @@ pub struct Element {
 pub enum Value {
     /// The chain that packets go to.
     Goto(String),
-    /// Of a destination that gets connections at the port that they came to.
-    Address(IpAddr),
     Backend(IpAddr, u16),
 }
 
@@ -189,8 +167,6 @@ pub enum Value {
 pub enum ValueType {
     /// `verdict`
     Verdict,
-    /// `ipv4_addr`
-    Address(Family),
     /// `ipv4_addr . inet_service`
     Backend(Family),
 }
@@ -205,7 +181,8 @@ pub struct Set {
     pub interval: bool,
     /// The type of a map's values; `None` for a set.
     pub values: Option<ValueType>,
-    /// Whether each element counts the packets that a look-up finds it for (Linux 5.7 and later).
+    /// Whether each element counts the packets that a look-up finds it for (Linux 5.7 and later). Not with
+    /// ranges: nft 0.9.8 crashes on a range that counts.
     pub counter: bool,
     /// The elements; no two of them overlap.
     pub elements: Vec<Element>,
@@ -306,8 +283,8 @@ pub enum Statement {
     ServiceIn(String),
     /// `th dport . meta l4proto vmap @NAME`
     ServiceVmap(String),
-    /// `numgen random mod COUNT offset FIRST vmap @NAME`
-    Balance(Choice),
+    /// `numgen random mod MODULUS 0`
+    Choose(Choice),
     /// `ct status dnat`
     Translated,
     /// `ct state invalid`
@@ -334,24 +311,24 @@ pub enum Statement {
     Masquerade,
 }
 
-/// The choice of a destination's chain for a connection.
+/// Whether a destination, or a group of them, gets the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
     pub family: Family,
     pub balance: Balance,
-    /// The number of the first chain in the map.
-    pub first: u32,
-    /// How many chains there are.
-    pub count: u32,
-    /// From numbers to chains.
-    pub map: String,
+    /// The number is less than this.
+    pub modulus: u32,
+    /// Which numbers match.
+    pub matches: Numbers,
 }
 
-/// What a map has for a service.
+/// Numbers that a [`Choice`] matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MapTo {
-    Address,
-    AddressAndPort,
+pub enum Numbers {
+    /// This one.
+    Is(u32),
+    /// Those less than this.
+    Below(u32),
 }
 
 /// Where `dnat` sends a connection.
@@ -361,9 +338,8 @@ pub enum Dnat {
     SamePort(IpAddr),
     /// To this port.
     Port(IpAddr, u16),
-    /// To what this map has for the protocol and port that it came to: an address, or an address and a
-    /// port.
-    Map(Family, String, MapTo),
+    /// To the address and port that this map has for the protocol and port that it came to.
+    Map(Family, String),
 }
 
 /// The seed of the hash that gives a client its destination. A fixed one, so that a client keeps

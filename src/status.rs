@@ -1,7 +1,7 @@
 //! `nodefwd status`: what runs in this network namespace, as the kernel has it. It asks no instance, so
 //! it works for every process that may read nftables.
 
-mod balanced;
+mod chains;
 mod forwarding;
 mod forwards;
 mod json;
@@ -271,7 +271,7 @@ fn instance(nftables: &Nftables, table: TableInfo) -> Result<Instance, NftablesE
         name: instance.to_owned(),
         accepting: accepts(nftables, &name)?,
         listen: siblings::listen_addresses(nftables, &name)?,
-        invalid: nftables.list(|socket| balanced::dropped(socket, &table, DROPPED_INVALID))?,
+        invalid: nftables.list(|socket| chains::dropped(socket, &table, DROPPED_INVALID))?,
         forwarding: forwarding::families(nftables, &table, &forwards)?,
         forwards,
         owner: owner.map(process::owner),

@@ -10,7 +10,7 @@ use super::set::{add_elements, add_set};
 use crate::config::{Balance, Family, Protocol};
 use crate::netlink::{Request, octets};
 use crate::ruleset::{
-    self, AddressType, Choice, Dnat, Hook, MapTo, Ruleset, SOURCE_HASH_SEED, Statement,
+    self, AddressType, Choice, Dnat, Hook, Numbers, Ruleset, SOURCE_HASH_SEED, Statement,
 };
 use crate::uapi::{IPS_DST_NAT, NF_CT_STATE_INVALID_BIT};
 use crate::uapi::{NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
@@ -256,10 +256,7 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
             out.extend(service());
             out.push(expr::lookup_map(&set(map), VERDICT));
         }
-        Statement::Balance(choice) => {
-            out.extend(choose(choice));
-            out.push(expr::lookup_map(&set(&choice.map), VERDICT));
-        }
+        Statement::Choose(choice) => out.extend(choose(choice)),
         Statement::Translated => {
             out.push(expr::conntrack(libc::NFT_CT_STATUS));
             out.extend(has_any_bit(&IPS_DST_NAT.to_ne_bytes()));
@@ -346,15 +343,12 @@ fn dnat(to: &Dnat, set: impl Fn(&str) -> SetReference) -> Vec<Expression> {
             expr::immediate(&port.to_be_bytes(), REG_2),
             expr::destination_nat(nfproto(Family::of(*address)), Some(REG_2)),
         ],
-        Dnat::Map(family, map, to) => {
-            let port_register = match to {
-                MapTo::Address => None,
-                MapTo::AddressAndPort => Some(register_after(address_length(*family))),
-            };
+        Dnat::Map(family, map) => {
+            let port_register = register_after(address_length(*family));
             let mut expressions = Vec::from(service());
             expressions.extend([
                 expr::lookup_map(&set(map), REG_1),
-                expr::destination_nat(nfproto(*family), port_register),
+                expr::destination_nat(nfproto(*family), Some(port_register)),
             ]);
             expressions
         }
@@ -371,24 +365,31 @@ fn c_string(name: &str) -> CString {
     CString::new(name).unwrap_or_default()
 }
 
-/// Loads the number of a chain in the map of backends.
+/// Goes on only if the number is one of those that match.
 fn choose(choice: &Choice) -> Vec<Expression> {
     let Choice {
         family,
         balance,
-        first,
-        count,
-        ..
+        modulus,
+        matches,
     } = *choice;
-    match balance {
-        Balance::Random => vec![expr::number(libc::NFT_NG_RANDOM, count, first)],
-        Balance::RoundRobin => vec![expr::number(libc::NFT_NG_INCREMENTAL, count, first)],
+    let mut expressions = match balance {
+        Balance::Random => vec![expr::number(libc::NFT_NG_RANDOM, modulus)],
+        Balance::RoundRobin => vec![expr::number(libc::NFT_NG_INCREMENTAL, modulus)],
         Balance::Source => {
             let length = address_length(family) as u32;
             let mut expressions = Vec::from(is_family(family));
             expressions.push(source(family, REG_2));
-            expressions.push(expr::hash(length, count, SOURCE_HASH_SEED, first));
+            expressions.push(expr::hash(length, modulus, SOURCE_HASH_SEED));
             expressions
         }
+    };
+    match matches {
+        Numbers::Is(number) => expressions.push(expr::equal(&number.to_ne_bytes())),
+        Numbers::Below(end) => {
+            expressions.push(expr::to_network_order(4));
+            expressions.push(expr::less(&end.to_be_bytes()));
+        }
     }
+    expressions
 }

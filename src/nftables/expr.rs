@@ -92,6 +92,11 @@ pub fn not_equal(data: &[u8]) -> Expression {
     compare(libc::NFT_CMP_NEQ, data)
 }
 
+/// Goes on only if the first register holds fewer than these bytes, compared from the first one on.
+pub fn less(data: &[u8]) -> Expression {
+    compare(libc::NFT_CMP_LT, data)
+}
+
 fn compare(operation: i32, data: &[u8]) -> Expression {
     Expression::new(c"cmp")
         .u32(sys::NFTNL_EXPR_CMP_SREG, REG_1)
@@ -109,6 +114,19 @@ pub fn mask(mask: &[u8]) -> Expression {
         .bytes(sys::NFTNL_EXPR_BITWISE_XOR, &vec![0; mask.len()])
 }
 
+/// Turns a number of `length` bytes in the first register from host to network byte order.
+pub fn to_network_order(length: u32) -> Expression {
+    Expression::new(c"byteorder")
+        .u32(sys::NFTNL_EXPR_BYTEORDER_SREG, REG_1)
+        .u32(sys::NFTNL_EXPR_BYTEORDER_DREG, REG_1)
+        .u32(
+            sys::NFTNL_EXPR_BYTEORDER_OP,
+            libc::NFT_BYTEORDER_HTON as u32,
+        )
+        .u32(sys::NFTNL_EXPR_BYTEORDER_LEN, length)
+        .u32(sys::NFTNL_EXPR_BYTEORDER_SIZE, length)
+}
+
 /// Loads a property of the packet's connection, one of `NFT_CT_*`.
 pub fn conntrack(key: i32) -> Expression {
     Expression::new(c"ct")
@@ -124,26 +142,23 @@ pub fn destination_type() -> Expression {
         .u32(sys::NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_DADDR)
 }
 
-/// Loads one of `modulus` numbers from `offset` on into the first register. `generator` is one of
-/// `NFT_NG_*`.
-pub fn number(generator: i32, modulus: u32, offset: u32) -> Expression {
+/// Loads a number below `modulus` into the first register. `generator` is one of `NFT_NG_*`.
+pub fn number(generator: i32, modulus: u32) -> Expression {
     Expression::new(c"numgen")
         .u32(sys::NFTNL_EXPR_NG_DREG, REG_1)
         .u32(sys::NFTNL_EXPR_NG_TYPE, generator as u32)
         .u32(sys::NFTNL_EXPR_NG_MODULUS, modulus)
-        .u32(sys::NFTNL_EXPR_NG_OFFSET, offset)
 }
 
-/// Loads one of `modulus` numbers from `offset` on into the first register, by a hash of the first
-/// `length` bytes at [`REG_2`].
-pub fn hash(length: u32, modulus: u32, seed: u32, offset: u32) -> Expression {
+/// Loads a number below `modulus` into the first register, by a hash of the first `length` bytes at
+/// [`REG_2`].
+pub fn hash(length: u32, modulus: u32, seed: u32) -> Expression {
     Expression::new(c"hash")
         .u32(sys::NFTNL_EXPR_HASH_SREG, REG_2)
         .u32(sys::NFTNL_EXPR_HASH_DREG, REG_1)
         .u32(sys::NFTNL_EXPR_HASH_LEN, length)
         .u32(sys::NFTNL_EXPR_HASH_MODULUS, modulus)
         .u32(sys::NFTNL_EXPR_HASH_SEED, seed)
-        .u32(sys::NFTNL_EXPR_HASH_OFFSET, offset)
         .u32(sys::NFTNL_EXPR_HASH_TYPE, NFT_HASH_JENKINS)
 }
 

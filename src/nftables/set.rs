@@ -12,7 +12,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// nft's numbers of its data types (enum datatypes in nftables' datatype.h): the kernel keeps them
 /// for nft, which shows elements by them.
-const TYPE_INTEGER: u32 = 4;
 const TYPE_IPV4_ADDR: u32 = 7;
 const TYPE_IPV6_ADDR: u32 = 8;
 const TYPE_INET_PROTO: u32 = 12;
@@ -22,22 +21,6 @@ const TYPE_BITS: u32 = 6;
 
 /// Length of a verdict in bytes, which the kernel ignores.
 const VERDICT_LENGTH: u32 = 16;
-
-/// User data of a map, which tells nft that its type is `typeof numgen inc mod 2 : verdict`, keys being
-/// in host byte order: the attributes (type, length, value) NFTNL_UDATA_SET_KEYBYTEORDER, KEY_TYPEOF and
-/// DATA_TYPEOF of libnftnl's udata.h. The latter two hold the number of an expression in nftables' expression.h, and
-/// what src/numgen.c writes of it: kind, modulus, offset.
-const NUMBER_TYPE: [u8; 44] = {
-    let [a, b, c, d] = 1u32.to_ne_bytes();
-    let [e, f, g, h] = 23u32.to_ne_bytes();
-    let [i, j, k, l] = 2u32.to_ne_bytes();
-    [
-        0, 4, a, b, c, d, // host byte order
-        3, 26, 0, 4, e, f, g, h, 1, 18, // typeof numgen
-        0, 4, 0, 0, 0, 0, 1, 4, i, j, k, l, 2, 4, 0, 0, 0, 0, // inc, mod 2, offset 0
-        4, 8, 0, 4, a, b, c, d, 1, 0, // verdict
-    ]
-};
 
 /// The most elements that go into one message. The list of elements is one netlink attribute and its
 /// length a u16; the largest element here (IPv6 address, protocol and port as a range, or a chain's name)
@@ -71,10 +54,7 @@ pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
                 .nest(NFTA_EXPR_DATA, |data| data)
         });
     }
-    match set.key[..] {
-        [FieldType::Number] => request.attribute(NFTA_SET_USERDATA, &NUMBER_TYPE),
-        _ => request,
-    }
+    request
 }
 
 /// Adds a set's size, or the lengths of a range's fields, which the kernel takes for ranges only
@@ -101,8 +81,7 @@ fn describe(request: Request, set: &Set, fields: &[u32]) -> Request {
 fn data_type(values: ValueType) -> (u32, u32) {
     let types = match values {
         ValueType::Verdict => return (libc::NFT_DATA_VERDICT, VERDICT_LENGTH),
-        ValueType::Address(family) => vec![FieldType::address(family)],
-        ValueType::Backend(family) => vec![FieldType::address(family), FieldType::InetService],
+        ValueType::Backend(family) => [FieldType::address(family), FieldType::InetService],
     };
     let (data_type, fields) = concatenation(&types);
     (data_type, length(&fields))
@@ -180,7 +159,6 @@ fn add_value(data: Request, value: &Value) -> Request {
                 .u32(NFTA_VERDICT_CODE, libc::NFT_GOTO as u32)
                 .text(NFTA_VERDICT_CHAIN, chain)
         }),
-        Value::Address(address) => data.attribute(NFTA_DATA_VALUE, &octets(*address)),
         Value::Backend(address, port) => {
             let mut bytes = Vec::with_capacity(LONGEST_KEY);
             push_address(&mut bytes, *address);
@@ -216,7 +194,6 @@ fn key(fields: &[Field], end: End) -> Vec<u8> {
             (Field::Protocol(protocol), _) => bytes.push(protocol.number()),
             (Field::Ports(ports), End::First) => bytes.extend(ports.first().to_be_bytes()),
             (Field::Ports(ports), End::Last) => bytes.extend(ports.last().to_be_bytes()),
-            (Field::Number(number), _) => bytes.extend(number.to_ne_bytes()),
         }
         pad(&mut bytes);
     }
@@ -242,7 +219,6 @@ fn concatenation(types: &[FieldType]) -> (u32, Vec<u32>) {
         FieldType::Ipv6Addr => (TYPE_IPV6_ADDR, 16),
         FieldType::InetProto => (TYPE_INET_PROTO, 1),
         FieldType::InetService => (TYPE_INET_SERVICE, 2),
-        FieldType::Number => (TYPE_INTEGER, 4),
     };
     let (numbers, lengths): (Vec<u32>, Vec<u32>) = types.iter().map(field).unzip();
     let concatenate = |all, number: u32| (all << TYPE_BITS) | number;

@@ -23,8 +23,8 @@ impl Ruleset {
         ruleset.chains.extend(invalid);
         let mut maps = SharedMaps::default();
         for forward in config.reachable_forwards() {
-            if forward.destinations.len() > 1 {
-                let chains = balance::chains(config, forward, &mut maps);
+            if forwards::has_chain(forward) {
+                let chains = balance::chains(config.balance, forward, &mut maps);
                 ruleset.chains.extend(chains);
             }
         }
@@ -48,17 +48,16 @@ impl Ruleset {
         }
     }
 
-    /// Adds the chain that new connections of a family go through, and the one for sources that may not
+    /// Adds the chain that new connections of a family go through, and those for sources that may not
     /// connect.
     fn add_family_chains(&mut self, config: &Config, family: Family) {
         let mut rules = sources::rules(self, config, family);
         rules.extend(hairpin::rules(self, family));
         rules.extend(forwards::rules(self, family));
-        rules.extend(balance::rules(self, family));
         let title = format!("new connections over {family}");
         let name = family_name(family).into();
         self.chains.push(Chain::regular(name, title, rules));
-        self.chains.extend(sources::chain(self, config, family));
+        self.chains.extend(sources::chains(self, config, family));
     }
 }
 

@@ -1,8 +1,8 @@
 //! Ruleset → text for nft(8).
 
 use super::{
-    AddressType, Chain, Choice, Dnat, Element, Field, FieldType, Hook, Ruleset, SOURCE_HASH_SEED,
-    Set, Statement, Value, ValueType,
+    AddressType, Chain, Choice, Dnat, Element, Field, FieldType, Hook, Numbers, Ruleset,
+    SOURCE_HASH_SEED, Set, Statement, Value, ValueType,
 };
 use crate::config::{Balance, Family};
 use std::fmt::{self, Display, Formatter};
@@ -33,11 +33,7 @@ impl Display for Set {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let kind = if self.values.is_some() { "map" } else { "set" };
         writeln!(f, "\t{kind} {} {{", self.name)?;
-        let keyword = match self.key[..] {
-            [FieldType::Number] => "typeof",
-            _ => "type",
-        };
-        write!(f, "\t\t{keyword} {}", Separated(" . ", &self.key))?;
+        write!(f, "\t\ttype {}", Separated(" . ", &self.key))?;
         match self.values {
             Some(values) => writeln!(f, " : {values}")?,
             None => writeln!(f)?,
@@ -62,7 +58,6 @@ impl Display for Element {
         Separated(" . ", &self.key).fmt(f)?;
         match &self.value {
             Some(Value::Goto(chain)) => write!(f, " : goto {chain}"),
-            Some(Value::Address(address)) => write!(f, " : {address}"),
             Some(Value::Backend(address, port)) => write!(f, " : {address} . {port}"),
             None => Ok(()),
         }
@@ -76,7 +71,6 @@ impl Display for FieldType {
             FieldType::Ipv6Addr => "ipv6_addr",
             FieldType::InetProto => "inet_proto",
             FieldType::InetService => "inet_service",
-            FieldType::Number => TYPE_OF_NUMBER,
         })
     }
 }
@@ -85,7 +79,6 @@ impl Display for ValueType {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             ValueType::Verdict => f.write_str("verdict"),
-            ValueType::Address(family) => FieldType::address(*family).fmt(f),
             ValueType::Backend(family) => {
                 let address = FieldType::address(*family);
                 write!(f, "{address} . {}", FieldType::InetService)
@@ -101,7 +94,6 @@ impl Display for Field {
             Field::Address(address) => address.fmt(f),
             Field::Protocol(protocol) => protocol.fmt(f),
             Field::Ports(ports) => ports.fmt(f),
-            Field::Number(number) => number.fmt(f),
         }
     }
 }
@@ -153,7 +145,7 @@ impl Display for Statement {
             }
             Statement::ServiceIn(set) => write!(f, "th dport . meta l4proto @{set}"),
             Statement::ServiceVmap(map) => write!(f, "th dport . meta l4proto vmap @{map}"),
-            Statement::Balance(choice) => choice.fmt(f),
+            Statement::Choose(choice) => choice.fmt(f),
             Statement::Translated => f.write_str("ct status dnat"),
             Statement::Invalid => f.write_str("ct state invalid"),
             Statement::TcpSynOrRst => f.write_str("tcp flags & (syn | rst) != 0"),
@@ -182,7 +174,7 @@ impl Display for Dnat {
                 let backend = SocketAddr::new(*address, *port);
                 write!(f, "dnat {} to {backend}", ip(Family::of(*address)))
             }
-            Dnat::Map(family, map, _) => {
+            Dnat::Map(family, map) => {
                 write!(
                     f,
                     "dnat {} to th dport . meta l4proto map @{map}",
@@ -198,24 +190,26 @@ impl Display for Choice {
         let Choice {
             family,
             balance,
-            first,
-            count,
-            map,
+            modulus,
+            matches,
         } = self;
         match balance {
-            Balance::Random => write!(f, "numgen random mod {count}")?,
-            Balance::RoundRobin => write!(f, "numgen inc mod {count}")?,
+            Balance::Random => write!(f, "numgen random mod {modulus}")?,
+            Balance::RoundRobin => write!(f, "numgen inc mod {modulus}")?,
             Balance::Source => {
                 let ip = ip(*family);
-                write!(f, "jhash {ip} saddr mod {count} seed {SOURCE_HASH_SEED:#x}")?;
+                write!(
+                    f,
+                    "jhash {ip} saddr mod {modulus} seed {SOURCE_HASH_SEED:#x}"
+                )?;
             }
         }
-        write!(f, " offset {first} vmap @{map}")
+        match matches {
+            Numbers::Is(number) => write!(f, " {number}"),
+            Numbers::Below(end) => write!(f, " < {end}"),
+        }
     }
 }
-
-/// What stands for the type of all numbers, whatever their modulus and however they are made.
-const TYPE_OF_NUMBER: &str = "numgen inc mod 2";
 
 fn ip(family: Family) -> &'static str {
     match family {

@@ -1,4 +1,4 @@
-//! Maps that the rules of many balanced forwards share.
+//! Maps from ports to other ports that the rules of many balanced forwards share.
 //!
 //! Neither a map for each rule nor one for all would do, because the kernel's work would grow with the
 //! square of their number: for each anonymous map it goes through the whole transaction, and for
@@ -7,7 +7,7 @@
 
 use super::forwards::mapped_ports;
 use super::sets::SERVICE_KEY;
-use super::{BACKENDS, Element, Field, FieldType, PORT_MAP, Set, Value, ValueType, set_name};
+use super::{PORT_MAP, Set, ValueType, set_name};
 use crate::config::{Destination, Family, Forward};
 use std::collections::BTreeMap;
 
@@ -17,33 +17,12 @@ const FULL: usize = 128;
 /// The shared maps of a ruleset.
 #[derive(Default)]
 pub struct SharedMaps {
-    backends: Vec<Set>,
     /// By family and a destination's number in its forward's list: a port has one destination of
     /// each number, and a map one value for each port.
     port_maps: BTreeMap<(Family, usize), Vec<Set>>,
 }
 
 impl SharedMaps {
-    /// Gives a number to each of these chains; gives the map from numbers to chains, and the first
-    /// number.
-    pub fn add_backends(&mut self, chains: impl Iterator<Item = String>) -> (String, u32) {
-        let map = map_with_room(&mut self.backends, |number| Set {
-            name: format!("{BACKENDS}-{number}"),
-            key: vec![FieldType::Number],
-            interval: false,
-            values: Some(ValueType::Verdict),
-            counter: false,
-            elements: Vec::new(),
-        });
-        let first = map.elements.len() as u32;
-        map.elements
-            .extend((first..).zip(chains).map(|(number, chain)| Element {
-                key: vec![Field::Number(number)],
-                value: Some(Value::Goto(chain)),
-            }));
-        (map.name.clone(), first)
-    }
-
     /// Maps each port of a forward to another port of the destination with this number in its list, for
     /// which nftables has no statement; gives the map.
     pub fn add_port_map(&mut self, forward: &Forward, number: usize, to: &Destination) -> String {
@@ -63,8 +42,7 @@ impl SharedMaps {
 
     /// All the maps.
     pub fn into_sets(self) -> impl Iterator<Item = Set> {
-        let port_maps = self.port_maps.into_values().flatten();
-        self.backends.into_iter().chain(port_maps)
+        self.port_maps.into_values().flatten()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::sets::{SERVICE_KEY, empty, keys, service_key};
 use super::{
-    ALLOWED, Chain, DROPPED, Field, FieldType, Rule, Ruleset, Set, Statement, family_name, set_name,
+    ALLOWED, Chain, DROPPED, Element, Field, FieldType, Rule, Ruleset, Set, Statement, Value,
+    ValueType, family_name, set_name,
 };
-use crate::config::{Allowed, Config, Family, Forward};
+use crate::config::{Allowed, Config, Family, Forward, Service};
 
 /// The sources that may connect, unless all may or none.
 pub fn allowed(config: &Config, family: Family) -> Set {
@@ -18,7 +19,8 @@ pub fn allowed(config: &Config, family: Family) -> Set {
     set
 }
 
-/// The services, whose elements count the packets that are dropped.
+/// The services whose dropped packets are counted: by the elements of single ports, and by the chains that
+/// ranges lead to.
 pub fn services(config: &Config, family: Family, forwards: &[&Forward]) -> Vec<Set> {
     if *config.sources.of(family) == Allowed::All {
         return Vec::new();
@@ -26,14 +28,17 @@ pub fn services(config: &Config, family: Family, forwards: &[&Forward]) -> Vec<S
     let (single, ranges): (Vec<&Forward>, Vec<&Forward>) = forwards
         .iter()
         .partition(|forward| forward.service.ports.is_single());
-    let sets = [(DROPPED.0, single), (DROPPED.1, ranges)].map(|(name, forwards)| {
-        let mut set = empty(name, family, SERVICE_KEY.to_vec());
-        set.interval = name == DROPPED.1;
-        set.counter = true;
-        set.elements = keys(forwards.iter().map(|forward| service_key(forward.service)));
-        set
-    });
-    sets.into()
+    let mut set = empty(DROPPED.0, family, SERVICE_KEY.to_vec());
+    set.counter = true;
+    set.elements = keys(single.iter().map(|forward| service_key(forward.service)));
+    let mut map = empty(DROPPED.1, family, SERVICE_KEY.to_vec());
+    map.interval = true;
+    map.values = Some(ValueType::Verdict);
+    map.elements.extend(ranges.iter().map(|forward| Element {
+        key: service_key(forward.service),
+        value: Some(Value::Goto(range_chain_name(forward.service))),
+    }));
+    vec![set, map]
 }
 
 /// The rules that come before all others in the chain of a family.
@@ -48,21 +53,41 @@ pub fn rules(ruleset: &Ruleset, config: &Config, family: Family) -> Vec<Rule> {
     }
 }
 
-/// The chain of those that may not connect, unless all may or none.
-pub fn chain(ruleset: &Ruleset, config: &Config, family: Family) -> Option<Chain> {
-    let Allowed::Ranges(_) = config.sources.of(family) else {
-        return None;
+/// The chain of those that may not connect, unless all may or none, and those of ranges.
+pub fn chains(ruleset: &Ruleset, config: &Config, family: Family) -> Vec<Chain> {
+    let sources = *config.sources.of(family) != Allowed::All;
+    let forwards = config.forwards.iter().map(|forward| forward.service);
+    let ranges = forwards
+        .filter(|service| sources && service.family == family && !service.ports.is_single());
+    let range = |service: Service| {
+        let rules = vec![vec![Statement::Counter, Statement::Drop]];
+        let title = format!("{service} from sources that may not connect");
+        Chain::regular(range_chain_name(service), title, rules)
     };
-    let title = format!("new connections over {family} from sources that may not connect");
-    let rules = drops(ruleset, family);
-    Some(Chain::regular(chain_name(family), title, rules))
+    let mut chains = Vec::new();
+    if let Allowed::Ranges(_) = config.sources.of(family) {
+        let title = format!("new connections over {family} from sources that may not connect");
+        let rules = drops(ruleset, family);
+        chains.push(Chain::regular(chain_name(family), title, rules));
+    }
+    chains.extend(ranges.map(range));
+    chains
 }
 
+/// `dropped-ipv4`
 fn chain_name(family: Family) -> String {
     format!("dropped-{}", family_name(family))
 }
 
+/// `dropped-tcp-8000-8100-ipv4`
+fn range_chain_name(service: Service) -> String {
+    format!("dropped-{}", super::chain_name(service))
+}
+
 fn drops(ruleset: &Ruleset, family: Family) -> Vec<Rule> {
-    let drop = |name| vec![Statement::ServiceIn(name), Statement::Drop];
-    ruleset.existing(DROPPED, family).map(drop).collect()
+    let set = ruleset.set(DROPPED.0, family);
+    let map = ruleset.set(DROPPED.1, family);
+    let set = set.map(|set| vec![Statement::ServiceIn(set.name.clone()), Statement::Drop]);
+    let map = map.map(|map| vec![Statement::ServiceVmap(map.name.clone())]);
+    set.into_iter().chain(map).collect()
 }

@@ -1,7 +1,7 @@
-//! The forwards in an instance's table, read back with what they have counted: those with one destination
-//! are elements of maps, balanced ones are chains (`balanced`).
+//! The forwards in an instance's table, read back with what they have counted: single ports with one
+//! destination are elements of maps, the others have chains (`chains`).
 
-use super::balanced::{self, Reader};
+use super::chains::{self, Reader};
 use super::rule::Action;
 use super::{DestinationStatus, ForwardStatus};
 use crate::config::{Destination, Family, PortRange, Service};
@@ -24,13 +24,11 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
                 .filter_map(|(service, element)| Some((service?, element)))
                 .collect())
         };
-        for map in [&maps.forwards, &maps.ranges, &maps.ranges_to_port] {
-            forwards.extend(elements(map)?.iter().map(single));
-        }
+        forwards.extend(elements(&maps.forwards)?.iter().map(single));
         forwards.extend(joined(
             elements(&maps.port_map)?.iter().map(single).collect(),
         ));
-        for map in &maps.balanced {
+        for map in &maps.chains {
             let found = elements(map)?;
             let forward = |(service, element): &(Service, Element)| {
                 reader.forward(*service, element.data.as_ref())
@@ -38,13 +36,17 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
             forwards.extend(found.iter().filter_map(forward));
         }
         for set in &maps.dropped {
-            dropped.extend(elements(set)?);
+            let counted = |(service, element): (Service, Element)| {
+                let by_chain = reader.dropped(element.data.as_ref());
+                (service, element.packets.unwrap_or(0) + by_chain)
+            };
+            dropped.extend(elements(set)?.into_iter().map(counted));
         }
     }
     forwards.sort_by_key(|forward| forward.service);
-    for (service, element) in dropped {
+    for (service, packets) in dropped {
         if let Some(forward) = containing(&mut forwards, service) {
-            forward.dropped += element.packets.unwrap_or(0);
+            forward.dropped += packets;
         }
     }
     Ok(forwards)
@@ -61,7 +63,7 @@ fn containing(forwards: &mut [ForwardStatus], service: Service) -> Option<&mut F
 /// Whether new connections are forwarded by this table. Not so while it drains, or if it is not there.
 pub fn accepts_connections(socket: &Socket, table: &Table) -> Result<bool, Failure> {
     // The kernel dumps this one chain only.
-    let actions = balanced::actions(socket, table, Some(PREROUTING))?;
+    let actions = chains::actions(socket, table, Some(PREROUTING))?;
     let mut rules = actions.get(PREROUTING).into_iter().flatten();
     Ok(rules.any(|action| *action == Action::Jump))
 }
@@ -72,31 +74,22 @@ fn single((service, element): &(Service, Element)) -> ForwardStatus {
     let to = element.data.as_ref().and_then(address_and_port);
     forward
         .destinations
-        .extend(to.map(|(address, port)| DestinationStatus {
-            to: Destination {
-                address,
-                ports: port.unwrap_or(service.ports),
-            },
+        .extend(to.map(|(address, ports)| DestinationStatus {
+            to: Destination { address, ports },
             connections: element.packets.unwrap_or(0),
             active: None,
         }));
     forward
 }
 
-/// The address in a map's value, and the port, unless it stays the same.
-fn address_and_port(data: &Data) -> Option<(IpAddr, Option<PortRange>)> {
+/// The address and port in a map's value.
+fn address_and_port(data: &Data) -> Option<(IpAddr, PortRange)> {
     let Data::Value(bytes) = data else {
         return None;
     };
-    if let Some(address) = address(bytes) {
-        return Some((address, None));
-    }
     let (octets, port) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     let port = u16::from_be_bytes(*port.first_chunk()?);
-    Some((
-        address(octets)?,
-        Some(PortRange::try_from((port, port)).ok()?),
-    ))
+    Some((address(octets)?, PortRange::try_from((port, port)).ok()?))
 }
 
 /// Joins forwards of single ports that continue each other, also at their destination: a range that goes
@@ -167,8 +160,6 @@ mod tests {
     fn elements_read_back() {
         let to_port = single(&element(53, &[10, 2, 0, 11, 20, 233, 0, 0]));
         assert_eq!(destinations(&to_port), ["10.2.0.11:5353"]);
-        let same_port = single(&element(53, &[10, 2, 0, 11]));
-        assert_eq!(destinations(&same_port), ["10.2.0.11:53"]);
         assert_eq!(destinations(&single(&element(53, &[1, 2]))), [""; 0]);
     }
 

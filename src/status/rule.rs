@@ -1,11 +1,10 @@
 //! What a rule of an instance does, read back from its expressions.
 
 use crate::netlink::{Attributes, address};
-use crate::nftables::list;
+use crate::nftables::list::{self, Verdict};
 use crate::uapi::*;
 use nix::libc;
 use std::net::IpAddr;
-use std::ops::Range;
 
 /// What a rule does with a connection that it matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +15,8 @@ pub enum Action {
     Drop { count: u64 },
     /// Translates its destination, and has done so for so many.
     Dnat { count: u64, to: DnatTo },
-    /// Sends it to one of the chains in a map. The numbers are the keys that the rule looks up; `None` if
-    /// its keys are no numbers.
-    Vmap {
-        map: String,
-        numbers: Option<Range<u32>>,
-    },
+    /// Sends it to another chain, and does not go on.
+    Goto(String),
 }
 
 /// What a `dnat` statement translates destinations to.
@@ -42,33 +37,24 @@ enum Loaded<'a> {
 /// What the rule with these expressions does; `None` if it leads nowhere.
 pub fn action(expressions: Attributes<'_>) -> Option<Action> {
     let mut count = None;
-    let mut numbers = None;
     let mut registers: Vec<(u32, Loaded<'_>)> = Vec::new();
     for (_, bytes) in expressions.iter() {
         let expression = Attributes(bytes);
         let data = expression.nested(NFTA_EXPR_DATA);
         match expression.text(NFTA_EXPR_NAME)? {
-            "numgen" => numbers = range(data.u32(NFTA_NG_OFFSET), data.u32(NFTA_NG_MODULUS)),
-            "hash" => numbers = range(data.u32(NFTA_HASH_OFFSET), data.u32(NFTA_HASH_MODULUS)),
             "counter" => count = data.u64(NFTA_COUNTER_PACKETS),
             "immediate" => {
                 let value = data.nested(NFTA_IMMEDIATE_DATA);
-                match list::verdict(value).map(|verdict| verdict.code) {
-                    Some(libc::NFT_JUMP) => return Some(Action::Jump),
-                    Some(libc::NF_DROP) => return count.map(|count| Action::Drop { count }),
-                    _ => {}
+                if let Some(verdict) = list::verdict(value) {
+                    return after_verdict(verdict, count);
                 }
                 let loaded = value.get(NFTA_DATA_VALUE).map(Loaded::Bytes);
                 registers.extend(data.u32(NFTA_IMMEDIATE_DREG).zip(loaded));
             }
-            "lookup" => match (data.u32(NFTA_LOOKUP_DREG), data.text(NFTA_LOOKUP_SET)) {
-                (Some(register), Some(map)) if register == libc::NFT_REG_VERDICT as u32 => {
-                    let map = map.to_owned();
-                    return Some(Action::Vmap { map, numbers });
-                }
-                (Some(register), Some(map)) => registers.push((register, Loaded::FromMap(map))),
-                _ => {}
-            },
+            "lookup" => {
+                let map = data.text(NFTA_LOOKUP_SET).map(Loaded::FromMap);
+                registers.extend(data.u32(NFTA_LOOKUP_DREG).zip(map));
+            }
             "nat" if data.u32(NFTA_NAT_TYPE) == Some(libc::NFT_NAT_DNAT as u32) => {
                 let to = dnat_to(data, &registers)?;
                 let count = count?;
@@ -80,10 +66,13 @@ pub fn action(expressions: Attributes<'_>) -> Option<Action> {
     None
 }
 
-/// The kernel leaves an offset of 0 out.
-fn range(first: Option<u32>, count: Option<u32>) -> Option<Range<u32>> {
-    let first = first.unwrap_or(0);
-    Some(first..first.checked_add(count?)?)
+fn after_verdict(verdict: Verdict, count: Option<u64>) -> Option<Action> {
+    match verdict.code {
+        libc::NFT_JUMP => Some(Action::Jump),
+        libc::NFT_GOTO => Some(Action::Goto(verdict.chain?)),
+        libc::NF_DROP => Some(Action::Drop { count: count? }),
+        _ => None,
+    }
 }
 
 fn dnat_to(nat: Attributes<'_>, registers: &[(u32, Loaded<'_>)]) -> Option<DnatTo> {
@@ -143,7 +132,14 @@ mod tests {
     }
 
     fn verdict(code: i32) -> Vec<u8> {
-        let verdict = attributes(&[(NFTA_VERDICT_CODE, &code.to_be_bytes())]);
+        to_chain(code, None)
+    }
+
+    fn to_chain(code: i32, chain: Option<&str>) -> Vec<u8> {
+        let code = code.to_be_bytes();
+        let mut verdict: Vec<(u16, &[u8])> = vec![(NFTA_VERDICT_CODE, &code)];
+        verdict.extend(chain.map(|chain| (NFTA_VERDICT_CHAIN, chain.as_bytes())));
+        let verdict = attributes(&verdict);
         let value = attributes(&[(NFTA_DATA_VERDICT, &verdict)]);
         let register = 0u32.to_be_bytes();
         expression(
@@ -207,41 +203,14 @@ mod tests {
         ]);
         assert_eq!(by_map, dnat_to(DnatTo::Map("port-map4-1-1".into())));
 
-        let vmap = |numbers| {
-            let map = "backends-1".into();
-            Some(Action::Vmap { map, numbers })
-        };
-        let number = |name, (modulus, of), offset: List<'_>| {
-            let of = u32::to_be_bytes(of);
-            let list = [&[(modulus, &of[..])], offset].concat();
-            action_of(&[expression(name, &list), lookup("backends-1", 0)])
-        };
-        let offset = 5u32.to_be_bytes();
-        let numgen = number("numgen", (NFTA_NG_MODULUS, 3), &[(NFTA_NG_OFFSET, &offset)]);
-        assert_eq!(numgen, vmap(Some(5..8)));
-        let hash = number(
-            "hash",
-            (NFTA_HASH_MODULUS, 3),
-            &[(NFTA_HASH_OFFSET, &offset)],
-        );
-        assert_eq!(hash, vmap(Some(5..8)));
-        assert_eq!(
-            number("numgen", (NFTA_NG_MODULUS, 3), &[]),
-            vmap(Some(0..3))
-        );
-        assert_eq!(
-            number(
-                "numgen",
-                (NFTA_NG_MODULUS, u32::MAX),
-                &[(NFTA_NG_OFFSET, &offset)]
-            ),
-            vmap(None)
-        );
-        assert_eq!(action_of(&[lookup("backends-1", 0)]), vmap(None));
-
+        let dropped = action_of(&[counter(7), verdict(libc::NF_DROP)]);
+        assert_eq!(dropped, Some(Action::Drop { count: 7 }));
         assert_eq!(action_of(&[verdict(libc::NFT_JUMP)]), Some(Action::Jump));
-        let drop = action_of(&[counter(7), verdict(libc::NF_DROP)]);
-        assert_eq!(drop, Some(Action::Drop { count: 7 }));
+        let goto = to_chain(libc::NFT_GOTO, Some("tcp-80-ipv4-1"));
+        assert_eq!(
+            action_of(&[goto]),
+            Some(Action::Goto("tcp-80-ipv4-1".into()))
+        );
     }
 
     #[test]
@@ -264,7 +233,7 @@ mod tests {
 
         #[test]
         fn no_data_panics(names: Vec<u8>, data: Vec<u8>) {
-            const NAMES: [&str; 6] = ["counter", "immediate", "lookup", "nat", "numgen", "hash"];
+            const NAMES: [&str; 4] = ["counter", "immediate", "lookup", "nat"];
             let expressions: Vec<Vec<u8>> = names
                 .iter()
                 .map(|index| {

@@ -55,7 +55,7 @@ const OPTIONS: [&str; 10] = [
 ];
 
 /// Several ports, and forwards as arguments.
-const PORTS: [&str; 13] = [
+const PORTS: [&str; 14] = [
     "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=80,443,8000-8010",
     "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp,udp --src-port=80,443",
     "--dest-ips=10.2.0.11 --dest-proto=sctp --src-port=80 --dest-port=8080",
@@ -69,7 +69,32 @@ const PORTS: [&str; 13] = [
     "tcp/1000-1200=10.2.0.11:2000-2200 tcp/1300-1301=10.2.0.12:2300-2301 tcp/80=[fd00:2::11]:1,[fd00:2::11]:2",
     "tcp/80=10.2.0.11,fd00:2::11 udp/80=10.2.0.12 sctp/80=[fd00:2::12]:81",
     "--dest-ips=10.2.0.11 --dest-proto=tcp --src-port=80 udp/53=10.2.0.12 --src-ranges=10.1.0.0/24",
+    "tcp/8000-8010=10.2.0.11:80,[fd00:2::11]:80 udp/70-72=10.2.0.11,10.2.0.12 --src-ranges=10.1.0.0/24",
 ];
+
+/// All of these, each with the arguments that it needs.
+pub fn calls() -> impl Iterator<Item = String> {
+    let strings = |calls: &[&str]| calls.iter().map(|call| (*call).to_owned()).collect();
+    let [classic, ports]: [Vec<String>; 2] = [strings(&CLASSIC), strings(&PORTS)];
+    classic
+        .into_iter()
+        .chain(with_sources())
+        .chain(with_options())
+        .chain(ports)
+}
+
+fn with_sources() -> impl Iterator<Item = String> {
+    let call = "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp --src-port=80 --src-ranges=";
+    SOURCES.iter().map(move |ranges| format!("{call}{ranges}"))
+}
+
+fn with_options() -> impl Iterator<Item = String> {
+    let destinations = "--dest-ips=10.2.0.11,10.2.0.12,fd00:2::11,fd00:2::12";
+    let call = format!("{destinations} --dest-proto=tcp --src-port=80 --dest-port=8080 ");
+    OPTIONS
+        .iter()
+        .map(move |options| format!("{call}{options}"))
+}
 
 /// A namespace in which the rules of a call are installed, and one in which they are loaded.
 struct Pair {
@@ -153,15 +178,12 @@ fn both_encoders_agree_on_classic_options() {
 
 #[test]
 fn both_encoders_agree_on_source_ranges() {
-    let call = "--dest-ips=10.2.0.11,fd00:2::11 --dest-proto=tcp --src-port=80 --src-ranges=";
-    expect_equal("sources", SOURCES.map(|ranges| format!("{call}{ranges}")));
+    expect_equal("sources", with_sources());
 }
 
 #[test]
 fn both_encoders_agree_on_other_options() {
-    let destinations = "--dest-ips=10.2.0.11,10.2.0.12,fd00:2::11,fd00:2::12";
-    let call = format!("{destinations} --dest-proto=tcp --src-port=80 --dest-port=8080 ");
-    expect_equal("options", OPTIONS.map(|options| format!("{call}{options}")));
+    expect_equal("options", with_options());
 }
 
 #[test]

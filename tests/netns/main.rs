@@ -13,6 +13,7 @@ mod fixture;
 mod forwarding;
 mod input;
 mod lifecycle;
+mod nft_versions;
 mod readme;
 mod replace;
 mod status;

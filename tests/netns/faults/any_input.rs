@@ -223,7 +223,6 @@ fn ends(field: &Field) -> [u128; 2] {
         Field::Address(address) => [number(address); 2],
         Field::Protocol(protocol) => [protocol.number().into(); 2],
         Field::Ports(ports) => [ports.first().into(), ports.last().into()],
-        Field::Number(number) => [number.into(); 2],
     }
 }
 
@@ -237,13 +236,13 @@ fn set_of(statement: &Statement) -> Option<&str> {
         | Statement::ServiceVmap(set)
         | Statement::BackendIn(_, set)
         | Statement::FromBackendIn(_, set) => Some(set),
-        Statement::Balance(choice) => Some(&choice.map),
-        Statement::Dnat(Dnat::Map(_, map, _)) => Some(map),
+        Statement::Dnat(Dnat::Map(_, map)) => Some(map),
         // Each by name, so that a statement that is added later must be added here too.
         Statement::Family(_)
         | Statement::Protocol(_)
         | Statement::DestinationType(_)
         | Statement::LoopbackDestination(_)
+        | Statement::Choose(_)
         | Statement::Translated
         | Statement::Invalid
         | Statement::TcpSynOrRst

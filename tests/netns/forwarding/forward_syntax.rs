@@ -300,7 +300,8 @@ fn sctp_has_rules_like_those_of_the_other_protocols() {
     let parts = [
         "80 . sctp counter packets 0 bytes 0 : 10.2.1.2 . 8080",
         "80 . sctp counter packets 0 bytes 0 : fd00:2:1::2 . 8080",
-        "90-91 . sctp counter packets 0 bytes 0 : 10.2.1.2 ",
+        "90-91 . sctp : goto sctp-90-91-ipv4",
+        "meta l4proto sctp counter packets 0 bytes 0 dnat ip to 10.2.1.2\n",
         "8080 . sctp . 10.2.1.2",
         "90-91 . sctp . 10.2.1.2",
         "8080 . sctp . fd00:2:1::2",

@@ -1,12 +1,12 @@
-//! Balanced forwards in an instance's table, read back: a map leads from the service to the forward's
-//! chain, whose rule leads to one chain for each destination.
+//! Forwards with a chain of their own, read back: a map leads from the service to the forward's chain,
+//! whose rules choose a destination, or a chain of further ones.
 
 use super::rule::{self, Action, DnatTo};
 use super::{DestinationStatus, ForwardStatus};
 use crate::config::{Destination, PortRange, Service};
 use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Table, Verdict};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The chain that a map sends packets to.
 fn chain_of(data: Option<&Data>) -> Option<&str> {
@@ -43,7 +43,7 @@ pub fn dropped(socket: &Socket, table: &Table, chain: &str) -> Result<u64, Failu
 /// What a map has for each key.
 type Map = HashMap<Vec<u8>, Data>;
 
-/// The maps that lead connections to one of several destinations, or to another port.
+/// The maps that lead connections to another port.
 fn maps(
     socket: &Socket,
     table: &Table,
@@ -51,17 +51,10 @@ fn maps(
 ) -> Result<HashMap<String, Map>, Failure> {
     let mut maps = HashMap::new();
     for action in actions.values().flatten() {
-        let name = match action {
-            Action::Vmap {
-                map,
-                numbers: Some(_),
-            } => map,
-            Action::Dnat {
-                to: DnatTo::Map(map),
-                ..
-            } => map,
-            _ => continue,
+        let Action::Dnat { to, .. } = action else {
+            continue;
         };
+        let DnatTo::Map(name) = to else { continue };
         if !maps.contains_key(name) {
             let elements = or_missing(list::elements(socket, table, name))?.into_iter();
             let pairs = elements.filter_map(|element| Some((element.key, element.data?)));
@@ -88,55 +81,62 @@ impl Reader {
     /// The forward of this service, if the map that has it leads to a chain.
     pub fn forward(&self, service: Service, data: Option<&Data>) -> Option<ForwardStatus> {
         let mut forward = ForwardStatus::new(service);
-        for action in self.chain(chain_of(data)?) {
-            match action {
-                Action::Vmap { map, numbers } => {
-                    // A number is in host byte order. The map has them all; a table of another program may
-                    // not, and its rule may look up four billion.
-                    let keys = numbers.iter().cloned().flatten().map(u32::to_ne_bytes);
-                    for chain in keys.map_while(|key| self.chain_in_map(map, &key)) {
-                        self.chain(chain)
-                            .iter()
-                            .for_each(|action| self.count(&mut forward, action));
-                    }
-                }
-                action => self.count(&mut forward, action),
-            }
-        }
+        self.add_destinations(&mut forward, chain_of(data)?, &mut HashSet::new());
         Some(forward)
+    }
+
+    /// How many packets the chain that the map of dropped ranges leads to has dropped.
+    pub fn dropped(&self, data: Option<&Data>) -> u64 {
+        let dropped = |action: &Action| match action {
+            Action::Drop { count } => *count,
+            _ => 0,
+        };
+        let chain = chain_of(data).unwrap_or_default();
+        self.chain(chain).iter().map(dropped).sum()
     }
 
     fn chain(&self, name: &str) -> &[Action] {
         self.actions.get(name).map_or(&[], Vec::as_slice)
     }
 
-    fn chain_in_map(&self, map: &str, key: &[u8]) -> Option<&str> {
-        chain_of(self.maps.get(map)?.get(key))
+    /// Adds the destinations of a chain, and of those that it leads to. Each of them is read once: in a
+    /// table of another program, many rules may lead to the same one.
+    fn add_destinations<'a>(
+        &'a self,
+        forward: &mut ForwardStatus,
+        chain: &'a str,
+        read: &mut HashSet<&'a str>,
+    ) {
+        if !read.insert(chain) {
+            return;
+        }
+        for action in self.chain(chain) {
+            match action {
+                Action::Dnat { count, to } => {
+                    let to = self.destination(forward, to);
+                    forward.destinations.extend(to.map(|to| DestinationStatus {
+                        to,
+                        connections: *count,
+                        active: None,
+                    }));
+                }
+                Action::Goto(chain) => self.add_destinations(forward, chain, read),
+                Action::Jump | Action::Drop { .. } => {}
+            }
+        }
     }
 
-    fn count(&self, forward: &mut ForwardStatus, action: &Action) {
-        match action {
-            Action::Dnat { count, to } => {
-                let to = match to {
-                    DnatTo::Address(address, port) => Some(Destination {
-                        address: *address,
-                        ports: match port {
-                            Some(port) => {
-                                PortRange::try_from((*port, *port)).unwrap_or(forward.service.ports)
-                            }
-                            None => forward.service.ports,
-                        },
-                    }),
-                    DnatTo::Map(map) => self.maps.get(map).and_then(|map| mapped(map, forward)),
-                };
-                forward.destinations.extend(to.map(|to| DestinationStatus {
-                    to,
-                    connections: *count,
-                    active: None,
-                }));
-            }
-            // Such a map leads to the destinations' chains, never to another map.
-            Action::Vmap { .. } | Action::Jump | Action::Drop { .. } => {}
+    fn destination(&self, forward: &ForwardStatus, to: &DnatTo) -> Option<Destination> {
+        let ports = |port: Option<u16>| {
+            let port = port.and_then(|port| PortRange::try_from((port, port)).ok());
+            port.unwrap_or(forward.service.ports)
+        };
+        match to {
+            DnatTo::Address(address, port) => Some(Destination {
+                address: *address,
+                ports: ports(*port),
+            }),
+            DnatTo::Map(map) => mapped(self.maps.get(map)?, forward),
         }
     }
 }
@@ -189,35 +189,29 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_looks_up_more_numbers_than_the_map_has_is_read() {
-        let vmap = Action::Vmap {
-            map: "backends-1".into(),
-            numbers: Some(0..u32::MAX),
-        };
+    fn chains_that_lead_to_each_other_are_read_once() {
         let dnat = Action::Dnat {
             count: 7,
             to: DnatTo::Address([10, 2, 0, 11].into(), None),
         };
-        let chain = |number: u32| {
-            let verdict = Verdict {
-                code: libc::NFT_GOTO,
-                chain: Some("one".into()),
-            };
-            (number.to_ne_bytes().to_vec(), Data::Verdict(verdict))
-        };
+        let goto = |chain: &str| Action::Goto(chain.into());
+        let chains = [
+            (
+                "all",
+                vec![goto("one"), goto("all"), goto("one"), dnat.clone()],
+            ),
+            ("one", vec![goto("all"), dnat.clone()]),
+        ];
+        let chains = chains.map(|(name, actions)| (name.to_owned(), actions));
         let reader = Reader {
-            actions: [("all".into(), vec![vmap]), ("one".into(), vec![dnat])].into(),
-            maps: [("backends-1".into(), [chain(0), chain(1)].into())].into(),
-        };
-        let service = Service {
-            family: Family::Ipv4,
-            protocol: Protocol::Udp,
-            ports: 53.into(),
+            actions: chains.into(),
+            maps: HashMap::new(),
         };
         let verdict = Data::Verdict(Verdict {
             code: libc::NFT_GOTO,
             chain: Some("all".into()),
         });
+        let service = forward("53").service;
         let forward = reader.forward(service, Some(&verdict)).unwrap();
         assert_eq!(forward.destinations.len(), 2);
     }
