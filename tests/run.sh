@@ -6,6 +6,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [[ $EUID -eq 0 ]] || die "the tests make network namespaces: run me as root"
 bring_promtool
+for suite in bullseye bookworm trixie; do
+    bring_nft "$suite"
+done
 
 cargo build --release --locked
 headers=$(readelf --wide --dynamic --program-headers "$release_binary")

@@ -104,6 +104,34 @@ bring_promtool() (
     install usr/bin/promtool /usr/local/bin/promtool
 )
 
+# bring_nft SUITE: that release's nft as nft-SUITE in /usr/local/bin, run with its own C library and the rest,
+# which are unpacked beside it.
+bring_nft() (
+    suite=$1 tree=/usr/local/lib/nft-$1
+    ! command -v "nft-$suite" >/dev/null || return 0
+    announce "nft-$suite in /usr/local/bin"
+    dir=$(mktemp -d)
+    trap 'rm -rf "$dir"' EXIT
+    use_suite "$suite" "$dir"
+    cd "$dir"
+    # apt downloads the version that is installed, unless none is.
+    touch status
+    apt_get "${apt_options[@]}" -o Dir::State::Status="$dir/status" download nftables libnftables1 libnftnl11 \
+        libmnl0 libxtables12 libjansson4 libgmp10 libedit2 libbsd0 libmd0 libtinfo6 libc6
+    rm -rf "$tree"
+    for package in *.deb; do
+        dpkg -x "$package" "$tree"
+    done
+    loaders=("$tree"/lib*/ld-linux* "$tree"/usr/lib*/ld-linux* "$tree"/lib/*/ld-linux* "$tree"/usr/lib/*/ld-linux*)
+    for loader in "${loaders[@]}"; do
+        [[ ! -x $loader ]] || break
+    done
+    libraries=$(find "$tree" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)
+    # shellcheck disable=SC2016 # for the script itself
+    printf '#!/bin/sh\nexec %s --library-path %s %s/usr/sbin/nft "$@"\n' "$loader" "$libraries" "$tree" >nft
+    install nft "/usr/local/bin/nft-$suite"
+)
+
 # sudo hides the caller's Rust: look where rustup installs it, for root and for the caller.
 find_cargo() {
     local home
