@@ -2,10 +2,13 @@
 
 #[cfg(feature = "completions")]
 use crate::completions::Shell;
-use crate::config::Options;
+use crate::config::{ArgExt, ConfigError, OptionName, Options, log_format};
+use crate::logging::LogFormat;
 use crate::status::StatusOptions;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
+use std::env;
+use std::ffi::{OsStr, OsString};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -102,7 +105,7 @@ Exit status:
 ///
 /// Installs its rules in one transaction, waits for a signal, and removes them.
 #[derive(Debug, Parser)]
-#[command(version, long_version = env!("NODEFWD_VERSION"), after_help = EXAMPLES, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(version, long_version = env!("NODEFWD_VERSION"), after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// `run` if it is missing.
     #[command(subcommand)]
@@ -131,6 +134,8 @@ pub enum Command {
     /// Show all instances in this network namespace
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),
+    /// Print the version
+    Version,
     #[cfg(feature = "completions")]
     /// Print a script with which a shell completes the command line
     Completions {
@@ -139,20 +144,33 @@ pub enum Command {
     },
 }
 
-/// How much is logged to standard error.
-#[derive(Debug, Args)]
+/// What is logged to standard error, and how.
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Logging")]
 pub struct Verbosity {
-    /// Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this
+    /// Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off
+    /// overrides this
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
     /// Log warnings and errors only; twice for errors only. Colours appear on a terminal only
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "verbose")]
     pub quiet: u8,
+
+    /// How the log is written: text, or json, one object on each line [default: text]
+    #[arg(value_name = "FORMAT", global = true, option = OptionName::LOG_FORMAT)]
+    pub log_format: Option<OsString>,
 }
 
 impl Verbosity {
+    /// What the environment says of it.
+    pub fn from_environment() -> Self {
+        Verbosity {
+            log_format: env::var_os(OptionName::LOG_FORMAT.variable()),
+            ..Verbosity::default()
+        }
+    }
+
     /// The least important level that is logged.
     pub fn level(&self) -> LevelFilter {
         match i16::from(self.verbose) - i16::from(self.quiet) {
@@ -161,6 +179,119 @@ impl Verbosity {
             0 => LevelFilter::Info,
             1 => LevelFilter::Debug,
             _ => LevelFilter::Trace,
+        }
+    }
+
+    /// The same for libraries.
+    pub fn level_of_libraries(&self) -> LevelFilter {
+        match self.level() {
+            LevelFilter::Trace => LevelFilter::Trace,
+            level => level.min(LevelFilter::Warn),
+        }
+    }
+
+    /// How the log is written.
+    pub fn format(&self) -> Result<LogFormat, ConfigError> {
+        log_format(&self.log_format)
+    }
+}
+
+/// The arguments with the command before what is said of the log: clap takes no word for a command after an
+/// option.
+pub fn command_first(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut index = 1;
+    while let Some(words) = arguments.get(index).and_then(|word| of_log(word)) {
+        index += words;
+    }
+    let is_command = |word: &OsString| Cli::command().find_subcommand(word).is_some();
+    if index > 1 && arguments.get(index).is_some_and(is_command) {
+        arguments[1..=index].rotate_right(1);
+    }
+    arguments
+}
+
+/// How many words an option is that says something of the log; `None` for any other word.
+fn of_log(word: &OsStr) -> Option<usize> {
+    let word = word.to_str()?;
+    let short = |letters: &str| !letters.is_empty() && letters.chars().all(|c| "vq".contains(c));
+    match word {
+        "--verbose" | "--quiet" => Some(1),
+        "--log-format" => Some(2),
+        _ => {
+            let is_one =
+                word.starts_with("--log-format=") || word.strip_prefix('-').is_some_and(short);
+            is_one.then_some(1)
+        }
+    }
+}
+
+/// How similar two words are at least if one may be meant by the other, as clap has it for options.
+const SIMILARITY: f64 = 0.7;
+
+/// The first argument, if it looks like no forward but like a command, and that command.
+pub fn misspelt_command(options: &Options) -> Option<(String, String)> {
+    let word = options.forwards.first()?.to_str()?;
+    if word.contains(['/', '=']) {
+        return None;
+    }
+    let program = Cli::command();
+    let similar = |command: &clap::Command| {
+        let similarity = strsim::jaro(word, command.get_name());
+        (similarity > SIMILARITY).then(|| (similarity, command.get_name().to_owned()))
+    };
+    let found = program.get_subcommands().filter_map(similar);
+    let (_, command) = found.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    Some((word.to_owned(), command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_comes_before_what_is_said_of_the_log() {
+        for (line, expected) in [
+            (
+                "nodefwd -q render tcp/80=10.0.0.5",
+                "nodefwd render -q tcp/80=10.0.0.5",
+            ),
+            (
+                "nodefwd -vv --log-format json status",
+                "nodefwd status -vv --log-format json",
+            ),
+            (
+                "nodefwd --log-format=json -q check x",
+                "nodefwd check --log-format=json -q x",
+            ),
+            (
+                "nodefwd -q tcp/80=10.0.0.5 render",
+                "nodefwd -q tcp/80=10.0.0.5 render",
+            ),
+            (
+                "nodefwd --name render render",
+                "nodefwd --name render render",
+            ),
+            ("nodefwd --log-format", "nodefwd --log-format"),
+            ("nodefwd", "nodefwd"),
+        ] {
+            let arguments = line.split(' ').map(OsString::from).collect();
+            assert_eq!(command_first(arguments).join(OsStr::new(" ")), expected);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_command_is_recognised() {
+        let misspelt = |word: &str| {
+            let options = Options {
+                forwards: vec![word.into()],
+                ..Options::default()
+            };
+            misspelt_command(&options).map(|(_, command)| command)
+        };
+        assert_eq!(misspelt("rendr").as_deref(), Some("render"));
+        assert_eq!(misspelt("stauts").as_deref(), Some("status"));
+        for word in ["tcp/80", "80", "true", "status=1"] {
+            assert_eq!(misspelt(word), None, "{word}");
         }
     }
 }

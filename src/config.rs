@@ -26,12 +26,12 @@ pub use error::{ConfigError, Problem};
 pub use forward::{Forward, ForwardError, LengthError, first_few, summary};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
-pub use options::{OptionName, Options, shown};
+pub use options::{ArgExt, OptionName, Options, shown};
 pub use port::{PortError, PortRange};
 pub use protocol::{Family, Protocol, ProtocolError};
 pub use service::{Service, ServiceSet};
 pub use sources::{Allowed, SourceError, Sources};
-pub use value::{BooleanError, SecondsError};
+pub use value::{BooleanError, SecondsError, log_format};
 
 use forward::ForwardSpec;
 use log::warn;

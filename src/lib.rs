@@ -21,7 +21,7 @@
 //! sock_diag      sockets that wait for clients
 //! config         what the user asked for: parse, don't validate
 //! netlink        messages and sockets
-//! capability     process   logging   completions   uapi
+//! capability     process   logging   completions   text   uapi
 //! ```
 
 #![deny(unsafe_code)]
@@ -50,4 +50,5 @@ mod siblings;
 mod sock_diag;
 pub mod status;
 mod sysctl;
+mod text;
 mod uapi;

@@ -4,12 +4,14 @@
 
 use clap::{CommandFactory, Parser};
 use nodefwd::check::{self, CheckError};
-use nodefwd::cli::{Cli, Command};
+use nodefwd::cli::{self, Cli, Command, Verbosity};
 use nodefwd::config::{Config, ConfigError, Name, Options};
 use nodefwd::instance::{self, InstanceError, Signals};
+use nodefwd::logging::{self, LogFormat};
+use nodefwd::ruleset::Ruleset;
 use nodefwd::status::{self, StatusError};
-use nodefwd::{logging, ruleset::Ruleset};
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use thiserror::Error;
@@ -26,49 +28,94 @@ enum MainError {
     Status(#[from] StatusError),
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
+    #[error("'{word}' is no command, and no forward: did you mean '{command}'?")]
+    Command { word: String, command: String },
 }
 
-fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error),
-    };
-    logging::init(cli.verbosity.level());
-    match run(cli.command, cli.options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{}", logging::with_causes(&error));
-            match error {
-                MainError::Input(_) => ExitCode::from(2),
-                _ => ExitCode::FAILURE,
+impl MainError {
+    /// Whether nobody reads standard output any more.
+    fn output_is_closed(&self) -> bool {
+        match self {
+            MainError::Output(error)
+            | MainError::Check(CheckError::Output(error))
+            | MainError::Status(StatusError::Output(error)) => {
+                error.kind() == io::ErrorKind::BrokenPipe
             }
+            _ => false,
         }
     }
 }
 
-/// Prints help and version as they are; of an error, only clap's first paragraph, on one line: it says what
-/// is wrong, and the others would hide that in a log.
-fn usage(error: &clap::Error) -> ExitCode {
+fn main() -> ExitCode {
+    let arguments = cli::command_first(env::args_os().collect());
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // What the command line says of the log is not known.
+            let _ = start_log(&Verbosity::from_environment());
+            return usage(&error, arguments.get(1));
+        }
+    };
+    let result = match start_log(&cli.verbosity) {
+        Ok(()) => run(cli.command, cli.options),
+        Err(error) => Err(error.into()),
+    };
+    result.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+/// As text if it cannot be known how else, so that somebody reads why.
+fn start_log(verbosity: &Verbosity) -> Result<(), ConfigError> {
+    let format = verbosity.format();
+    let of_libraries = verbosity.level_of_libraries();
+    let shown = *format.as_ref().unwrap_or(&LogFormat::Text);
+    logging::init(shown, verbosity.level(), of_libraries);
+    format.map(|_| ())
+}
+
+fn failed(error: &MainError) -> ExitCode {
+    // Whoever has read the first lines of the output, and closed it, has what they want.
+    if !error.output_is_closed() {
+        log::error!("{}", logging::with_causes(error));
+    }
+    match error {
+        MainError::Input(_) | MainError::Command { .. } => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Prints help and version as they are; of an error, only clap's first paragraph, and what may be meant, on one
+/// line: the others would hide that in a log.
+fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
     if !error.use_stderr() {
-        return match error.print() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        return printed.map_or_else(|error| failed(&error.into()), |()| ExitCode::SUCCESS);
     }
     let text = error.to_string();
-    let lines = text.lines().map(str::trim);
-    let problem: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
-    let command = env::args().nth(1).unwrap_or_default();
-    let help = match Cli::command().find_subcommand(&command) {
-        Some(_) => format!("nodefwd {command} --help"),
-        None => "nodefwd --help".into(),
-    };
-    eprintln!("{}; {help} lists what is allowed", problem.join(" "));
+    let mut paragraphs = text.split("\n\n");
+    let problem = paragraphs
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("error: ");
+    let mut said: String = problem.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let tips = paragraphs.filter_map(|paragraph| paragraph.trim().strip_prefix("tip: "));
+    for tip in tips.filter(|tip| tip.contains("similar")) {
+        said += "; ";
+        said += tip;
+    }
+    let known = |command: &&OsString| Cli::command().find_subcommand(command).is_some();
+    let command = command.filter(known).and_then(|command| command.to_str());
+    let command = command.map_or(String::new(), |command| format!("{command} "));
+    log::error!("{said}; nodefwd {command}--help lists what is allowed");
     ExitCode::from(2)
 }
 
 /// `options` are those without a command, or in the environment.
 fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
+    if command.is_none()
+        && let Some((word, command)) = cli::misspelt_command(&options)
+    {
+        return Err(MainError::Command { word, command });
+    }
     match command.unwrap_or(Command::Run(options.clone())) {
         Command::Run(options) => {
             // Reading many forwards takes a while too.
@@ -87,8 +134,10 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
             }
             status::run(&status)?;
         }
+        Command::Version => writeln!(io::stdout(), "{}", Cli::command().render_version().trim())?,
         #[cfg(feature = "completions")]
         Command::Completions { shell } => write!(io::stdout().lock(), "{}", shell.script())?,
     }
+    io::stdout().flush()?;
     Ok(())
 }

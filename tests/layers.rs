@@ -7,7 +7,7 @@ use std::path::Path;
 const LAYERS: &str =
     "lib main fuzz > cli > instance > check status completions > firewall > siblings
     > lock nftables > conntrack ruleset sysctl > rtnetlink sock_diag > config > netlink
-    > capability > process logging netns > uapi";
+    > capability > process logging netns > text > uapi";
 
 fn layer(module: &str) -> Option<usize> {
     let mut layers = LAYERS.split('>');

@@ -5,6 +5,7 @@ use super::{
     ListenError, Location, MAX_BALANCED_DESTINATIONS, MAX_MAPPED_PORTS, NameError, OptionName,
     PortError, ProtocolError, SecondsError, SourceError,
 };
+use crate::logging::LogFormatError;
 use thiserror::Error;
 
 /// Why the input is refused. Every message names the option, the part that is wrong and what is
@@ -35,7 +36,7 @@ pub enum ConfigError {
         fix: &'static str,
     },
     /// An option is there but holds nothing.
-    #[error("{option} is empty: give at least one value, or leave it unset")]
+    #[error("{option} is empty: give a value, or leave it unset")]
     Empty { option: OptionName },
     /// An option's bytes are no text.
     #[error("{option}: '{value}' is not valid UTF-8: use plain ASCII")]
@@ -132,4 +133,6 @@ pub enum Problem {
     Seconds(#[from] SecondsError),
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error(transparent)]
+    LogFormat(#[from] LogFormatError),
 }

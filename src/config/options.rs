@@ -37,6 +37,7 @@ impl OptionName {
     pub const DRAIN: Self = Self::new("NODEFWD_DRAIN", "drain");
     pub const OWNER: Self = Self::new("NODEFWD_OWNER", "owner");
     pub const ENV_FILE: Self = Self::new("NODEFWD_ENV_FILE", "env-file");
+    pub const LOG_FORMAT: Self = Self::new("NODEFWD_LOG_FORMAT", "log-format");
 
     const fn new(variable: &'static str, flag: &'static str) -> Self {
         let flag = Some(flag);
@@ -64,7 +65,7 @@ impl fmt::Display for OptionName {
 }
 
 /// What the options' definitions have in common.
-trait ArgExt {
+pub trait ArgExt {
     /// Gives an argument the option's names. The help does not show the variable's value.
     fn option(self, name: OptionName) -> Self;
 

@@ -1,6 +1,7 @@
 //! Values that several options have: booleans and numbers of seconds.
 
 use super::{ConfigError, OptionName, Setting};
+use crate::logging::LogFormat;
 use std::ffi::OsString;
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,6 +20,11 @@ pub fn boolean(
 pub fn seconds(option: OptionName, value: &Option<OsString>) -> Result<Duration, ConfigError> {
     let Seconds(seconds) = Setting::value_or(option, value, Seconds(0))?;
     Ok(Duration::from_secs(seconds.into()))
+}
+
+/// Reads how the log is written; as text by default.
+pub fn log_format(value: &Option<OsString>) -> Result<LogFormat, ConfigError> {
+    Setting::value_or(OptionName::LOG_FORMAT, value, LogFormat::default())
 }
 
 /// True or false.

@@ -1,5 +1,6 @@
 //! Sleeping until one of several files has something to read.
 
+use crate::logging;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -17,7 +18,12 @@ pub fn readable<const N: usize>(
         .flatten()
         .map(|file| PollFd::new(*file, PollFlags::POLLIN))
         .collect();
+    let log = logging::full().map(|file| PollFd::new(file, PollFlags::POLLOUT));
+    sources.extend(log.clone());
     sleep(&mut sources, deadline)?;
+    if log.and_then(|_| sources.pop()?.any()) == Some(true) {
+        logging::catch_up();
+    }
     let mut ready = sources.iter().map(|source| source.any().unwrap_or(false));
     Ok(files.map(|file| file.is_some() && ready.next().unwrap_or(false)))
 }

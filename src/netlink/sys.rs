@@ -170,3 +170,24 @@ pub fn receive_descriptors(stream: &UnixStream) -> io::Result<Option<[OwnedFd; 2
     two.map(Some)
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
+
+/// Opens what stands for a standard descriptor that is closed. Rust's runtime does that too, with /dev/null,
+/// and aborts where there is none, as in an empty chroot. A socket that is connected to nothing: what is
+/// written to it fails, as it would be lost.
+extern "C" fn open_standard_descriptors() {
+    for number in 0..=libc::STDERR_FILENO {
+        // SAFETY: neither call has to do with memory.
+        let is_closed = unsafe { libc::fcntl(number, libc::F_GETFD) } == -1;
+        if is_closed {
+            // The lowest number that is free: this one. SAFETY: as above.
+            unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0) };
+        }
+    }
+}
+
+/// Called before the runtime, which runs before `main` (the ELF gABI's "Initialization and Termination
+/// Functions").
+// SAFETY: the section holds pointers to functions of this signature, and this one needs no runtime.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_RUNTIME: extern "C" fn() = open_standard_descriptors;

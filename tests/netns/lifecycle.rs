@@ -1,6 +1,7 @@
 //! One instance from its start to its end: what it needs and uses, what it reports, and what is left
 //! of it.
 
+mod blocked_log;
 mod crash;
 mod forwarding_off;
 mod forwarding_switched;

@@ -1,0 +1,173 @@
+//! Texts that come from outside, such as the names of tables, chains, interfaces and processes: as they may
+//! be shown, and as arguments of commands that a reader may paste.
+//!
+//! Whatever prints lines for people sends them through [`Printable`] as the last step, so no name can forge
+//! a line, move a terminal's cursor or turn the direction of writing.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter, Write};
+
+/// Shows a text on one line: characters that a terminal obeys or does not show are escaped, such as line
+/// breaks, ESC, and the controls of Unicode that turn the direction of writing.
+pub struct Printable<T>(pub T);
+
+impl<T: Display> Display for Printable<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut Formatter<'b>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(|c| !is_printable(c)) {
+            let last = part.char_indices().next_back();
+            match last.filter(|(_, c)| !is_printable(*c)) {
+                Some((index, c)) => write!(self.0, "{}{}", &part[..index], c.escape_debug())?,
+                None => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a character shows itself and does nothing else.
+fn is_printable(c: char) -> bool {
+    match c {
+        ' '..='~' => true,
+        // Also what Unicode calls format characters, separators and unassigned.
+        _ => c.escape_debug().eq([c]),
+    }
+}
+
+/// The same for JSON, which has escapes of its own: whoever reads it gets the same texts. Line breaks, which
+/// are no part of any text there, stay.
+pub fn printable_json(json: &str) -> String {
+    let mut printable = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || is_printable(c) {
+            printable.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(printable, "\\u{unit:04x}");
+        }
+    }
+    printable
+}
+
+/// A text as a shell takes it for one argument (the POSIX shell's single quotes). `None` if it holds what
+/// cannot be shown, so that nobody pastes something else than they read.
+pub fn shell_word(word: &str) -> Option<Cow<'_, str>> {
+    let needs_no_quotes = |c: char| c.is_ascii_alphanumeric() || "_-./:,=@%+".contains(c);
+    if !word.is_empty() && word.chars().all(needs_no_quotes) {
+        return Some(word.into());
+    }
+    let printable = word.chars().all(is_printable);
+    printable.then(|| format!("'{}'", word.replace('\'', r"'\''")).into())
+}
+
+/// The name of a table or chain as nft(8) takes it in a command. `None` for one that its grammar does not
+/// have (`string` in nftables' scanner.l), whatever the quotes: it reads its arguments as one text.
+pub fn nft_name(name: &str) -> Option<&str> {
+    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || "_.".contains(c));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+    (starts && name.chars().all(allowed)).then_some(name)
+}
+
+/// The sysctl of an interface, as an argument for sysctl(8): in its own notation, a dot in the name is a
+/// slash. `None` as for [`shell_word`].
+pub fn interface_sysctl(interface: &str, sysctl: &str) -> Option<String> {
+    let interface = interface.replace('.', "/");
+    let name = format!("net.ipv4.conf.{interface}.{sysctl}");
+    shell_word(&name).map(Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::process::Command;
+
+    /// What forges lines or turns them around, by Unicode's own names: C0, DEL and C1, the line and paragraph
+    /// separators, marks, embeddings, overrides and isolates of direction, the byte order mark.
+    fn is_hostile(c: char) -> bool {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            || matches!(c, '\u{61c}' | '\u{feff}' | '\u{ad}')
+    }
+
+    fn any_name() -> impl Strategy<Value = String> {
+        let bytes = proptest::collection::vec(any::<u8>(), 0..40);
+        let hostile = "[\u{0}-\u{2f}\u{7f}-\u{a0}\u{200b}-\u{206f}\u{feff}a'\"\\\\;$`-]{0,12}";
+        prop_oneof![
+            bytes.prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            any::<String>(),
+            hostile,
+        ]
+    }
+
+    /// What a shell makes of an argument, with nothing around it.
+    fn arguments(word: &str) -> Vec<u8> {
+        let script = format!("printf '%s\\0' {word}");
+        let output = Command::new("/bin/sh").args(["-c", &script]).output();
+        output.expect("a shell").stdout
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_brings_a_control_character_into_a_line(name in any_name()) {
+            let shown = Printable(&name).to_string();
+            prop_assert!(!shown.contains(is_hostile), "{shown:?}");
+            let json = printable_json(&serde_json::to_string(&name).unwrap());
+            prop_assert!(!json.contains(is_hostile), "{json:?}");
+            let read: String = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(read, name);
+        }
+
+        #[test]
+        fn what_is_printable_is_shown_as_it_is(name in "[ -~äß漢]{0,20}") {
+            prop_assert_eq!(Printable(&name).to_string(), name);
+        }
+
+        #[test]
+        fn a_command_has_no_hostile_character(name in any_name()) {
+            for word in [shell_word(&name).map(Cow::into_owned), interface_sysctl(&name, "rp_filter")] {
+                prop_assert!(!word.unwrap_or_default().contains(is_hostile));
+            }
+            let word = nft_name(&name).unwrap_or_default();
+            prop_assert!(word.is_empty() || shell_word(word) == Some(word.into()));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn a_shell_sees_one_argument(name in any_name()) {
+            if let Some(word) = shell_word(&name) {
+                let expected = [name.as_bytes(), &[0]].concat();
+                prop_assert_eq!(arguments(&word), expected, "{}", word);
+            }
+        }
+    }
+
+    #[test]
+    fn commands_name_what_they_can_name() {
+        assert_eq!(shell_word("a b").as_deref(), Some("'a b'"));
+        assert_eq!(shell_word("").as_deref(), Some("''"));
+        assert_eq!(shell_word("it's").as_deref(), Some(r"'it'\''s'"));
+        assert_eq!(shell_word("a\nb"), None);
+        assert_eq!(nft_name("nodefwd-tcp-80"), Some("nodefwd-tcp-80"));
+        for name in ["", "-x", "1a", "a;b", "a b", "a\"b", "ä"] {
+            assert_eq!(nft_name(name), None, "{name}");
+        }
+        let sysctl = |interface| interface_sysctl(interface, "forwarding");
+        let of = |name: &str| Some(format!("net.ipv4.conf.{name}.forwarding"));
+        assert_eq!(sysctl("eth0.100"), of("eth0/100"));
+        assert_eq!(sysctl("eth0"), of("eth0"));
+        assert_eq!(sysctl("a;b"), Some("'net.ipv4.conf.a;b.forwarding'".into()));
+        assert_eq!(sysctl("a\u{1b}"), None);
+    }
+}
