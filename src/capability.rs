@@ -6,18 +6,50 @@ use nix::sys::prctl;
 use std::io;
 use thiserror::Error;
 
-/// The kernel has refused something with EPERM.
+/// The kernel has refused something with EPERM: why, by the sets of capabilities(7) that have
+/// CAP_NET_ADMIN.
 #[derive(Debug, Error)]
-#[error(
-    "not permitted to read or change nftables: CAP_NET_ADMIN is missing; run as root, or grant it: in a container with --cap-add=NET_ADMIN (Kubernetes: securityContext.capabilities.add: [NET_ADMIN]), in a systemd unit with AmbientCapabilities=CAP_NET_ADMIN"
-)]
-pub struct MissingNetAdmin;
+pub enum MissingNetAdmin {
+    #[error(
+        "not permitted to read or change nftables: CAP_NET_ADMIN is missing; run as root, or grant it: in a container with --cap-add=NET_ADMIN (Kubernetes: securityContext.capabilities.add: [NET_ADMIN]), in a systemd unit with AmbientCapabilities=CAP_NET_ADMIN"
+    )]
+    NotGranted,
+    /// As for every user but root, and in a container that runs as one.
+    #[error(
+        "not permitted to read or change nftables: CAP_NET_ADMIN is only in the bounding set of this process, from which a user other than root has no use of it; run as root (Kubernetes: securityContext.runAsUser: 0 and no runAsNonRoot, since containerd and CRI-O grant other users no ambient capabilities), in a systemd unit with AmbientCapabilities=CAP_NET_ADMIN"
+    )]
+    BoundingSetOnly,
+    #[error(
+        "not permitted to read or change nftables: CAP_NET_ADMIN is permitted, but not effective; give the program's file the effective flag too: setcap cap_net_admin=ep"
+    )]
+    NotEffective,
+    #[error(
+        "not permitted to read or change nftables: this process has CAP_NET_ADMIN, but not over this network namespace, which belongs to another user namespace; start it in that one, as root of the host (not rootless; Kubernetes: hostUsers: true)"
+    )]
+    OtherUserNamespace,
+}
+
+impl MissingNetAdmin {
+    /// Looks at this process's sets. To be called when something was refused.
+    pub fn find() -> Self {
+        let has = |set| caps::has_cap(None, set, Capability::CAP_NET_ADMIN).unwrap_or(false);
+        if has(CapSet::Effective) {
+            MissingNetAdmin::OtherUserNamespace
+        } else if has(CapSet::Permitted) {
+            MissingNetAdmin::NotEffective
+        } else if has(CapSet::Bounding) {
+            MissingNetAdmin::BoundingSetOnly
+        } else {
+            MissingNetAdmin::NotGranted
+        }
+    }
+}
 
 /// Fails without CAP_NET_ADMIN.
 pub fn check_net_admin() -> Result<(), MissingNetAdmin> {
     match caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN) {
         Ok(true) => Ok(()),
-        _ => Err(MissingNetAdmin),
+        _ => Err(MissingNetAdmin::find()),
     }
 }
 

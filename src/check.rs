@@ -15,6 +15,7 @@ use crate::logging::with_causes;
 use crate::netlink::{give_up_when, gives_up};
 use crate::nftables::{Nftables, NftablesError};
 use crate::rtnetlink::RtnetlinkError;
+use crate::text::Printable;
 use anstream::{AutoStream, ColorChoice};
 use env_logger::fmt::style::{AnsiColor, Style};
 use log::{debug, info, warn};
@@ -92,6 +93,9 @@ const MAX_FORWARDS_AT_START: usize = 256;
 /// How long it looks, and how many warnings of a kind it logs.
 const MAX_TIME_AT_START: Duration = Duration::from_secs(1);
 const MAX_WARNINGS_AT_START: usize = 8;
+
+/// How often everything is read again because the ruleset has changed meanwhile.
+const MAX_READ_RETRIES: usize = 10;
 
 /// Checks everything and prints what it finds. Fails if a check does.
 pub fn run(mut config: Config) -> Result<(), CheckError> {
@@ -206,10 +210,16 @@ fn other_tables(
     paths: &Paths,
     max_rules: usize,
 ) -> Result<Vec<Finding>, QueryError> {
-    let mut firewall = Firewall::read(nftables, max_rules)?;
-    let mut findings = nat::findings(&mut firewall, config, paths)?;
-    findings.extend(filter::findings(&mut firewall, config, paths)?);
-    Ok(findings)
+    for _ in 0..MAX_READ_RETRIES {
+        let generation = nftables.generation()?;
+        let mut firewall = Firewall::read(nftables, max_rules)?;
+        let mut findings = nat::findings(&mut firewall, config, paths)?;
+        findings.extend(filter::findings(&mut firewall, config, paths)?);
+        if nftables.generation()? == generation {
+            return Ok(findings);
+        }
+    }
+    Err(NftablesError::Contended(MAX_READ_RETRIES).into())
 }
 
 fn unread(subject: &'static str, error: &dyn Cause) -> Finding {
@@ -254,6 +264,7 @@ fn print(findings: &[Finding]) -> io::Result<()> {
         } else {
             Style::new()
         };
+        let text = Printable(text);
         lines += &format!("{style}{word}:{style:#} {subject}: {text}\n");
     }
     io::stdout().write_all(lines.as_bytes())

@@ -225,8 +225,8 @@ fn of_log(word: &OsStr) -> Option<usize> {
     }
 }
 
-/// How similar two words are at least if one may be meant by the other, as clap has it for options.
-const SIMILARITY: f64 = 0.7;
+/// How similar two words are at least if one may be meant by the other: "true" is none of the commands.
+const SIMILARITY: f64 = 0.8;
 
 /// The first argument, if it looks like no forward but like a command, and that command.
 pub fn misspelt_command(options: &Options) -> Option<(String, String)> {

@@ -17,6 +17,7 @@ pub use packet::Packet;
 use crate::netlink::{Failure, Socket, gives_up};
 use crate::nftables::list::{self, BaseChain, Rule, Table};
 use crate::nftables::{Nftables, NftablesError};
+use crate::uapi::NFT_JUMP_STACK_SIZE;
 use action::Action;
 use eval::Sets;
 use packet::Bytes;
@@ -59,7 +60,7 @@ pub enum Outcome {
     Ends(Location),
     /// It may be; the first location where it may.
     MayEnd(Location),
-    /// There are more rules than may be gone through, or it took too long.
+    /// There are more rules than may be gone through, it took too long, or they have changed meanwhile.
     Unread,
 }
 
@@ -89,7 +90,7 @@ impl fmt::Display for Location {
             None => f.write_str("the policy")?,
         }
         let Location { table, chain, .. } = self;
-        write!(f, " of chain {} in table {table}", chain.escape_debug())
+        write!(f, " of chain {chain} in table {table}")
     }
 }
 
@@ -147,6 +148,7 @@ impl<'a> Firewall<'a> {
             firewall: self,
             may_pass: false,
             may_end: None,
+            depth: 0,
         };
         match walk.chain(&chain.name, true)? {
             End::Decided(outcome) => Ok(outcome),
@@ -214,6 +216,8 @@ struct Walk<'a, 'b> {
     may_pass: bool,
     /// The first location where it may have ended.
     may_end: Option<Location>,
+    /// How many chains have led to the one that it is in.
+    depth: usize,
 }
 
 /// How a chain was left.
@@ -274,8 +278,16 @@ impl Walk<'_, '_> {
     ) -> Result<Next, NftablesError> {
         match action {
             Action::Continue => return Ok(Next::Rule),
+            // The kernel lets chains lead no deeper (nf_tables_validate in net/netfilter/nf_tables_api.c):
+            // these were read before and after a change.
+            Action::Jump(_) | Action::Goto(_) if self.depth == NFT_JUMP_STACK_SIZE => {
+                return Ok(Next::Decided(Outcome::Unread));
+            }
             Action::Jump(chain) | Action::Goto(chain) => {
-                return Ok(match self.chain(chain, applies)? {
+                self.depth += 1;
+                let end = self.chain(chain, applies)?;
+                self.depth -= 1;
+                return Ok(match end {
                     End::Decided(outcome) => Next::Decided(outcome),
                     End::Returned if matches!(action, Action::Goto(_)) => Next::Leave,
                     End::Returned => Next::Rule,

@@ -114,7 +114,9 @@ pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
 /// Says that the rules are in the kernel.
 fn announce(config: &Config, started: Instant) {
     let summary = in_table(config);
-    info!("ready: {summary} after {:.1?}", started.elapsed());
+    let table = config.name.table();
+    let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
+    info!(table = table.as_str(), milliseconds; "ready: {summary} after {milliseconds:.3} ms");
     notify::ready(&summary);
 }
 
@@ -214,9 +216,12 @@ fn stop(nftables: &Nftables, config: &Config) -> Result<(), InstanceError> {
     let wanted = flows::can_be_forwarded(config);
     let ended = delete_flows(config, &wanted, &|matcher, flow| matcher.is_forwarded(flow));
     let ended = deleted(ended);
-    notify::status(format_args!(
-        "stopped: removed table inet {table}, and deleted the conntrack entries of {ended} running connections"
-    ));
+    notify::status(
+        ended,
+        format_args!(
+            "stopped: removed table inet {table}, and deleted the conntrack entries of {ended} running connections"
+        ),
+    );
     Ok(())
 }
 
@@ -235,9 +240,12 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     });
     let ended = deleted(ended);
     let table = config.name.table();
-    notify::status(format_args!(
-        "replaced by {successor}, which now has table inet {table}; deleted the conntrack entries of {ended} running connections to ports that are no longer forwarded"
-    ));
+    notify::status(
+        ended,
+        format_args!(
+            "replaced by {successor}, which now has table inet {table}; deleted the conntrack entries of {ended} running connections to ports that are no longer forwarded"
+        ),
+    );
     Ok(())
 }
 

@@ -129,12 +129,19 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
         }
         Command::Check(options) => check::run(Config::new(&options.with_env_file()?)?)?,
         Command::Status(mut status) => {
+            // For PID 1 of a container a signal has no effect otherwise (pid_namespaces(7)).
+            let signals = status.watch.then(Signals::register);
+            let _signals = signals.transpose().map_err(InstanceError::from)?;
             if status.ready && status.name.is_none() {
                 status.name = Name::read(&options.with_env_file()?)?;
             }
             status::run(&status)?;
         }
-        Command::Version => writeln!(io::stdout(), "{}", Cli::command().render_version().trim())?,
+        Command::Version => writeln!(
+            io::stdout(),
+            "{}",
+            Cli::command().render_long_version().trim()
+        )?,
         #[cfg(feature = "completions")]
         Command::Completions { shell } => write!(io::stdout().lock(), "{}", shell.script())?,
     }

@@ -110,8 +110,9 @@ fn directory(pid: u32) -> PathBuf {
 
 /// A process's name, if it can be seen.
 pub fn name(pid: u32) -> Option<String> {
-    let name = fs::read_to_string(directory(pid).join("comm")).ok()?;
-    Some(name.trim_end().to_owned())
+    let name = fs::read(directory(pid).join("comm")).ok()?;
+    let name = String::from_utf8_lossy(&name);
+    Some(name.strip_suffix('\n').unwrap_or(&name).to_owned())
 }
 
 /// When the process started, in seconds since 1970.

@@ -184,8 +184,10 @@ fn whose(table: &TableInfo, holder: Holder) -> String {
     };
     let name = match holder {
         Holder::None => {
-            let table = &table.name;
-            return format!("without an owner: remove it with nft delete table inet {table}");
+            let command = Table::inet(&table.name).for_nft(None);
+            return command.map_or("without an owner: remove it".into(), |table| {
+                format!("without an owner: remove it with nft delete table {table}")
+            });
         }
         Holder::Process(process) => process::name(process),
         Holder::Unseen => None,

@@ -5,6 +5,8 @@ mod needs;
 pub use needs::Needs;
 
 use crate::config::{Config, Family};
+use crate::text::interface_sysctl;
+use std::path::Path;
 use std::{fs, io};
 use thiserror::Error;
 
@@ -21,6 +23,15 @@ pub enum ForwardingError {
         "{family} is not available: {file} does not exist; start the kernel with {family}, or leave the {family} destinations out"
     )]
     Missing { family: Family, file: &'static str },
+    #[error(
+        "cannot tell whether {family} forwarding is on: {file} is hidden, as {why}; let this process see it, and turn it on with: sysctl -w {sysctl}=1"
+    )]
+    Hidden {
+        family: Family,
+        file: &'static str,
+        sysctl: &'static str,
+        why: &'static str,
+    },
     #[error("cannot tell whether {family} forwarding is on: cannot read {file}")]
     Unreadable {
         family: Family,
@@ -29,17 +40,19 @@ pub enum ForwardingError {
         error: io::Error,
     },
     #[error(
-        "IPv4 forwarding is off for packets that come in on {interface}: turn it on with: sysctl -w {}",
-        sysctl_of(interface, "forwarding=1")
+        "IPv4 forwarding is off for packets that come in on {interface}{}",
+        with_sysctl(": turn it on", interface, "forwarding=1")
     )]
     Interface { interface: String },
 }
 
-/// An interface's setting, as sysctl(8) takes it: in the name of a VLAN's interface there is a dot, which
-/// it takes for a slash.
-pub fn sysctl_of(interface: &str, setting: &str) -> String {
-    let interface = interface.replace('.', "/");
-    format!("net.ipv4.conf.{interface}.{setting}")
+/// The end of a message: what to do with a setting of an interface, and how. Empty if no command can name the
+/// interface.
+pub fn with_sysctl(what: &str, interface: &str, setting: &str) -> String {
+    let command = interface_sysctl(interface, setting);
+    command.map_or(String::new(), |setting| {
+        format!("{what} with: sysctl -w {setting}")
+    })
 }
 
 impl ForwardingError {
@@ -58,6 +71,7 @@ impl ForwardingError {
         match self {
             ForwardingError::Off { family, .. }
             | ForwardingError::Missing { family, .. }
+            | ForwardingError::Hidden { family, .. }
             | ForwardingError::Unreadable { family, .. } => *family,
             ForwardingError::Interface { .. } => Family::Ipv4,
         }
@@ -98,11 +112,30 @@ impl Forwarding {
     }
 }
 
+/// Why this process does not see the switches of this network namespace; `None` if it does.
+fn hidden() -> Option<&'static str> {
+    let is_there = |file| Path::new(file).exists();
+    if is_there(IP_FORWARD) {
+        None
+    } else if !is_there("/proc/self") {
+        Some("/proc is not mounted here")
+    } else if !is_there("/proc/sys") {
+        Some(
+            "/proc is mounted without /proc/sys (subset=pid; in a systemd unit ProcSubset=all shows it)",
+        )
+    } else {
+        Some("something is mounted over a part of /proc/sys")
+    }
+}
+
+/// Every kernel with networking has it.
+const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
 /// The switch that the kernel's Documentation/networking/ip-sysctl.rst names: its file, and its name for
 /// sysctl(8).
 fn switch(family: Family) -> (&'static str, &'static str) {
     match family {
-        Family::Ipv4 => ("/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
+        Family::Ipv4 => (IP_FORWARD, "net.ipv4.ip_forward"),
         Family::Ipv6 => (
             "/proc/sys/net/ipv6/conf/all/forwarding",
             "net.ipv6.conf.all.forwarding",
@@ -117,13 +150,19 @@ pub fn is_on(family: Family) -> bool {
 
 /// Whether this network namespace forwards packets of `family`. Any value but 0 counts as on.
 fn forwarding(family: Family) -> Result<(), ForwardingError> {
-    let (file, _) = switch(family);
+    let (file, sysctl) = switch(family);
     match fs::read_to_string(file) {
         Ok(value) if value.trim() == "0" => Err(ForwardingError::off(family)),
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(ForwardingError::Missing { family, file })
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(match hidden() {
+            None => ForwardingError::Missing { family, file },
+            Some(why) => ForwardingError::Hidden {
+                family,
+                file,
+                sysctl,
+                why,
+            },
+        }),
         Err(error) => Err(ForwardingError::Unreadable {
             family,
             file,

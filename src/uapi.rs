@@ -29,6 +29,9 @@ pub const NFTA_HOOK_DEVS: u16 = 4;
 /// Since Linux 6.16.
 pub const NFTA_DEVICE_PREFIX: u16 = 2;
 
+/// How deep chains may lead to each other (include/net/netfilter/nf_tables.h).
+pub const NFT_JUMP_STACK_SIZE: usize = 16;
+
 // netfilter/nf_tables.h: rules
 pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;

@@ -20,10 +20,68 @@ fn the_man_page_is_up_to_date() {
 
 #[test]
 fn the_completion_scripts_are_up_to_date() {
-    keep("deploy/completions/nodefwd.bash", &script(shells::Bash));
-    keep("deploy/completions/nodefwd.fish", &script(shells::Fish));
-    keep("deploy/completions/_nodefwd", &script(shells::Zsh));
+    let changed = |shell, changes: &[(&str, &str)]| {
+        let change = |script: String, (from, to): &(&str, &str)| {
+            assert!(script.contains(from), "no {from}");
+            script.replace(from, to)
+        };
+        changes.iter().fold(shell, change)
+    };
+    let bash = changed(script(shells::Bash), &BASH);
+    keep("deploy/completions/nodefwd.bash", bash.as_bytes());
+    let fish = changed(script(shells::Fish), &FISH) + FISH_NAMES;
+    keep("deploy/completions/nodefwd.fish", fish.as_bytes());
+    let zsh = changed(script(shells::Zsh), &ZSH);
+    keep("deploy/completions/_nodefwd", zsh.as_bytes());
 }
+
+/// What the generator does not write: `status` has the names of the instances. Any process may name a table,
+/// and bash expands the words that it is given, so only names that the program takes are offered.
+const BASH: [(&str, &str); 2] = [
+    (
+        "        nodefwd__subcmd__status)\n            opts=\"",
+        "        nodefwd__subcmd__status)\n            opts=\"$(_nodefwd_names) ",
+    ),
+    (
+        "_nodefwd() {\n",
+        r"_nodefwd_names() {
+    nodefwd -q status 2>/dev/null | sed -n 's/^\([A-Za-z0-9._-]\{1,\}\): table inet .*/\1/p'
+}
+
+_nodefwd() {
+",
+    ),
+];
+
+/// An option whose value is being written makes the generator's function fail, and its values are not offered.
+const FISH: [(&str, &str); 1] = [(
+    "2>/dev/null\n    or return\n",
+    "2>/dev/null\n    or return 0\n",
+)];
+
+const FISH_NAMES: &str = r#"
+function __fish_nodefwd_names
+    nodefwd -q status 2>/dev/null | string match -rg '^([A-Za-z0-9._-]+): table inet '
+end
+
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -f -a "(__fish_nodefwd_names)"
+"#;
+
+const ZSH: [(&str, &str); 2] = [
+    (
+        r"'::name -- The instance to look at \[default\: all\]:'",
+        r"'::name -- The instance to look at \[default\: all\]:_nodefwd_names'",
+    ),
+    (
+        "_nodefwd() {\n",
+        r#"_nodefwd_names() {
+    compadd -- ${(f)"$(nodefwd -q status 2>/dev/null | sed -n 's/^\([A-Za-z0-9._-]\{1,\}\): table inet .*/\1/p')"}
+}
+
+_nodefwd() {
+"#,
+    ),
+];
 
 #[test]
 fn the_page_of_the_benchmarks_is_up_to_date() {
@@ -117,11 +175,11 @@ fn keep(file: &str, text: &[u8]) {
     );
 }
 
-fn script(shell: impl Generator) -> Vec<u8> {
+fn script(shell: impl Generator) -> String {
     let mut program = offered(&Cli::command()).version(env!("CARGO_PKG_VERSION"));
     let mut script = Vec::new();
     generate(shell, &mut program, "nodefwd", &mut script);
-    script
+    String::from_utf8(script).expect("UTF-8")
 }
 
 /// The same command without its hidden options, which the scripts would offer.
@@ -144,6 +202,7 @@ fn with_values(arg: Arg) -> Arg {
         "balance" => &["random", "round-robin", "source"],
         "listen" => &["local", "any"],
         "dest_proto" => &["tcp", "udp", "sctp"],
+        "log_format" => &["text", "json"],
         _ if !arg.get_possible_values().is_empty() || !arg.get_action().takes_values() => {
             return arg;
         }

@@ -214,14 +214,19 @@ fn describe(
     };
     let what = first_few(forwards.iter().map(what));
     let command = fix::command(firewall, chain, location, forwards)?;
-    let table = &location.table;
-    let name = location.chain.escape_debug();
+    let fix = command.map_or(String::new(), |command| {
+        format!("; let it through with: {command}")
+    });
     if *sure {
-        let text = format!("{location} drops {what}; let it through with: {command}");
+        let text = format!("{location} drops {what}{fix}");
         return Ok((Level::Failure, text));
     }
-    let text = format!(
-        "{location} may drop {what} (see nft -a list chain {table} {name}); let it through with: {command}"
-    );
-    Ok((Level::Doubt, text))
+    let rules = location.table.for_nft(Some(&location.chain));
+    let see = rules.map_or(String::new(), |chain| {
+        format!(" (see nft -a list chain {chain})")
+    });
+    Ok((
+        Level::Doubt,
+        format!("{location} may drop {what}{see}{fix}"),
+    ))
 }

@@ -6,18 +6,19 @@ use crate::nftables::NftablesError;
 use crate::nftables::list::{BaseChain, TableFamily};
 
 /// The command that lets a forward through `chain`, in which its packets end at `location`. Of several
-/// forwards, all of them if the firewall can express that in one rule.
+/// forwards, all of them if the firewall can express that in one rule. `None` if no command can name the
+/// chain.
 pub fn command(
     firewall: &Firewall<'_>,
     chain: &BaseChain,
     location: &Location,
     forwards: &[(&Forward, Destination)],
-) -> Result<String, NftablesError> {
+) -> Result<Option<String>, NftablesError> {
     let table = &chain.table;
     let program = match table.family {
         TableFamily::Ip => "iptables",
         TableFamily::Ip6 => "ip6tables",
-        TableFamily::Inet if table.name == "firewalld" => return Ok(firewalld(forwards)),
+        TableFamily::Inet if table.name == "firewalld" => return Ok(Some(firewalld(forwards))),
         TableFamily::Inet | TableFamily::Netdev | TableFamily::Bridge => {
             return Ok(nft(chain, forwards));
         }
@@ -31,11 +32,11 @@ pub fn command(
     // Docker's chains come before ufw's.
     Ok(
         if docker && (location.chain.starts_with("DOCKER") || !ufw) {
-            format!("{program} -I DOCKER-USER {}", iptables(forwards))
+            Some(format!("{program} -I DOCKER-USER {}", iptables(forwards)))
         } else if ufw {
-            ufw_route(forwards)
+            Some(ufw_route(forwards))
         } else if table.name == "filter" && chain.name == "FORWARD" {
-            format!("{program} -I FORWARD {}", iptables(forwards))
+            Some(format!("{program} -I FORWARD {}", iptables(forwards)))
         } else {
             nft(chain, forwards)
         },
@@ -63,7 +64,7 @@ fn iptables(forwards: &[(&Forward, Destination)]) -> String {
     }
 }
 
-fn nft(chain: &BaseChain, forwards: &[(&Forward, Destination)]) -> String {
+fn nft(chain: &BaseChain, forwards: &[(&Forward, Destination)]) -> Option<String> {
     let condition = match common(forwards) {
         None => String::new(),
         Some(Service {
@@ -72,8 +73,10 @@ fn nft(chain: &BaseChain, forwards: &[(&Forward, Destination)]) -> String {
             format!("meta l4proto {protocol} ct original proto-dst {ports} ")
         }
     };
-    let (table, chain) = (&chain.table, chain.name.escape_debug());
-    format!("nft insert rule {table} {chain} {condition}ct status dnat accept")
+    let chain = chain.table.for_nft(Some(&chain.name))?;
+    Some(format!(
+        "nft insert rule {chain} {condition}ct status dnat accept"
+    ))
 }
 
 /// ufw(8) lets replies through by itself. Each destination needs a command.

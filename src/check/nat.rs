@@ -137,27 +137,29 @@ fn describe(blocker: &Blocker<'_>) -> (Level, String) {
         let level = if *sure { Level::Failure } else { Level::Doubt };
         (level, format!("earlier, at priority {}", chain.priority))
     };
-    let table = &location.table;
-    let name = location.chain.escape_debug();
+    let chain = location.table.for_nft(Some(&location.chain));
     let (certainly, possibly, fix) = match location.rule {
         Some(rule) => (
             "drops or translates",
             "may drop or translate",
-            format!("remove that rule with: nft delete rule {table} {name} handle {rule}"),
+            chain.map(|chain| {
+                format!("remove that rule with: nft delete rule {chain} handle {rule}")
+            }),
         ),
         // A policy cannot translate.
         None => (
             "drops",
             "may drop",
-            format!(
-                "set the policy to accept with: nft 'chain {table} {name} {{ policy accept; }}'"
-            ),
+            chain.map(|chain| {
+                format!("set the policy to accept with: nft 'chain {chain} {{ policy accept; }}'")
+            }),
         ),
     };
     let ends = if *sure { certainly } else { possibly };
+    let fix = fix.map_or(String::new(), |fix| format!(", or {fix}"));
     (
         level,
-        format!("{location} {ends} {services} {order}; use another port, or {fix}"),
+        format!("{location} {ends} {services} {order}; use another port{fix}"),
     )
 }
 

@@ -6,7 +6,8 @@ use crate::config::{Config, Destination, Family, Protocol, first_few};
 use crate::rtnetlink::{
     Arrival, Ingress, Interface, Ports, Route, Routes, RtnetlinkError, forwards_from,
 };
-use crate::sysctl::ForwardingError;
+use crate::sysctl::{ForwardingError, with_sysctl};
+use crate::text::shell_word;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -238,9 +239,13 @@ fn reason(to: IpAddr, from: IpAddr, Interface { name, .. }: &Interface) -> Strin
         fs::read_to_string(file).ok()?.trim().parse::<u8>().ok()
     };
     if to.is_ipv4() && value("all").max(value(name)) == Some(1) {
+        let fix = with_sysctl("; set it to loose", name, "rp_filter=2");
         return format!(
-            "the reverse-path filter drops them: the route to {from} is through another interface; set it to loose with: sysctl -w net.ipv4.conf.{name}.rp_filter=2"
+            "the reverse-path filter drops them: the route to {from} is through another interface{fix}"
         );
     }
-    format!("ip route get {to} from {from} iif {name} says why")
+    match shell_word(name) {
+        Some(name) => format!("ip route get {to} from {from} iif {name} says why"),
+        None => "the routing rules have none".into(),
+    }
 }

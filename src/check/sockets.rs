@@ -196,7 +196,7 @@ fn holder(process: Option<u32>) -> String {
     match process {
         None => "a process that cannot be seen from here".into(),
         Some(pid) => match process::name(pid) {
-            Some(name) => format!("process {pid} ({})", name.escape_debug()),
+            Some(name) => format!("process {pid} ({name})"),
             None => format!("process {pid}"),
         },
     }

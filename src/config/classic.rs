@@ -3,7 +3,8 @@
 
 use super::Destination;
 use super::address::unicast;
-use super::forward::{ForwardSpec, fits};
+use super::forward::ForwardSpec;
+use super::port::fits;
 use super::{ConfigError, OptionName, Options, PortRange, Protocol, Setting, check_balanced};
 use log::warn;
 use std::{collections::HashSet, ffi::OsString, fmt::Display, hash::Hash, net::IpAddr};
@@ -40,7 +41,7 @@ pub fn forwards(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
         &options.src_port,
         "the port to forward",
     )?;
-    let pairs = pairs(sources, options)?;
+    let pairs = pairs(sources, &protocols, options)?;
     // Before so many are put into lists.
     check_balanced(pairs.len() * protocols.len() * balanced(&addresses))?;
 
@@ -74,7 +75,7 @@ pub fn first_service(options: &Options) -> Result<Option<(Protocol, PortRange)>,
         return Ok(None);
     };
     let protocols = protocol.list(str::parse::<Protocol>)?;
-    let ports = ports.list(str::parse::<PortRange>)?;
+    let ports = ports.list(|word| PortRange::read(word, &protocols))?;
     Ok(protocols.first().copied().zip(ports.first().copied()))
 }
 
@@ -104,13 +105,15 @@ fn once<T: Copy + Eq + Hash + Display>(option: OptionName, mut entries: Vec<T>) 
 /// Each entry of SRC_PORT with the ports at the destination.
 fn pairs(
     sources: Setting<'_>,
+    protocols: &[Protocol],
     options: &Options,
 ) -> Result<Vec<(PortRange, PortRange)>, ConfigError> {
-    let sources = sources.list(str::parse::<PortRange>)?;
+    let port = |word: &str| PortRange::read(word, protocols);
+    let sources = sources.list(port)?;
     let Some(setting) = Setting::read(OptionName::DEST_PORT, &options.dest_port)? else {
         return Ok(sources.iter().map(|&ports| (ports, ports)).collect());
     };
-    let mut destinations = setting.list(str::parse::<PortRange>)?;
+    let mut destinations = setting.list(port)?;
     if destinations.len() == 1 && destinations[0].is_single() {
         destinations.resize(sources.len(), destinations[0]);
     }

@@ -2,11 +2,11 @@
 
 use super::address::{AddressError, unicast};
 use super::options::{OptionName, Options, Setting, shown};
-use super::port::{PortError, PortRange};
+use super::port::{LengthError, PortError, PortRange, fits};
 use super::protocol::{Family, Protocol, ProtocolError};
 use super::value::Boolean;
-use super::{ConfigError, Destination, Service};
-use std::{fmt, str::FromStr};
+use super::{ConfigError, Destination, MAX_MAPPED_PORTS, Service};
+use std::{fmt, net::IpAddr};
 use thiserror::Error;
 
 /// A service, and where its connections go.
@@ -95,8 +95,8 @@ pub fn listed(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
     for text in &options.forwards {
         let setting = Setting::of(OptionName::FORWARDS, text)?;
         for word in setting.text.split_whitespace() {
-            let spec = word.parse();
-            specs.push(spec.map_err(|error: ForwardError| setting.invalid(word, error))?);
+            let read = ForwardSpec::read(word);
+            specs.extend(read.map_err(|error| setting.invalid(word, error))?);
         }
     }
     Ok(specs)
@@ -161,68 +161,85 @@ pub enum ForwardError {
     /// Two destination ranges of different length.
     #[error("has '{0}', which {1}")]
     Length(String, LengthError),
+    /// More combinations than anybody means.
+    #[error(
+        "stands for {0} destinations, counted for each protocol and port: at most {MAX_MAPPED_PORTS} are allowed"
+    )]
+    TooMany(usize),
 }
 
-/// A range that cannot be forwarded to another.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "has {destination} ports, but {source_ports} are forwarded: use one port, or a range of the same length"
-)]
-pub struct LengthError {
-    pub source_ports: u16,
-    pub destination: u16,
-}
-
-/// Gives `to` if `ports` can be forwarded there: to one port, or port by port.
-pub fn fits(ports: PortRange, to: PortRange) -> Result<PortRange, LengthError> {
-    if to.is_single() || to.count() == ports.count() {
-        return Ok(to);
-    }
-    Err(LengthError {
-        source_ports: ports.count(),
-        destination: to.count(),
-    })
-}
-
-impl FromStr for ForwardSpec {
-    type Err = ForwardError;
-
-    /// Takes `PROTO/PORT[-PORT]=DEST[,DEST…]` where DEST is `IP`, `IP:PORT` or `[IP6]:PORT`.
-    fn from_str(word: &str) -> Result<Self, ForwardError> {
+impl ForwardSpec {
+    /// Takes `PROTO[,PROTO…]/PORT[-PORT][,PORT…]=DEST[,DEST…]` where DEST is `IP`, `IP:PORT` or
+    /// `[IP6]:PORT`. Gives one forward for each protocol and each of its ports or ranges.
+    fn read(word: &str) -> Result<Vec<Self>, ForwardError> {
         let shape = || match word.parse() {
             Ok(Boolean(_)) => ForwardError::Boolean,
             Err(_) => ForwardError::Shape,
         };
         let (service, destinations) = word.split_once('=').ok_or_else(shape)?;
-        let (protocol, ports) = service.split_once('/').ok_or(ForwardError::Shape)?;
-        let protocol = protocol
-            .parse()
-            .map_err(|error| ForwardError::Protocol(shown(protocol), error))?;
-        let ports = port_range(ports)?;
-        let destinations = destinations
-            .split(',')
-            .map(|word| destination(word, ports))
-            .collect::<Result<_, _>>()?;
-        Ok(ForwardSpec {
-            protocol,
-            ports,
-            destinations,
-        })
+        let (protocols, ports) = service.split_once('/').ok_or(ForwardError::Shape)?;
+        let protocol = |word: &str| {
+            let protocol = word.parse();
+            protocol.map_err(|error| ForwardError::Protocol(shown(word), error))
+        };
+        let protocols: Vec<Protocol> = list(protocols, protocol)?;
+        let ports = list(ports, |word| port_range(word, &protocols))?;
+        let backends = list(destinations, |word| Backends::read(word, &protocols))?;
+        let count = protocols.len() * ports.len() * backends.len();
+        if count > MAX_MAPPED_PORTS {
+            return Err(ForwardError::TooMany(count));
+        }
+        let mut specs = Vec::new();
+        for (index, &protocol) in protocols.iter().enumerate() {
+            // Once is enough.
+            for &ports in ports
+                .iter()
+                .filter(|_| !protocols[..index].contains(&protocol))
+            {
+                let destinations = backends.iter().map(|backends| backends.of(ports));
+                specs.push(ForwardSpec {
+                    protocol,
+                    ports,
+                    destinations: destinations.collect::<Result<_, _>>()?,
+                });
+            }
+        }
+        Ok(specs)
     }
 }
 
-fn destination(word: &str, forwarded: PortRange) -> Result<Destination, ForwardError> {
-    if word.contains('=') {
-        return Err(ForwardError::Joined(shown(word)));
+/// Reads each word of a list.
+fn list<T>(
+    words: &str,
+    read: impl Fn(&str) -> Result<T, ForwardError>,
+) -> Result<Vec<T>, ForwardError> {
+    words.split(',').map(read).collect()
+}
+
+/// A destination as it is written: without ports, it has those that are forwarded.
+struct Backends(IpAddr, Option<PortRange>);
+
+impl Backends {
+    fn read(word: &str, protocols: &[Protocol]) -> Result<Self, ForwardError> {
+        if word.contains('=') {
+            return Err(ForwardError::Joined(shown(word)));
+        }
+        let (address, ports) = split_port(word);
+        let address =
+            unicast(address).map_err(|error| ForwardError::Address(shown(address), error))?;
+        let ports = ports.map(|ports| port_range(ports, protocols));
+        Ok(Backends(address, ports.transpose()?))
     }
-    let (address, ports) = split_port(word);
-    let address = unicast(address).map_err(|error| ForwardError::Address(shown(address), error))?;
-    let ports = match ports {
-        None => forwarded,
-        Some(ports) => fits(forwarded, port_range(ports)?)
-            .map_err(|error| ForwardError::Length(shown(ports), error))?,
-    };
-    Ok(Destination { address, ports })
+
+    /// Where these ports go.
+    fn of(&self, forwarded: PortRange) -> Result<Destination, ForwardError> {
+        let ports = self.1.unwrap_or(forwarded);
+        let fitting = fits(forwarded, ports);
+        Ok(Destination {
+            address: self.0,
+            ports: fitting.map_err(|error| ForwardError::Length(ports.to_string(), error))?,
+        })
+    }
 }
 
 /// Splits `IP:PORT` and `[IP6]:PORT` (RFC 3986, section 3.2.2); a bare IPv6 address has no port.
@@ -240,20 +257,19 @@ fn split_port(word: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn port_range(word: &str) -> Result<PortRange, ForwardError> {
-    word.parse()
-        .map_err(|error| ForwardError::Port(shown(word), error))
+fn port_range(word: &str, protocols: &[Protocol]) -> Result<PortRange, ForwardError> {
+    PortRange::read(word, protocols).map_err(|error| ForwardError::Port(shown(word), error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::net::IpAddr;
 
     fn parsed(word: &str) -> String {
-        let (forwards, _) = word.parse::<ForwardSpec>().unwrap().by_family();
-        let words: Vec<String> = forwards.iter().map(Forward::to_string).collect();
+        let specs = ForwardSpec::read(word).unwrap().into_iter();
+        let forwards = specs.flat_map(|spec| spec.by_family().0);
+        let words: Vec<String> = forwards.map(|forward| forward.to_string()).collect();
         words.join(" ")
     }
 
@@ -271,6 +287,22 @@ mod tests {
     }
 
     #[test]
+    fn every_protocol_and_port_of_a_list_is_forwarded() {
+        assert_eq!(
+            parsed("tcp,udp,tcp/53=10.0.0.5"),
+            "tcp/53=10.0.0.5:53 udp/53=10.0.0.5:53"
+        );
+        assert_eq!(
+            parsed("tcp/80,443,8000-8001=10.0.0.5,fd00::5"),
+            "tcp/80=10.0.0.5:80 tcp/80=[fd00::5]:80 tcp/443=10.0.0.5:443 tcp/443=[fd00::5]:443 tcp/8000-8001=10.0.0.5:8000-8001 tcp/8000-8001=[fd00::5]:8000-8001"
+        );
+        assert_eq!(
+            parsed("udp/1,2=10.0.0.5:9"),
+            "udp/1=10.0.0.5:9 udp/2=10.0.0.5:9"
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let table = [
             ("tcp/80", "is no forward"),
@@ -282,6 +314,12 @@ mod tests {
             ),
             ("icmp/80=10.0.0.5", "has 'icmp', which is no protocol"),
             ("tcp/x=10.0.0.5", "has 'x', which is no port"),
+            ("tcp,/80=10.0.0.5", "has '', which is no protocol"),
+            ("tcp/80,=10.0.0.5", "has '', which is no port"),
+            (
+                "tcp/80,90-91=10.0.0.5:1-2",
+                "has '1-2', which has 2 ports, but 1 are forwarded",
+            ),
             ("tcp/80=10.0.0.5:0", "has '0', which is out of range"),
             ("tcp/80=", "has '', which is no IP address"),
             ("tcp/80=10.0.0.5,", "has '', which is no IP address"),
@@ -300,7 +338,7 @@ mod tests {
             ),
         ];
         for (word, reason) in table {
-            let error = word.parse::<ForwardSpec>().unwrap_err().to_string();
+            let error = ForwardSpec::read(word).unwrap_err().to_string();
             assert!(error.starts_with(reason), "{word}: {error}");
         }
     }
@@ -312,12 +350,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_input_panics(word in "\\PC*") {
-            let _ = word.parse::<ForwardSpec>();
+            let _ = ForwardSpec::read(&word);
         }
 
         #[test]
         fn nothing_like_a_forward_panics(word in "(tcp|udp|x)?/?[0-9-]{0,7}=?[\\[\\]0-9a-f:.,%-]{0,24}") {
-            let _ = word.parse::<ForwardSpec>();
+            let _ = ForwardSpec::read(&word);
         }
 
         #[test]
@@ -336,7 +374,9 @@ mod tests {
                 },
                 destinations: vec![Destination { address, ports }],
             };
-            let (back, duplicates) = forward.to_string().parse::<ForwardSpec>().unwrap().by_family();
+            let mut specs = ForwardSpec::read(&forward.to_string()).unwrap();
+            let (back, duplicates) = specs.remove(0).by_family();
+            prop_assert!(specs.is_empty());
             prop_assert_eq!(back, vec![forward]);
             prop_assert!(duplicates.is_empty());
         }

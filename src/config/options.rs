@@ -7,6 +7,7 @@
 
 use super::env_file::EnvFile;
 use super::{ConfigError, Location, Problem};
+use crate::text::Printable;
 use clap::{Arg, Args};
 use log::warn;
 use std::{ffi::OsString, fmt, path::Path, str::FromStr};
@@ -96,7 +97,9 @@ pub struct Options {
     /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is IP, IP:PORT or [IP6]:PORT
     ///
     /// Several are separated by white space. Without a port, a destination gets the connection on the
-    /// port it came to. A range goes to one port, the same ports, or a range of equal length.
+    /// port it came to. A range goes to one port, the same ports, or a range of equal length. PROTO and
+    /// PORT may be lists, as in tcp,udp/53=DEST and tcp/80,8000-8100=DEST, and a port may be the name
+    /// of a service that /etc/services has: tcp/https=DEST.
     // clap shows this as it stands.
     #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(value_name = "FORWARD", option = OptionName::FORWARDS)]
@@ -251,12 +254,13 @@ impl Options {
 /// addresses.
 const SHOWN_CHARACTERS: usize = 160;
 
-/// A text as a message shows it: on one line, without anything that a terminal would obey, and cut with
-/// an ellipsis after so many characters that it can be read.
+/// A text as a message shows it: cut with an ellipsis after so many characters that it can be read.
 pub fn shown(text: &str) -> String {
-    let mut escaped = text.escape_debug();
-    let mut shown: String = escaped.by_ref().take(SHOWN_CHARACTERS).collect();
-    if escaped.next().is_some() {
+    // Escapes count as what they are long.
+    let printable = Printable(text).to_string();
+    let mut characters = printable.chars();
+    let mut shown: String = characters.by_ref().take(SHOWN_CHARACTERS).collect();
+    if characters.next().is_some() {
         shown.push('…');
     }
     shown

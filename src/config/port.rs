@@ -1,5 +1,6 @@
 //! Ports and ranges of ports.
 
+use super::{Protocol, port_name};
 use serde::Serialize;
 use std::{fmt, str::FromStr};
 use thiserror::Error;
@@ -15,7 +16,9 @@ pub struct PortRange {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PortError {
     /// Something other than digits and one hyphen.
-    #[error("is no port: use a number from 1 to 65535, or a range such as 8000-8100")]
+    #[error(
+        "is no port: use a number from 1 to 65535, a range such as 8000-8100, or a name that /etc/services has for the protocol"
+    )]
     NotAPort,
     /// 0, or more than 65535.
     #[error("is out of range: ports go from 1 to 65535")]
@@ -26,6 +29,14 @@ pub enum PortError {
 }
 
 impl PortRange {
+    /// Takes `80`, `8000-8100`, or the name of a service with these protocols.
+    pub fn read(word: &str, protocols: &[Protocol]) -> Result<Self, PortError> {
+        match (word.parse(), port_name::look_up(word, protocols)) {
+            (Err(PortError::NotAPort), Some(port)) => (port, port).try_into(),
+            (parsed, _) => parsed,
+        }
+    }
+
     /// The lowest port.
     pub fn first(self) -> u16 {
         self.first
@@ -132,6 +143,27 @@ impl FromStr for PortRange {
         };
         (first, last).try_into()
     }
+}
+
+/// A range that cannot be forwarded to another.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "has {destination} ports, but {source_ports} are forwarded: use one port, or a range of the same length"
+)]
+pub struct LengthError {
+    pub source_ports: u16,
+    pub destination: u16,
+}
+
+/// Gives `to` if `ports` can be forwarded there: to one port, or port by port.
+pub fn fits(ports: PortRange, to: PortRange) -> Result<PortRange, LengthError> {
+    if to.is_single() || to.count() == ports.count() {
+        return Ok(to);
+    }
+    Err(LengthError {
+        source_ports: ports.count(),
+        destination: to.count(),
+    })
 }
 
 fn port(digits: &str) -> Result<u16, PortError> {

@@ -46,10 +46,11 @@ pub fn wait(
     let deadline = Instant::now() + limit;
     events.close()?;
     let (mut running, mut next_look) = look(&list)?;
-    notify::status(format_args!(
-        "draining: {} connections, for at most {limit:?}",
-        running.len()
-    ));
+    let connections = running.len();
+    notify::status(
+        connections,
+        format_args!("draining: {connections} connections, for at most {limit:?}"),
+    );
     while !running.is_empty() {
         let outcome = match events.next(Some(deadline.min(next_look)))? {
             Event::TimeUp if Instant::now() < deadline => {
@@ -58,7 +59,11 @@ pub fn wait(
                 (still, next_look) = look(&list)?;
                 running.retain(|flow| still.contains(flow));
                 if (1..before).contains(&running.len()) {
-                    notify::status(format_args!("draining: {} connections", running.len()));
+                    let connections = running.len();
+                    notify::status(
+                        connections,
+                        format_args!("draining: {connections} connections"),
+                    );
                 }
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Notifies a service manager that asks for it: the protocol of sd_notify(3), one datagram of
 //! `VARIABLE=VALUE` lines at a time.
 
+use crate::text::Printable;
 use log::{debug, info};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -36,10 +37,10 @@ pub fn stopping(drain: Duration) {
     send(&format!("STOPPING=1\nSTATUS=stopping\n{extension}"));
 }
 
-/// What the program does now, on one line; the log has it too.
-pub fn status(status: fmt::Arguments<'_>) {
-    info!("{status}");
-    send(&format!("STATUS={status}\n"));
+/// What the program does now, and with how many connections, on one line; the log has it too.
+pub fn status(connections: usize, status: fmt::Arguments<'_>) {
+    info!(connections; "{status}");
+    send(&format!("STATUS={}\n", Printable(status)));
 }
 
 /// Forwarding does not depend on what its manager knows, so a failure is worth no more than a debug

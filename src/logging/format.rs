@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn a_line_of_text_is_one_line() {
-        let shown = line(Level::Error, "a\nready: b\u{1b}[2J", &(), Style::new());
+        let none: &[(&str, usize)] = &[];
+        let shown = line(Level::Error, "a\nready: b\u{1b}[2J", &none, Style::new());
         assert_eq!(shown, "error: a\\nready: b\\u{1b}[2J\n");
     }
 }

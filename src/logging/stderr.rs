@@ -63,13 +63,13 @@ pub fn full() -> Option<BorrowedFd<'static>> {
     lock().is_full.then(|| STANDARD.as_fd())
 }
 
-/// Writes how many lines are missing, if there is room now.
-pub fn catch_up() {
+/// Writes how many lines are missing, if there is room now. Says whether there was any: a terminal may
+/// report room and have too little.
+pub fn catch_up() -> bool {
     let mut state = lock();
     let before = (state.rest.len(), state.lost);
     state.catch_up();
-    // A terminal may report room and have too little: then the next line tries again.
-    state.is_full &= before != (state.rest.len(), state.lost);
+    before != (state.rest.len(), state.lost)
 }
 
 fn lock() -> MutexGuard<'static, State> {

@@ -83,7 +83,7 @@ pub(super) fn explain(
         return before_the_first_step(refusal);
     };
     match (step, refusal.errno) {
-        (_, Errno::EPERM) => MissingNetAdmin.into(),
+        (_, Errno::EPERM) => MissingNetAdmin::find().into(),
         (_, Errno::ERESTART) => NftablesError::Changed,
         // nft_chain_parse_hook: no such type of chain.
         (Step::Chain(_), Errno::ENOENT) => NftablesError::NoNat,
@@ -119,7 +119,7 @@ pub(super) fn refused(failure: Failure, what: &str, table: &str) -> NftablesErro
 fn before_the_first_step(refusal: Refusal) -> NftablesError {
     match refusal.errno {
         Errno::ERESTART => NftablesError::Changed,
-        Errno::EPERM => MissingNetAdmin.into(),
+        Errno::EPERM => MissingNetAdmin::find().into(),
         // net/netfilter/nfnetlink.c: no subsystem of that number.
         Errno::EOPNOTSUPP | Errno::EINVAL => NftablesError::NoNftables,
         errno => NftablesError::Refused {

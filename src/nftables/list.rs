@@ -12,6 +12,7 @@ pub use set::{Data, Element, ElementKind, Verdict, element, elements, set, verdi
 
 use crate::config::Family;
 use crate::netlink::{Attributes, Failure, Message, Request, Socket};
+use crate::text::nft_name;
 use crate::uapi::*;
 use nix::libc;
 use std::fmt;
@@ -83,8 +84,6 @@ impl Table {
 }
 
 impl fmt::Display for Table {
-    /// Writes it as nft(8) takes it. Any process can name a table, with bytes that a terminal takes for
-    /// commands.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = match self.family {
             TableFamily::Inet => "inet",
@@ -93,7 +92,18 @@ impl fmt::Display for Table {
             TableFamily::Netdev => "netdev",
             TableFamily::Bridge => "bridge",
         };
-        write!(f, "{family} {}", self.name.escape_debug())
+        write!(f, "{family} {}", self.name)
+    }
+}
+
+impl Table {
+    /// It, or one of its chains, as nft(8) takes it. `None` if nft cannot name it.
+    pub fn for_nft(&self, chain: Option<&str>) -> Option<String> {
+        nft_name(&self.name)?;
+        match chain {
+            None => Some(self.to_string()),
+            Some(chain) => Some(format!("{self} {}", nft_name(chain)?)),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ impl TableEvents {
         let socket = match Socket::subscribe(&[libc::NFNLGRP_NFTABLES]) {
             // netlink_bind in net/netlink/af_netlink.c
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                return Err(MissingNetAdmin.into());
+                return Err(MissingNetAdmin::find().into());
             }
             socket => socket?,
         };

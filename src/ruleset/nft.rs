@@ -19,11 +19,13 @@ impl Display for Ruleset {
             writeln!(f, "\t# to keep the table, remove the next line.")?;
             writeln!(f, "\tflags owner")?;
         }
-        for set in &self.sets {
-            writeln!(f, "\n{set}")?;
-        }
-        for chain in &self.chains {
-            writeln!(f, "\n{chain}")?;
+        // An empty line between two parts.
+        let mut between = if self.owner { "\n" } else { "" };
+        let sets = self.sets.iter().map(|set| set as &dyn Display);
+        let chains = self.chains.iter().map(|chain| chain as &dyn Display);
+        for part in sets.chain(chains) {
+            writeln!(f, "{between}{part}")?;
+            between = "\n";
         }
         writeln!(f, "}}")
     }

@@ -2,6 +2,7 @@
 //! is renamed, removed or changes its type raises [`SCHEMA`].
 
 use super::Instance;
+use crate::text::printable_json;
 use serde::Serialize;
 
 const SCHEMA: u32 = 1;
@@ -17,7 +18,7 @@ pub fn render(instances: &[Instance]) -> Result<String, serde_json::Error> {
     let schema = SCHEMA;
     let mut text = serde_json::to_string_pretty(&Document { schema, instances })?;
     text.push('\n');
-    Ok(text)
+    Ok(printable_json(&text))
 }
 
 #[cfg(test)]

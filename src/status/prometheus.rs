@@ -3,6 +3,7 @@
 
 use super::{ForwardStatus, Instance};
 use crate::config::{Family, Service};
+use crate::text::Printable;
 use std::fmt::Write;
 
 /// A metric: name, type, and help.
@@ -147,9 +148,13 @@ fn instance_labels(instance: &Instance, more: &[(&str, &str)]) -> String {
     labels
 }
 
+/// What the format escapes, and before that what it leaves as it is and a terminal obeys.
 fn escaped(value: &str) -> String {
-    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
-    value.replace('\n', "\\n")
+    let lines = value.split('\n').map(|line| {
+        let line = Printable(line).to_string();
+        line.replace('\\', "\\\\").replace('"', "\\\"")
+    });
+    lines.collect::<Vec<_>>().join("\\n")
 }
 
 #[cfg(test)]
@@ -162,11 +167,11 @@ mod tests {
         let expected = r#"# HELP nodefwd_instance_info Instances whose rules are in the kernel, always 1.
 # TYPE nodefwd_instance_info gauge
 nodefwd_instance_info{forwarder="web"} 1
-nodefwd_instance_info{forwarder="odd@\""} 1
+nodefwd_instance_info{forwarder="odd\\u{1b}\""} 1
 # HELP nodefwd_instance_accepting Whether the instance accepts new connections; 0 while it drains.
 # TYPE nodefwd_instance_accepting gauge
 nodefwd_instance_accepting{forwarder="web"} 1
-nodefwd_instance_accepting{forwarder="odd@\""} 0
+nodefwd_instance_accepting{forwarder="odd\\u{1b}\""} 0
 # HELP nodefwd_instance_forwarding Whether this host forwards a family that the instance has forwards of.
 # TYPE nodefwd_instance_forwarding gauge
 nodefwd_instance_forwarding{forwarder="web",family="ipv4"} 1
@@ -190,9 +195,8 @@ nodefwd_dropped_packets_total{forwarder="web",protocol="tcp",ports="8000-8100",f
 # HELP nodefwd_invalid_packets_total Packets of forwarded connections that were dropped because conntrack found them invalid.
 # TYPE nodefwd_invalid_packets_total counter
 nodefwd_invalid_packets_total{forwarder="web"} 2
-nodefwd_invalid_packets_total{forwarder="odd@\""} 0
+nodefwd_invalid_packets_total{forwarder="odd\\u{1b}\""} 0
 "#;
-        let expected = expected.replace('@', "\x1b");
         assert_eq!(render(&sample::instances()), expected);
     }
 

@@ -2,6 +2,7 @@
 
 use super::{DestinationStatus, ForwardStatus, Instance, Owner};
 use crate::config::Service;
+use crate::text::Printable;
 use std::fmt::Write;
 
 const HEADINGS: [&str; 5] = ["FORWARD", "TO", "CONNECTIONS", "ACTIVE", "DROPPED"];
@@ -35,7 +36,7 @@ fn one_instance(instance: &Instance, now: u64) -> String {
         .iter()
         .filter_map(|it| it.reason.as_ref())
     {
-        text += &format!("  not ready: {}\n", reason.escape_debug());
+        text += &format!("  not ready: {}\n", Printable(reason));
     }
     for row in &rows {
         let mut line = String::new();
@@ -57,12 +58,9 @@ fn one_instance(instance: &Instance, now: u64) -> String {
 }
 
 fn heading(instance: &Instance, now: u64) -> String {
-    // Any process can name a table like an instance's, with bytes that a terminal takes for commands.
-    let mut heading = format!(
-        "{}: table inet {}",
-        instance.name.escape_debug(),
-        instance.table.escape_debug()
-    );
+    // Any process can name a table like an instance's.
+    let (name, table) = (Printable(&instance.name), Printable(&instance.table));
+    let mut heading = format!("{name}: table inet {table}");
     if !instance.listen.is_empty() {
         let addresses: Vec<String> = instance.listen.iter().map(ToString::to_string).collect();
         heading += &format!(", at {}", addresses.join(", "));
@@ -83,7 +81,7 @@ fn ownership(owner: Option<&Owner>, now: u64) -> String {
             owner.portid
         );
     };
-    let name = owner.process.as_deref().unwrap_or("?").escape_debug();
+    let name = Printable(owner.process.as_deref().unwrap_or("?"));
     let age = owner.since.map(|since| now.saturating_sub(since));
     let age = age.map_or(String::new(), |age| format!(" for {}", duration(age)));
     format!(", owned by process {pid} ({name}){age}")
@@ -150,7 +148,7 @@ web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefw
   tcp/8000-8100 IPv6  [fd00:2::11]:9-109       123456       -        0
   dropped as invalid: 2
 
-odd\\u{1b}\\\": table inet nodefwd-odd\\u{1b}\\\", accepts no new connections, without an owner
+odd\\u{1b}\": table inet nodefwd-odd\\u{1b}\", accepts no new connections, without an owner
   FORWARD  TO  CONNECTIONS  ACTIVE  DROPPED
 ";
         assert_eq!(render(&sample::instances(), sample::SINCE + 3661), expected);

@@ -5,6 +5,7 @@ mod blocked_log;
 mod crash;
 mod forwarding_off;
 mod forwarding_switched;
+mod journal;
 mod logging;
 mod notify;
 mod privileges;

@@ -14,6 +14,7 @@ mod forwarding;
 mod input;
 mod lifecycle;
 mod nft_versions;
+mod output;
 mod readme;
 mod replace;
 mod status;

@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use nix::unistd::pipe;
@@ -164,6 +165,9 @@ fn nor_does_it_hold_up_a_drain() {
 fn read_until(unread: &mut File, part: &str) -> String {
     let mut read = Vec::new();
     loop {
+        let mut files = [PollFd::new(unread.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(EVENT_TIMEOUT).expect("milliseconds");
+        assert_eq!(poll(&mut files, timeout), Ok(1), "no line with '{part}'");
         let mut buffer = [0; 4096];
         let length = unread.read(&mut buffer).expect("lines");
         assert_ne!(length, 0, "no line with '{part}'");

@@ -229,3 +229,39 @@ fn a_node_without_ipv6_forwards_ipv4() {
         expect_parts(&stderr, [file]);
     }
 }
+
+/// As with ProcSubset=pid in a unit, or in a container whose runtime leaves /proc out.
+#[test]
+fn where_proc_is_hidden_it_says_that_it_cannot_tell() {
+    let node = Namespace::forwarding("node");
+    for (mount, why) in [
+        (
+            "mount -t proc -o subset=pid proc /proc",
+            "without /proc/sys (subset=pid",
+        ),
+        ("mount -t tmpfs none /proc", "/proc is not mounted here"),
+        (
+            "mount -t tmpfs none /proc/sys/net",
+            "something is mounted over",
+        ),
+    ] {
+        let script = format!("{mount} && exec \"$0\" \"$@\"");
+        let in_mounts = ["unshare", "--mount", "sh", "-c", &script];
+        let call = nodefwd(["tcp/80=10.2.0.11,fd00:2::11"]).wrapped(&in_mounts);
+        let stderr = call.finish(&node).expect_exit(1).stderr;
+        for family in ["IPv4", "IPv6"] {
+            let unknown = format!("cannot tell whether {family} forwarding is on");
+            expect_parts(&stderr, [unknown.as_str(), why]);
+        }
+        for wrong in ["is not available", "start the kernel"] {
+            assert!(!stderr.contains(wrong), "{stderr}");
+        }
+        let check = nodefwd(["check", "tcp/80=10.2.0.11"]).wrapped(&in_mounts);
+        let stdout = check.finish(&node).expect_exit(1).stdout;
+        expect_parts(
+            &stdout,
+            ["failure: forwarding: cannot tell whether IPv4", why],
+        );
+        assert_eq!(node.ruleset(), "");
+    }
+}

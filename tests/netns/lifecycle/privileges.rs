@@ -31,10 +31,25 @@ fn a_capability_in_the_bounding_set_only_is_a_missing_one() {
     let bounding_set = ["--inh-caps=-all", "--bounding-set=-all,+net_admin"];
     let call = forward().run_as_nobody(&bounding_set);
     let stderr = call.finish(&node).expect_exit(1).stderr;
-    expect_parts(&stderr, ["CAP_NET_ADMIN is missing"]);
+    expect_parts(
+        &stderr,
+        ["CAP_NET_ADMIN is only in the bounding set", "ambient"],
+    );
+    // It is granted already.
+    assert!(!stderr.contains("capabilities.add"), "{stderr}");
 
     let call = forward().run_as_nobody_with_net_admin();
     call.start(&node).stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// A capability that this process has, but not where it is asked for.
+#[test]
+fn a_capability_of_another_user_namespace_is_said_to_be_that() {
+    let node = Namespace::forwarding("node");
+    let call = forward().wrapped(&["unshare", "--user", "--map-root-user"]);
+    let stderr = call.finish(&node).expect_exit(1).stderr;
+    expect_parts(&stderr, ["has CAP_NET_ADMIN", "another user namespace"]);
+    assert!(!stderr.contains("CAP_NET_ADMIN is missing"), "{stderr}");
 }
 
 /// Once it runs, it can do no more than remove its rules.
