@@ -1,7 +1,6 @@
 //! `nodefwd status`: what it says of the instances in a network namespace.
 
 use std::collections::HashMap;
-use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
