@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nodefwd_global_optspecs
-    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= hairpin= name= strict= replace= drain= env-file= v/verbose q/quiet h/help V/version
+    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= hairpin= name= strict= replace= drain= env-file= v/verbose q/quiet log-format= h/help V/version
 end
 
 function __fish_nodefwd_needs_command
@@ -8,7 +8,7 @@ function __fish_nodefwd_needs_command
     set -l cmd (commandline -opc)
     set -e cmd[1]
     argparse -s (__fish_nodefwd_global_optspecs) -- $cmd 2>/dev/null
-    or return
+    or return 0
     if set -q argv[1]
         # Also print the command, so this can be used to figure out what it is.
         echo $argv[1]
@@ -49,7 +49,9 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -l replace -d 'Take the pl
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s V -l version -d 'Print version'
@@ -57,6 +59,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "run" -d 'Forward until
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "render" -d 'Print the nftables ruleset that `run` would install; changes nothing'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "check" -d 'Check whether `run` would work here, and what prevents it; changes nothing'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show all instances in this network namespace'
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "version" -d 'Print the version'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "completions" -d 'Print a script with which a shell completes the command line'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
@@ -83,7 +86,9 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l replace -d 'Take
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
@@ -111,7 +116,9 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l replace -d 'T
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
@@ -139,17 +146,34 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l replace -d 'Ta
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l format -d 'How to write it' -r -f -a "text\t'An aligned table for people'
 json\t'For programs'
 prometheus\t'The text exposition format of Prometheus'"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
+json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l ready -d 'Print nothing; exit with 0 if the instance\'s rules are in the kernel and accept connections, which this host forwards, and with 1 and the reason if not'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l watch -d 'Write it again every second until a signal comes'
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand completions" -s v -l verbose -d 'Log more; twice for everything. RUST_LOG=error|warn|info|debug|trace|off overrides this'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand version" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand version" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand version" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand version" -s h -l help -d 'Print help'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand completions" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand completions" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand completions" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+
+function __fish_nodefwd_names
+    nodefwd -q status 2>/dev/null | string match -rg '^([A-Za-z0-9._-]+): table inet '
+end
+
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -f -a "(__fish_nodefwd_names)"
