@@ -20,7 +20,10 @@ use crate::fixture::{
 /// The end that nobody reads, and the one that is full.
 type Ends = (File, File);
 
-const KINDS: [(&str, fn() -> Ends); 3] = [
+/// What standard error is, and how it is made and filled.
+type Kind = (&'static str, fn() -> Ends);
+
+const KINDS: [Kind; 3] = [
     ("a pipe", full_pipe),
     ("a socket", full_socket),
     ("a terminal", full_terminal),
