@@ -20,7 +20,7 @@ use crate::capability;
 use crate::check;
 use crate::config::{Config, Family, Forward};
 use crate::conntrack::{self, Conntrack, ConntrackError, Flow, Wanted};
-use crate::lock::{Holder, Lock, LockError};
+use crate::lock::{self, Holder, Lock, LockError, Peer};
 use crate::logging::with_causes;
 use crate::netlink::give_up_when;
 use crate::nftables::{Nftables, NftablesError};
@@ -33,11 +33,11 @@ use forwarding::{ForwardingReport, in_table, take_in};
 use host::{HostChange, HostChanges};
 use install::{IfExists, InstallError};
 use log::{info, warn};
-use replace::{Predecessor, ReplaceError, ReplaceProblem};
+use replace::{Clients, Predecessor, ReplaceError, ReplaceProblem};
 use rules::{Rules, RulesError};
 pub use signals::Signals;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why forwarding ended, or did not begin.
@@ -79,9 +79,10 @@ pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
     config.log_warnings();
     let waiting = kept?;
 
-    let (lock, nftables, predecessor) = take_name(&config)?;
+    let (lock, nftables, predecessor) = take_name(&config, signals)?;
+    let clients = Clients::new(&config.name, lock)?;
     let rules = install(&nftables, signals, &config, predecessor)?;
-    lock.refresh_credentials()?;
+    clients.refresh_credentials()?;
     delete_stale_flows(&config, &flows::can_be_stale(&config), signals);
     if !signals.have_come() {
         announce(&config, started);
@@ -93,7 +94,7 @@ pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
         warn!("keeping privileges that are not needed: {causes}");
     }
 
-    let mut events = Events::new(signals, &lock, rules, host);
+    let mut events = Events::new(signals, clients, rules, host);
     let served = serve(&mut events, &mut config, waiting, signals);
     if matches!(served, Ok(Event::Signal)) {
         signals.wait()?;
@@ -142,26 +143,53 @@ fn serve(
     }
 }
 
-/// How often the name is tried again because its holder has changed meanwhile.
-const MAX_NAME_RETRIES: usize = 3;
+/// How often the name is tried again because its holder has changed meanwhile, and after how long: an
+/// instance that has bound it listens a moment later, and one that is replaced hangs up.
+const MAX_NAME_RETRIES: usize = 30;
+const NAME_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Locks the instance's name, and opens the socket that its table is to belong to: a new one, or that
-/// of a running instance that is to be replaced.
-fn take_name(config: &Config) -> Result<(Lock, Nftables, Option<Predecessor>), InstanceError> {
+/// What an instance begins with: its lock, the socket that its table is to belong to, and the running
+/// instance that is to be replaced, whose the two then are.
+type Beginning = (Option<Lock>, Nftables, Option<Predecessor>);
+
+/// Locks the instance's name, or takes it over from the running instance. Without a name that another
+/// process has, it can begin where the table itself is a lock.
+fn take_name(config: &Config, signals: &Signals) -> Result<Beginning, InstanceError> {
+    let name = &config.name;
+    let mut problem = None;
     for _ in 0..MAX_NAME_RETRIES {
-        match Lock::take(&config.name) {
-            Err(LockError::Held { .. }) if config.replace => {}
-            lock => {
-                let nftables = Nftables::open()?;
-                return Ok((lock?, nftables, None));
+        if let Some(lock) = Lock::take(name)? {
+            return Ok((Some(lock), Nftables::open()?, None));
+        }
+        if !config.replace {
+            break;
+        }
+        match Predecessor::ask(name, config.owner) {
+            Ok(Some((predecessor, lock, nftables))) => {
+                return Ok((Some(lock), nftables, Some(predecessor)));
+            }
+            Ok(None) => signals.sleep(NAME_RETRY_INTERVAL)?,
+            Err(error) => {
+                problem = Some(error);
+                break;
             }
         }
-        if let Some((predecessor, lock, nftables)) = Predecessor::ask(&config.name)? {
-            return Ok((lock, nftables, Some(predecessor)));
-        }
     }
-    let holder = Holder::of(&config.name.table());
-    Err(ReplaceError::new(&config.name, holder, ReplaceProblem::Refused).into())
+    let nftables = Nftables::open()?;
+    // Not known if it has just ended.
+    let peer = Peer::with_name(&name.table()).unwrap_or(Peer::GONE);
+    match lock::go_without(&nftables, name, config.owner, peer) {
+        Ok(peer) => {
+            warn!("{}", lock::irreplaceable(name, peer));
+            Ok((None, nftables, None))
+        }
+        Err(LockError::Running { holder, .. }) if config.replace => {
+            let refused = || ReplaceError::new(name, holder, ReplaceProblem::Refused);
+            Err(problem.unwrap_or_else(refused).into())
+        }
+        Err(LockError::Nftables(error)) => Err(problem.map_or(error.into(), Into::into)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Installs the rules, in place of the predecessor's if there is one, which then ends.
@@ -181,7 +209,7 @@ fn install<'a>(
         }
         rules => {
             let rules = rules?;
-            predecessor.commit()?;
+            predecessor.commit(signals)?;
             info!("replaced the instance that ran");
             Ok(rules)
         }

@@ -16,4 +16,6 @@ pub use message::{Attributes, Message, NLMSG_FLAGS, Request, address, messages, 
 pub use socket::{Failure, MAX_DUMP_RETRIES, Overrun, Refusal, Socket, TooLong, or_missing};
 #[cfg(test)]
 pub use sys::replace_descriptor;
-pub use sys::{receive_descriptors, send_descriptors};
+pub use sys::{
+    in_same_namespace, is_ignored, random, receive_descriptors, send_descriptors, socket_option,
+};

@@ -4,6 +4,7 @@ use nix::libc;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +37,31 @@ pub fn owner(port: u32) -> Owner {
         process: pid.and_then(name),
         since: pid.and_then(since),
     }
+}
+
+/// The inode of the stream socket with this abstract name, out of the list of this network namespace's
+/// Unix sockets.
+pub fn unix_socket_inode(name: &str) -> Option<String> {
+    let list = fs::read_to_string("/proc/thread-self/net/unix").ok()?;
+    unix_inode_in(&list, name).map(str::to_owned)
+}
+
+fn unix_inode_in<'a>(list: &'a str, name: &str) -> Option<&'a str> {
+    list.lines().skip(1).find_map(|line| {
+        // Num RefCount Protocol Flags Type St Inode Path
+        let mut columns = line.split_ascii_whitespace().skip(4);
+        let stream = u16::from_str_radix(columns.next()?, 16) == Ok(libc::SOCK_STREAM as u16);
+        // The sockets that a listening one has accepted have its name too.
+        let unconnected = columns.next()? == "01";
+        let inode = columns.next()?;
+        (stream && unconnected && columns.next()?.strip_prefix('@') == Some(name)).then_some(inode)
+    })
+}
+
+/// The user who runs a process, if it can be seen.
+pub fn user(pid: u32) -> Option<u32> {
+    let metadata = fs::metadata(directory(pid)).ok()?;
+    Some(metadata.uid())
 }
 
 /// The socket's inode, out of the list of this network namespace's netlink sockets.
@@ -159,6 +185,21 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
         assert_eq!(inode_in(list, 4_294_963_200), Some("33"));
         assert_eq!(inode_in(list, 1), None);
         assert_eq!(inode_in("", 1), None);
+    }
+
+    #[test]
+    fn a_unix_socket_is_found_by_type_and_name() {
+        let list = "\
+Num       RefCount Protocol Flags    Type St Inode Path
+0000000000000000: 00000002 00000000 00010000 0005 01    11 @nodefwd-web
+0000000000000000: 00000002 00000000 00000000 0001 01    22 @nodefwd-web-2
+0000000000000000: 00000002 00000000 00000000 0001 03    23 @nodefwd-web
+0000000000000000: 00000002 00000000 00000000 0001 01    33 @nodefwd-web
+0000000000000000: 00000003 00000000 00000000 0001 03    44
+";
+        assert_eq!(unix_inode_in(list, "nodefwd-web"), Some("33"));
+        assert_eq!(unix_inode_in(list, "nodefwd-w"), None);
+        assert_eq!(unix_inode_in("", "nodefwd-web"), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Finding, Level};
 use crate::capability;
 use crate::config::{Config, first_few};
-use crate::lock::{Lock, LockError};
+use crate::lock::{self, LockError};
 use crate::logging::with_causes;
 use crate::nftables::list::TableInfo;
 use crate::nftables::{Nftables, NftablesError};
@@ -82,26 +82,30 @@ pub fn rules(
 /// Whether another instance has the name, or a part of what is to be forwarded.
 pub fn conflicts(nftables: &Nftables, ruleset: &Ruleset, config: &Config) -> Finding {
     const SUBJECT: &str = "instances";
-    let free = Lock::check_free(&config.name);
-    let replace = config.replace && free.is_err();
-    let free = if replace {
-        Ok(())
-    } else {
-        free.map_err(|error: LockError| with_causes(&error))
+    let look = lock::look(nftables, &config.name, ruleset.owner);
+    let replace = config.replace && matches!(look, Err(LockError::Running { .. }));
+    let name = match look {
+        Ok(peer) => Ok(peer),
+        Err(_) if replace => Ok(None),
+        Err(error) => Err(with_causes(&error)),
     };
-    let unclaimed = || {
+    let unclaimed = |peer| {
         let may_replace = |table: &TableInfo| replace || !ruleset.owner && table.owner.is_none();
         let checked =
             siblings::check_conflicts(nftables, &ruleset.table, &Claims::of(config), may_replace);
-        checked.map_err(|error| with_causes(&error))
+        checked.map(|_| peer).map_err(|error| with_causes(&error))
     };
-    match free.and_then(|()| unclaimed()) {
-        Ok(_) if replace => {
+    match name.and_then(unclaimed) {
+        Ok(Some(peer)) => {
+            let text = lock::irreplaceable(&config.name, peer);
+            Finding::new(Level::Warning, SUBJECT, text)
+        }
+        Ok(None) if replace => {
             let text =
                 "the running instance of this name can be replaced; no other forwards these ports";
             Finding::new(Level::Ok, SUBJECT, text)
         }
-        Ok(_) => {
+        Ok(None) => {
             let text = "no other instance has this name or forwards these ports";
             Finding::new(Level::Ok, SUBJECT, text)
         }

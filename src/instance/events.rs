@@ -2,11 +2,11 @@
 
 use super::host::{HostChange, HostChanges};
 use super::poll::readable;
-use super::replace;
+use super::replace::Clients;
 use super::rules::{Rules, RulesError};
 use super::signals::Signals;
 use crate::config::Config;
-use crate::lock::{Holder, Lock};
+use crate::lock::Holder;
 use crate::nftables::NftablesError;
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use std::time::Instant;
 /// The sources of events.
 pub struct Events<'a> {
     signals: &'a Signals,
-    lock: &'a Lock,
+    clients: Clients,
     rules: Rules<'a>,
     host: HostChanges,
 }
@@ -35,10 +35,15 @@ pub enum Event {
 impl<'a> Events<'a> {
     /// Waits for signals, for changes of rules without an owner, for clients of the lock, and for changes
     /// of this host.
-    pub fn new(signals: &'a Signals, lock: &'a Lock, rules: Rules<'a>, host: HostChanges) -> Self {
+    pub fn new(
+        signals: &'a Signals,
+        clients: Clients,
+        rules: Rules<'a>,
+        host: HostChanges,
+    ) -> Self {
         Events {
             signals,
-            lock,
+            clients,
             rules,
             host,
         }
@@ -50,10 +55,11 @@ impl<'a> Events<'a> {
             let files = [
                 self.rules.changes(),
                 Some(self.signals.as_fd()),
-                Some(self.lock.as_fd()),
+                Some(self.clients.as_fd()),
                 self.host.events(),
             ];
-            let wake = deadline.into_iter().chain(self.host.deadline()).min();
+            let own = [self.clients.deadline(), self.host.deadline()];
+            let wake = deadline.into_iter().chain(own.into_iter().flatten()).min();
             let [changes, signal, client, host] = readable(files, wake)?;
             // First, so that the rules are in place for whatever follows.
             if changes {
@@ -62,8 +68,8 @@ impl<'a> Events<'a> {
             if signal {
                 return Ok(Event::Signal);
             }
-            if client {
-                let successor = replace::serve(self.lock, &self.rules, self.signals)?;
+            if client || self.clients.deadline().is_some() {
+                let successor = self.clients.serve(&self.rules, self.signals)?;
                 if let Some(process) = successor {
                     return Ok(Event::Replaced(process));
                 }

@@ -1,20 +1,26 @@
 //! `NODEFWD_REPLACE`: one process takes the place of another, without a moment in between.
 //!
-//! The new process asks over the lock's socket ([`crate::lock`]), and the old one passes on the socket
-//! that owns its table, and the lock. With those the new one replaces the table in one transaction, as
-//! only its owner can. The old one waits meanwhile, and ends when it hears that this is done. If the new
-//! one hangs up before, or takes too long, the old one goes on.
+//! The new process asks over the lock's socket ([`crate::lock`]), and proves that it may administer this
+//! network namespace (`proof`): whoever else asks gets nothing. Then the old one passes on the socket that
+//! owns its table, and the lock. The new one makes sure that they are what they should be, and replaces the
+//! table in one transaction, as only its owner can. The old one waits meanwhile, and ends when it hears, and
+//! sees, that this is done. If the new one hangs up before, or takes too long, the old one goes on.
 
+mod clients;
 mod predecessor;
+mod proof;
 mod successor;
 
+pub use clients::Clients;
 pub use predecessor::{Predecessor, ReplaceError, ReplaceProblem};
-pub use successor::serve;
 
 use std::time::Duration;
 
-/// What the new process asks with.
-const HELLO: &[u8] = b"nodefwd replace 1\n";
+/// What the new process asks with. The old one replies with its nonce.
+const HELLO: &[u8] = b"nodefwd replace 2\n";
+
+/// From the new process: the proof can be seen. The old one replies with the sockets.
+const PROVED: u8 = b'p';
 
 /// From the new process: its rules are installed, so the old one must end.
 const DONE: u8 = b'd';

@@ -1,6 +1,7 @@
 //! The signals that end the program.
 
 use super::poll::readable;
+use crate::netlink::is_ignored;
 use nix::sys::signal::{SigSet, Signal};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
@@ -23,7 +24,9 @@ pub struct Signals {
 
 impl Signals {
     /// Registers TERM, INT, HUP and QUIT. For PID 1 of a container they would otherwise have no effect at
-    /// all (pid_namespaces(7)).
+    /// all (pid_namespaces(7)). A HUP that is ignored stays so, as nohup(1) wants it. INT and QUIT do not:
+    /// shells ignore them for every command in the background of a script, but whoever sends one to that
+    /// process wants it to end.
     pub fn register() -> io::Result<Self> {
         let (queue, write) = UnixStream::pair()?;
         let exits = Arc::new(AtomicBool::new(true));
@@ -38,7 +41,12 @@ impl Signals {
         // two would be lost, so all of them are blocked meanwhile.
         let set: SigSet = signals.into_iter().collect();
         set.thread_block()?;
-        for signal in signals.map(|signal| signal as i32) {
+        let handled = |signal: &i32| *signal != Signal::SIGHUP as i32 || !is_ignored(*signal);
+        for signal in signals
+            .map(|signal| signal as i32)
+            .into_iter()
+            .filter(handled)
+        {
             flag::register_conditional_shutdown(signal, 0, exits.clone())?;
             flag::register(signal, has_come.clone())?;
             pipe::register(signal, write.try_clone()?)?;

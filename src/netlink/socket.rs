@@ -17,7 +17,7 @@ use nix::libc;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockname, recvmsg};
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c). An error
 /// reply is short: NETLINK_CAP_ACK leaves the request out.
@@ -99,15 +99,6 @@ impl AsFd for Socket {
 }
 
 impl Socket {
-    /// Takes over a netfilter socket that another process has passed on, with its port and all that the
-    /// kernel ties to it.
-    pub fn adopt(passed: &OwnedFd) -> io::Result<Self> {
-        let socket = Socket::from(mnl::Socket::open(mnl::Bus::Netfilter)?);
-        sys::exchange(&socket.socket, passed)?;
-        socket.discard_replies()?;
-        Ok(socket)
-    }
-
     /// Drops replies to requests that another process has sent over this socket.
     pub fn discard_replies(&self) -> io::Result<()> {
         self.replies(|_| ()).map(|_| ())

@@ -7,9 +7,13 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::ptr;
 
 /// The descriptor of a socket of libmnl's.
 pub fn descriptor(socket: &mnl::Socket) -> BorrowedFd<'_> {
@@ -123,6 +127,67 @@ fn attach_filter(socket: BorrowedFd<'_>, steps: &[Step]) -> io::Result<()> {
     };
     Errno::result(attached)?;
     Ok(())
+}
+
+/// An option of level `SOL_SOCKET` that is a number (socket(7)).
+pub fn socket_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the socket is open; the value is an int, as long as `length` says, and both live through
+    // the call.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(done)?;
+    Ok(value)
+}
+
+/// Whether two sockets, of any family, are in the same network namespace. Not if this process lacks
+/// CAP_NET_ADMIN in one of the two.
+pub fn in_same_namespace(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let identity = |socket| {
+        let namespace = File::from(network_namespace(socket)?).metadata()?;
+        io::Result::Ok((namespace.st_dev(), namespace.st_ino()))
+    };
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// The network namespace of a socket (`SIOCGSKNS`, Linux 4.10; it takes CAP_NET_ADMIN there: sock_ioctl in
+/// net/socket.c).
+fn network_namespace(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open; the request takes no argument, and gives a new descriptor.
+    let opened = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGSKNS) };
+    let number = Errno::result(opened)?;
+    // SAFETY: the kernel has just opened it for this process, and nothing else here knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Random bytes of the kernel's (getrandom(2)).
+pub fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    // SAFETY: the buffer is as long as the call is told, and lives through it.
+    let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    match Errno::result(filled)? {
+        // The kernel gives up to 256 bytes at once.
+        16 => Ok(bytes),
+        _ => Err(io::Error::other("the kernel gave too few random bytes")),
+    }
+}
+
+/// Whether this process ignores a signal (sigaction(2)).
+pub fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action the call only fills in the present one, which is read if it has.
+    unsafe {
+        libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// SCM_RIGHTS needs at least one byte of data (unix(7)); its value is ignored.

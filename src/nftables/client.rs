@@ -52,9 +52,10 @@ impl Nftables {
         Ok(Nftables { socket })
     }
 
-    /// Takes over a socket that another process has passed on, with the tables that belong to it.
-    pub fn adopt(passed: &OwnedFd) -> Result<Self, NftablesError> {
-        let socket = Socket::adopt(passed)?;
+    /// Takes over a socket that another process has passed on, with the tables that belong to it. Fails
+    /// if it is no socket to nf_tables of the namespace of this one.
+    pub fn adopt(&self, passed: &OwnedFd) -> Result<Self, NftablesError> {
+        let socket = Socket::adopt(passed, &self.socket)?;
         Ok(Nftables { socket })
     }
 
@@ -125,14 +126,25 @@ impl Nftables {
         }
     }
 
-    /// Whether this kernel knows tables with an owner: makes one and deletes it, in one transaction
-    /// that no process sees.
+    /// Whether this kernel knows tables with an owner: has it make one, in a transaction that it must
+    /// undo, as in [`dry_run`](Self::dry_run).
     pub fn supports_owner(&self, table: &str) -> bool {
-        let probe = format!("{table}.probe");
         let mut batch = Batch::new(None);
+        let probe = format!("{table}.probe");
         batch.push(Step::Table, encode::add_table(&probe, true));
-        batch.push(Step::Table, encode::delete_table(&probe));
-        self.transact(&batch.finish()).is_ok()
+        let missing = format!("{table}.none");
+        batch.push(Step::Table, encode::delete_table(&missing));
+        let transaction = batch.finish();
+        matches!(self.transact(&transaction), Err(Failure::Refused(refusal))
+            if refusal.sequence == transaction.last_sequence())
+    }
+
+    /// Adds an empty table, which belongs to this socket if it gets an owner.
+    pub fn add_table(&self, table: &str, owner: bool) -> Result<(), NftablesError> {
+        let mut batch = Batch::new(None);
+        batch.push(Step::Table, encode::add_table(table, owner));
+        let done = self.transact(&batch.finish());
+        done.map_err(|failure| refused(failure, "add", table))
     }
 
     /// Empties the chains that new connections come in through. Running connections go on.
@@ -161,11 +173,10 @@ impl Nftables {
         self.list(list::tables)
     }
 
-    /// The kernel's number for this table; `None` if it is not there.
-    pub fn handle(&self, table: &str) -> Result<Option<u64>, NftablesError> {
+    /// This table of family `inet`; `None` if it is not there.
+    pub fn table(&self, table: &str) -> Result<Option<TableInfo>, NftablesError> {
         let mut tables = self.tables()?.into_iter();
-        let found = tables.find(|found| found.name == table);
-        Ok(found.and_then(|found| found.handle))
+        Ok(tables.find(|found| found.name == table))
     }
 
     /// Reads with the functions of [`list`].

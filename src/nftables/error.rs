@@ -34,6 +34,10 @@ pub enum NftablesError {
     MissingExpression { expression: String, step: String },
     #[error("this kernel has no tables with an owner (Linux 5.12 or later has)")]
     NoOwner,
+    #[error(
+        "table inet {0} belongs to another process, which this kernel (5.12 to 5.14) does not show: end the instance that runs already, or give this one another name with NODEFWD_NAME (--name)"
+    )]
+    HiddenTable(String),
     #[error("the kernel refused to {step}")]
     Refused {
         step: String,
@@ -83,6 +87,8 @@ pub(super) fn explain(
         return before_the_first_step(refusal);
     };
     match (step, refusal.errno) {
+        // nft_table_lookup: one of that name has an owner. Without the capability there is no first step.
+        (Step::Table, Errno::EPERM) => NftablesError::HiddenTable(ruleset.table.clone()),
         (_, Errno::EPERM) => MissingNetAdmin::find().into(),
         (_, Errno::ERESTART) => NftablesError::Changed,
         // nft_chain_parse_hook: no such type of chain.
@@ -107,7 +113,7 @@ pub(super) fn explain(
 /// Why the kernel did not do this to a table: `what` is a verb.
 pub(super) fn refused(failure: Failure, what: &str, table: &str) -> NftablesError {
     match failure {
-        Failure::Refused(refusal) => NftablesError::Refused {
+        Failure::Refused(refusal) if refusal.sequence > 0 => NftablesError::Refused {
             step: format!("{what} table inet {table}"),
             errno: refusal.errno,
         },

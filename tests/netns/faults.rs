@@ -21,7 +21,7 @@ use crate::check;
 use crate::conntrack::{FLOOD, FLOWS, FOREIGN_FLOWS};
 use crate::fixture::{Namespace, Process};
 use crate::lifecycle::KILLS;
-use crate::replace::REPLACEMENTS;
+use crate::replace::{ATTEMPTS, CONNECTIONS, REPLACEMENTS};
 
 /// The page with the table of faults.
 const FAULT_TABLE: &str = include_str!("../README.md");
@@ -70,6 +70,8 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("TERM in a start", slow_starts::FORWARDS.into()),
         ("TERM in a start", slow_starts::PAUSES.len()),
         ("`--replace` under running", REPLACEMENTS as usize),
+        ("a process without CAP_NET_ADMIN", ATTEMPTS),
+        ("connections to the lock", CONNECTIONS),
         ("100000 conntrack entries", FOREIGN_FLOWS),
         ("sockets of other processes", check::SOCKETS),
         ("chains whose rules", check::CHAINS),

@@ -3,9 +3,13 @@
 mod failed_successor;
 mod flows;
 mod handover;
+mod lock_clients;
+mod peer;
 mod starts;
+mod taken_name;
 
 pub use flows::REPLACEMENTS;
+pub use lock_clients::{ATTEMPTS, CONNECTIONS};
 
 use crate::fixture::{BACKEND_PORT, FORWARDED_PORT, Host, Nodefwd, addresses, nodefwd};
 

@@ -1,14 +1,16 @@
-//! The new process's side: it asks the predecessor for its table and its lock.
+//! The new process's side: it asks the predecessor for its table and its lock, and takes nothing else for
+//! them.
 
 use super::super::poll::readable;
-use super::{DONE, HELLO, REPLY_TIMEOUT};
+use super::super::signals::Signals;
+use super::proof::{self, Nonce, Proof};
+use super::{DONE, HELLO, PROVED, REPLY_TIMEOUT};
 use crate::config::Name;
 use crate::lock::{Holder, Lock, Peer, connect_to};
 use crate::netlink::receive_descriptors;
 use crate::nftables::{Nftables, NftablesError};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
-use nix::unistd::geteuid;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -39,10 +41,6 @@ impl ReplaceError {
 /// Why it cannot be replaced.
 #[derive(Debug, Error)]
 pub enum ReplaceProblem {
-    #[error(
-        "user {0} runs it, and only the same user can replace it: run this one as that user, or stop that one first"
-    )]
-    OtherUser(u32),
     /// It does not reply.
     #[error(
         "it did not reply within {REPLY_TIMEOUT:?}: it is suspended (SIGSTOP), or its version cannot be replaced; end it first"
@@ -50,18 +48,24 @@ pub enum ReplaceProblem {
     Silent,
     /// It hangs up.
     #[error(
-        "it closed the connection: it is not nodefwd, or it is just ending; try again, end it first, or use another name with NODEFWD_NAME (--name)"
+        "it closed the connection: it is not nodefwd, or it is just ending, or its version cannot be replaced; try again, end it first, or use another name with NODEFWD_NAME (--name)"
     )]
     Refused,
-    /// It has waited long enough.
+    /// It has waited long enough, or has not found the new rules.
     #[error(
         "the running instance waited {REPLY_TIMEOUT:?} for this process and keeps its rules: try again"
     )]
     Cancelled,
+    #[error("cannot prove to the running instance that this process may replace it")]
+    Proof(#[source] NftablesError),
+    #[error("the netlink socket that it passed cannot be used: end that process first")]
+    Socket(#[source] NftablesError),
+    #[error("the lock that it passed cannot be used: end that process first")]
+    Lock(#[source] io::Error),
     #[error(
-        "the netlink socket that the running instance passed cannot be used: end that instance first"
+        "it does not own table inet {0}, but passed a socket as if it did: end that process first"
     )]
-    Passed(#[from] NftablesError),
+    NotOwner(String),
     #[error("cannot talk to the running instance")]
     Talk(#[from] io::Error),
 }
@@ -75,11 +79,13 @@ pub struct Predecessor {
 }
 
 impl Predecessor {
-    /// Asks the running instance of this name for its lock, and for the socket that owns its table.
-    /// `None` if it has hung up: the name may be free now.
-    pub fn ask(name: &Name) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
+    /// Asks the running instance of this name for its lock, and for the socket that owns its table; gives
+    /// the one for the new table. `None` if it has hung up: the name may be free now. `owner` is whether
+    /// the proof for it gets one, if it can.
+    pub fn ask(name: &Name, owner: bool) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
         let unknown = |error| ReplaceError::new(name, Holder::Unseen, ReplaceProblem::Talk(error));
-        let stream = match connect_to(&name.table()) {
+        let nonce = Nonce::new().map_err(unknown)?;
+        let stream = match connect_to(&name.table(), Some(&nonce.address())) {
             Ok(stream) => stream,
             Err(Errno::ECONNREFUSED) => return Ok(None),
             Err(errno) => return Err(unknown(errno.into())),
@@ -90,25 +96,60 @@ impl Predecessor {
             name: name.clone(),
             holder: peer.process,
         };
-        match predecessor.request(peer.user) {
-            Ok(Some([socket, lock])) => match Nftables::adopt(&socket) {
-                Ok(nftables) => Ok(Some((predecessor, Lock::adopt(lock), nftables))),
-                Err(error) => Err(predecessor.error(error.into())),
-            },
+        match predecessor.request(nonce, owner) {
+            Ok(Some((lock, nftables))) => Ok(Some((predecessor, lock, nftables))),
             Ok(None) => Ok(None),
             Err(ReplaceProblem::Talk(error)) if has_hung_up(&error) => Ok(None),
+            // It may have used the socket again meanwhile.
+            Err(_) if !predecessor.waits() => Err(predecessor.error(ReplaceProblem::Cancelled)),
             Err(problem) => Err(predecessor.error(problem)),
         }
     }
 
-    fn request(&self, user: u32) -> Result<Option<[OwnedFd; 2]>, ReplaceProblem> {
-        if user != geteuid().as_raw() {
-            return Err(ReplaceProblem::OtherUser(user));
+    fn request(
+        &self,
+        prover: Nonce,
+        owner: bool,
+    ) -> Result<Option<(Lock, Nftables)>, ReplaceProblem> {
+        let mut stream = &self.stream;
+        stream.write_all(HELLO)?;
+        self.wait_for_reply()?;
+        let mut nonce = [0; Nonce::LENGTH];
+        let length = stream.read(&mut nonce)?;
+        if length == 0 {
+            return Ok(None);
         }
-        (&self.stream).write_all(HELLO)?;
+        let asked = Nonce::parse(&nonce[..length]).ok_or(ReplaceProblem::Refused)?;
+        let own = Nftables::open().map_err(ReplaceProblem::Proof)?;
+        let proof = Proof::new(proof::table(asked, prover), owner, &own);
+        let _proof = proof.map_err(ReplaceProblem::Proof)?;
+        stream.write_all(&[PROVED])?;
+        self.wait_for_reply()?;
+        let Some([socket, lock]) = receive_descriptors(stream)? else {
+            return Ok(None);
+        };
+        let lock = Lock::adopt(lock, &self.name, &own).map_err(ReplaceProblem::Lock)?;
+        Ok(Some((lock, self.owner_of_table(&socket, own)?)))
+    }
+
+    /// The socket that owns the table: the one that was passed, if that is what the kernel says. A table
+    /// without an owner takes none, so it is replaced over `own`.
+    fn owner_of_table(&self, passed: &OwnedFd, own: Nftables) -> Result<Nftables, ReplaceProblem> {
+        let passed = own.adopt(passed).map_err(ReplaceProblem::Socket)?;
+        let table = self.name.table();
+        // From 5.12 to 5.14 the kernel shows a table to its owner only.
+        let found = passed.table(&table).map_err(ReplaceProblem::Socket)?;
+        match found.and_then(|found| found.owner) {
+            None => Ok(own),
+            Some(owner) if owner == passed.port() => Ok(passed),
+            Some(_) => Err(ReplaceProblem::NotOwner(table)),
+        }
+    }
+
+    fn wait_for_reply(&self) -> Result<(), ReplaceProblem> {
         let deadline = Some(Instant::now() + REPLY_TIMEOUT);
         match readable([Some(self.stream.as_fd())], deadline)? {
-            [true] => Ok(receive_descriptors(&self.stream)?),
+            [true] => Ok(()),
             [false] => Err(ReplaceProblem::Silent),
         }
     }
@@ -119,15 +160,13 @@ impl Predecessor {
         recv(self.stream.as_raw_fd(), &mut [0], flags) != Ok(1)
     }
 
-    /// Tells it that the rules are installed, and waits until it hangs up. Fails if it has cancelled;
-    /// then it installs its own rules again.
-    pub fn commit(self) -> Result<(), ReplaceError> {
+    /// Tells it that the rules are installed, and waits until it hangs up, or a signal comes. Fails if it
+    /// has cancelled; then it installs its own rules again.
+    pub fn commit(self, signals: &Signals) -> Result<(), ReplaceError> {
         // It may have died. If it had cancelled before, that can still be read.
         let _ = (&self.stream).write_all(&[DONE]);
-        let _ = readable(
-            [Some(self.stream.as_fd())],
-            Some(Instant::now() + REPLY_TIMEOUT),
-        );
+        let files = [Some(self.stream.as_fd()), Some(signals.as_fd())];
+        let _ = readable(files, Some(Instant::now() + REPLY_TIMEOUT));
         match (&self.stream).read(&mut [0]) {
             Ok(1) => Err(self.error(ReplaceProblem::Cancelled)),
             _ => Ok(()),

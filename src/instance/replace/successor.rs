@@ -1,76 +1,36 @@
-//! The old process's side: it hands its table and its lock over to a successor.
+//! The old process's side: it hands its table and its lock over to a successor that has proved that it may
+//! have them.
 
 use super::super::poll::readable;
 use super::super::rules::{Rules, RulesError};
 use super::super::signals::Signals;
-use super::{CANCELLED, DONE, HELLO, REPLY_TIMEOUT};
-use crate::lock::{Holder, Lock, Peer};
+use super::{CANCELLED, DONE, REPLY_TIMEOUT};
+use crate::lock::{Holder, Lock};
 use crate::logging::with_causes;
 use crate::netlink::send_descriptors;
-use log::{debug, info, warn};
-use nix::unistd::geteuid;
+use crate::nftables::list::TableInfo;
+use log::{info, warn};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// How long a client may take to ask. Meanwhile other clients wait, but no signal does.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a successor that must not go on may take to hang up.
+const HANG_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves the next client of the lock: gives the process that has replaced this one, or `None` if this
-/// instance goes on.
-pub fn serve(
-    lock: &Lock,
-    rules: &Rules<'_>,
-    signals: &Signals,
-) -> Result<Option<Holder>, RulesError> {
-    let client = match lock.accept() {
-        Ok(Some(client)) => client,
-        Ok(None) => return Ok(None),
-        Err(error) => {
-            // Out of descriptors or memory: the client is still there, so do not try again at once.
-            warn!("cannot accept a connection to the lock: {error}");
-            signals.sleep(HELLO_TIMEOUT)?;
-            return Ok(None);
-        }
-    };
-    match asks_to_replace(&client, signals) {
-        Ok(Some(process)) => hand_over(&client, process, lock, rules),
-        Ok(None) => Ok(None),
-        Err(error) => {
-            debug!("a client of the lock sent no request: {error}");
-            Ok(None)
-        }
-    }
-}
-
-/// The process that wants to replace this one, if the client is one that may.
-fn asks_to_replace(mut client: &UnixStream, signals: &Signals) -> io::Result<Option<Holder>> {
-    let peer = Peer::of(client)?;
-    if peer.user != geteuid().as_raw() {
-        debug!("user {} must not replace this instance", peer.user);
-        return Ok(None);
-    }
-    client.set_nonblocking(true)?;
-    let files = [Some(client.as_fd()), Some(signals.as_fd())];
-    readable(files, Some(Instant::now() + HELLO_TIMEOUT))?;
-    let mut hello = [0; HELLO.len()];
-    let length = client.read(&mut hello)?;
-    // A client that only asks who holds the lock hangs up without sending anything.
-    Ok((hello[..length] == *HELLO).then_some(peer.process))
-}
-
-/// Passes the sockets on, and waits for what comes of it.
-fn hand_over(
+/// Passes the sockets on, and waits for what comes of it, or for a signal, which is left to be waited for.
+/// Gives the process, if it has replaced this one, or `None` if this instance goes on.
+pub fn hand_over(
     client: &UnixStream,
     process: Holder,
     lock: &Lock,
     rules: &Rules<'_>,
+    signals: &Signals,
 ) -> Result<Option<Holder>, RulesError> {
     info!("being replaced by {process}");
     let nftables = rules.nftables();
-    let before = match nftables.handle(rules.table()) {
-        Ok(handle) => handle,
+    let before = match nftables.table(rules.table()) {
+        Ok(table) => table,
         Err(error) => {
             warn!("not replaced, going on: {}", with_causes(&error));
             return Ok(None);
@@ -80,38 +40,61 @@ fn hand_over(
         warn!("not replaced, going on: cannot pass the sockets on to the new process: {error}");
         return Ok(None);
     }
-    let (gone, why) = match outcome(client)? {
-        Outcome::Done => return Ok(Some(process)),
-        Outcome::Gone => (true, "has ended before it was ready".to_owned()),
-        Outcome::Late => (
-            cancel(client)?,
-            format!("was not ready within {REPLY_TIMEOUT:?}"),
-        ),
+    let why = match outcome(client, signals)? {
+        Outcome::Done if is_replaced(before.as_ref(), rules) => return Ok(Some(process)),
+        Outcome::Done => "says that it is ready, but has not installed its rules".to_owned(),
+        Outcome::Gone => "has ended before it was ready".to_owned(),
+        Outcome::Late => format!("was not ready within {REPLY_TIMEOUT:?}"),
+        Outcome::Signal => "was not ready when a signal came".to_owned(),
     };
+    let gone = cancel(client)?;
     nftables.discard_replies()?;
     // If a late successor commits after this, the kernel refuses (ERESTART), and before it retries it
     // reads CANCELLED.
-    if !gone || nftables.handle(rules.table())? != before {
+    if !gone || handle(nftables.table(rules.table())?.as_ref()) != handle(before.as_ref()) {
         rules.restore()?;
     }
     warn!("not replaced, going on: the new process {why}");
     Ok(None)
 }
 
+fn handle(table: Option<&TableInfo>) -> Option<u64> {
+    table?.handle
+}
+
+/// Whether there is another table in the place of this instance's. Over the sockets that were passed on, it
+/// belongs to the same socket as before; without an owner, to the successor's.
+fn is_replaced(before: Option<&TableInfo>, rules: &Rules<'_>) -> bool {
+    let Ok(Some(now)) = rules.nftables().table(rules.table()) else {
+        return false;
+    };
+    let had_owner = before.is_some_and(|before| before.owner.is_some());
+    let port = rules.nftables().port();
+    handle(Some(&now)) != handle(before)
+        && (!had_owner || now.owner.is_none_or(|owner| owner == port))
+}
+
 /// What the new process has done.
 enum Outcome {
-    /// Its rules are installed.
+    /// It says that its rules are installed.
     Done,
     /// It has hung up.
     Gone,
     /// It has not replied in time.
     Late,
+    /// It has not replied, and a signal has come.
+    Signal,
 }
 
-fn outcome(mut client: &UnixStream) -> io::Result<Outcome> {
-    let [replied] = readable([Some(client.as_fd())], Some(Instant::now() + REPLY_TIMEOUT))?;
+fn outcome(mut client: &UnixStream, signals: &Signals) -> io::Result<Outcome> {
+    let files = [Some(client.as_fd()), Some(signals.as_fd())];
+    let [replied, signal] = readable(files, Some(Instant::now() + REPLY_TIMEOUT))?;
     if !replied {
-        return Ok(Outcome::Late);
+        return Ok(if signal {
+            Outcome::Signal
+        } else {
+            Outcome::Late
+        });
     }
     let mut word = [0];
     match client.read(&mut word) {
@@ -120,11 +103,11 @@ fn outcome(mut client: &UnixStream) -> io::Result<Outcome> {
     }
 }
 
-/// Tells a late successor that it must not replace the rules. Gives whether it has hung up: until it
-/// has, either process may read the kernel's replies to the other.
+/// Tells a successor that it must not replace the rules. Gives whether it has hung up: until it has, either
+/// process may read the kernel's replies to the other.
 fn cancel(mut client: &UnixStream) -> io::Result<bool> {
     let _ = client.write(&[CANCELLED]);
-    let deadline = Instant::now() + HELLO_TIMEOUT;
+    let deadline = Instant::now() + HANG_UP_TIMEOUT;
     // It may yet say that it is done.
     while readable([Some(client.as_fd())], Some(deadline))? == [true] {
         if !matches!(client.read(&mut [0]), Ok(1)) {

@@ -5,7 +5,7 @@ use crate::netlink::sys;
 use nix::libc;
 use nix::sys::socket::{NetlinkAddr, connect};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 impl Socket {
     /// Opens a socket to netfilter. Needs no privileges.
@@ -56,6 +56,26 @@ impl Socket {
         socket.bind(groups.iter().map(bit).sum(), 0)?;
         let socket = Socket::from(socket);
         socket.connect_to_kernel()?;
+        Ok(socket)
+    }
+
+    /// Takes over a netfilter socket that another process has passed on, with its port and all that the
+    /// kernel ties to it. Fails if it is anything else, or not of `own`'s network namespace.
+    pub fn adopt(passed: &OwnedFd, own: &Socket) -> io::Result<Self> {
+        let is =
+            |option, value| sys::socket_option(passed.as_fd(), option).is_ok_and(|is| is == value);
+        if !is(libc::SO_DOMAIN, libc::AF_NETLINK)
+            || !is(libc::SO_PROTOCOL, libc::NETLINK_NETFILTER)
+            || !sys::in_same_namespace(passed.as_fd(), own.as_fd())
+        {
+            return Err(io::Error::other(
+                "it is no netfilter socket of this network namespace",
+            ));
+        }
+        let socket = Socket::from(mnl::Socket::open(mnl::Bus::Netfilter)?);
+        sys::exchange(&socket.socket, passed)?;
+        socket.connect_to_kernel()?;
+        socket.discard_replies()?;
         Ok(socket)
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::kill;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
@@ -49,6 +49,34 @@ fn every_ending_signal_ends_it_with_status_0_and_only_other_rules_are_left() {
             assert_eq!(node.ruleset(), before, "{signal}");
         }
     }
+}
+
+/// The mask of a line of /proc/PID/status has signal n in bit n - 1 (proc_pid_status(5)).
+fn has_hang_up(pid: u32, mask: &str) -> bool {
+    let status = proc_file(pid, "status");
+    let mask = u64::from_str_radix(field(&status, mask), 16).expect("a mask");
+    mask & 1 != 0
+}
+
+#[test]
+fn a_hang_up_that_was_ignored_at_the_start_stays_ignored() {
+    let node = Namespace::forwarding("node");
+    let mut forwarder = forward().wrapped(&["nohup"]).start(&node);
+    assert!(has_hang_up(forwarder.id(), "SigIgn"));
+    assert!(!has_hang_up(forwarder.id(), "SigCgt"));
+    forwarder.signal(Signal::SIGHUP);
+    let ready = nodefwd(["status", "--ready", "tcp-80"]);
+    ready.finish(&node).expect_exit(0);
+    // A shell ignores these two for what it runs in the background of a script, but here they were sent.
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        let script = "trap '' INT QUIT HUP; exec \"$0\" \"$@\"";
+        let other = nodefwd(["tcp/81=10.2.0.11"]).wrapped(&["sh", "-c", script]);
+        let forwarder = other.start(&node);
+        forwarder.stop(signal).expect_exit(0);
+    }
+    expect_installed(&node);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(node.ruleset(), "");
 }
 
 /// A pipe in the place of the sysctl holds it up where it reads whether forwarding is on; the value never

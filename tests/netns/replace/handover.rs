@@ -3,45 +3,17 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 
 use nix::sys::signal::Signal;
 use nodefwd::netlink::receive_descriptors;
 
+use super::peer::{
+    PROVER, REQUEST, ask, connect_as, connect_to_lock as connect, forward, hold_lock, prove, send,
+};
 use super::replacing;
-use crate::fixture::{EVENT_TIMEOUT, Namespace, Nodefwd, expect_parts, nodefwd};
-
-/// What a successor sends first.
-const REQUEST: &[u8] = b"nodefwd replace 1\n";
-
-fn forward() -> Nodefwd {
-    nodefwd(["--name=web", "tcp/80=10.2.0.11"])
-}
-
-fn address() -> SocketAddr {
-    SocketAddr::from_abstract_name("nodefwd-web").expect("an address")
-}
-
-fn connect(node: &Namespace) -> UnixStream {
-    let stream = node.run(|| UnixStream::connect_addr(&address()));
-    let stream = stream.expect("a connection");
-    let set = stream.set_read_timeout(Some(EVENT_TIMEOUT));
-    set.expect("a read timeout");
-    stream
-}
-
-/// Takes the name of the lock before an instance does.
-fn hold_lock(node: &Namespace) -> UnixListener {
-    let listener = node.run(|| UnixListener::bind_addr(&address()));
-    listener.expect("the name is free")
-}
-
-fn send(mut stream: &UnixStream, bytes: &[u8]) {
-    // The instance may have closed it already, which is seen by what it sends.
-    let _ = stream.write_all(bytes);
-}
+use crate::fixture::{Namespace, expect_parts};
 
 /// The instance must close the connection without having sent anything.
 #[track_caller]
@@ -82,41 +54,52 @@ fn a_successor_that_ends_before_it_gets_the_sockets_is_ignored() {
     let node = Namespace::forwarding("node");
     let mut forwarder = forward().start(&node);
     let before = node.rules();
+    let stream = node.run(|| connect_as(PROVER));
+    let table = ask(&stream, PROVER);
+    node.succeed("nft", &["add", "table", "inet", &table]);
     forwarder.signal(Signal::SIGSTOP);
-    send(&connect(&node), REQUEST);
+    send(&stream, b"p");
+    drop(stream);
     forwarder.signal(Signal::SIGCONT);
     forwarder.wait_for_line("warning: not replaced, going on: cannot pass the sockets on");
-    assert_eq!(node.rules(), before);
+    node.wait_for_rules(&before);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
-/// Not even root's: the test is root, and the instance runs as another user.
+/// Whoever runs it: what counts is CAP_NET_ADMIN.
 #[test]
-fn a_process_of_another_user_does_not_get_the_sockets() {
+fn an_instance_of_another_user_is_replaced_by_whoever_may_change_the_rules() {
     let node = Namespace::forwarding("node");
-    let forwarder = forward().run_as_nobody_with_net_admin().start(&node);
-    let before = node.rules();
-    let stream = connect(&node);
-    send(&stream, REQUEST);
-    expect_closed(stream);
+    for owner in ["--owner=true", "--owner=false"] {
+        let call = forward().args(&[owner]);
+        let nobody = |call: super::Nodefwd| call.run_as_nobody_with_net_admin();
+        let first = nobody(call.clone()).start(&node);
+        let root = replacing(&call).start(&node);
+        first.finish().expect_exit(0);
+        let before = node.rules();
 
-    let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
-    let named = format!(
-        "cannot replace instance web, which runs as process {}: user 65534 runs it",
-        forwarder.id()
-    );
-    expect_parts(&stderr, [named]);
-    assert_eq!(node.rules(), before);
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+        let without = replacing(&call).run_as_nobody(&["--inh-caps=-all"]);
+        let stderr = without.finish(&node).expect_exit(1).stderr;
+        expect_parts(
+            &stderr,
+            ["cannot replace instance web", "CAP_NET_ADMIN is missing"],
+        );
+        assert_eq!(node.rules(), before);
+
+        let last = nobody(replacing(&call)).start(&node);
+        root.finish().expect_exit(0);
+        last.stop(Signal::SIGTERM).expect_exit(0);
+        assert_eq!(node.ruleset(), "");
+    }
 }
 
 /// Asks for the instance's sockets, and deletes its table with them, as a successor does in the
 /// transaction that installs its own. Goes no further.
 fn replace_by_half(node: &Namespace) -> UnixStream {
-    let stream = connect(node);
-    send(&stream, REQUEST);
+    let (stream, proof) = prove(node);
     let passed = receive_descriptors(&stream).expect("sockets");
     let [netlink, _lock] = passed.expect("what it passes on");
+    node.succeed("nft", &["delete", "table", "inet", &proof]);
     // linux/netlink.h, linux/netfilter/nfnetlink.h: begin and end of a batch for nf_tables (10), and
     // between them NFT_MSG_DELTABLE (2) for a table of family inet (1), named by NFTA_TABLE_NAME (1).
     let message = |kind: u16, family: u8, attributes: &[u8]| {
@@ -180,29 +163,47 @@ fn a_successor_that_takes_too_long_cannot_take_over_any_more() {
     }
 }
 
-/// Another program may hold the lock, or a nodefwd that is too old to hand over.
+/// Another program may hold the lock, or a nodefwd that is too old to hand over. Without an owner, the lock
+/// alone keeps two instances from having the same name.
 #[test]
 fn a_holder_of_the_lock_that_does_not_reply_or_does_not_hand_over_is_named() {
     let node = Namespace::forwarding("node");
     let listener = hold_lock(&node);
-    let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
-    let named = format!(
-        "cannot replace instance web, which runs as process {}: it did not reply within 10s",
-        std::process::id()
-    );
-    expect_parts(&stderr, [named]);
-
-    let closing = thread::spawn(move || {
+    let call = replacing(&forward()).args(&["--owner=false"]);
+    let expect_named = || {
+        let stderr = call.finish(&node).expect_exit(1).stderr;
+        let holder = format!("process {} of user 0 holds", std::process::id());
+        expect_parts(&stderr, [&holder[..], "there is no table inet nodefwd-web"]);
+        assert_eq!(node.ruleset(), "");
+    };
+    expect_named();
+    thread::spawn(move || {
         for stream in listener.incoming() {
             if stream.is_ok_and(|mut stream| matches!(stream.read(&mut [0]), Ok(1))) {
                 continue;
             }
         }
     });
+    expect_named();
+}
+
+/// One that does not reply: a running instance that is suspended.
+#[test]
+fn a_suspended_instance_is_not_replaced() {
+    let node = Namespace::forwarding("node");
+    let mut forwarder = forward().start(&node);
+    let before = node.rules();
+    forwarder.signal(Signal::SIGSTOP);
     let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
-    expect_parts(&stderr, ["it closed the connection"]);
+    let named = format!(
+        "cannot replace instance web, which runs as process {}: it did not reply within 10s",
+        forwarder.id()
+    );
+    expect_parts(&stderr, [named]);
+    forwarder.signal(Signal::SIGCONT);
+    assert_eq!(node.rules(), before);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
     assert_eq!(node.ruleset(), "");
-    drop(closing);
 }
 
 /// Waits for a request; other processes connect only to learn the holder's process id.

@@ -1,0 +1,236 @@
+//! Processes that connect to the lock and are no successors: they get nothing, and keep the instance from
+//! nothing.
+
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use caps::{CapSet, Capability};
+use nix::sys::signal::Signal;
+use nodefwd::netlink::receive_descriptors;
+
+use super::peer::{
+    PROVER, REQUEST, TABLE, ask, connect_as, connect_to_lock, forward, prove, send, try_to_connect,
+};
+use super::replacing;
+use crate::fixture::{Namespace, expect_parts, nodefwd, proc_file, wait_until};
+
+/// How often a process without CAP_NET_ADMIN tries to get the sockets.
+pub const ATTEMPTS: usize = 200;
+
+/// How many connections come without a pause.
+pub const CONNECTIONS: usize = 50_000;
+
+/// Runs `work` in a thread in the namespace that has no CAP_NET_ADMIN, nor do processes that it starts.
+fn without_net_admin<T: Send>(node: &Namespace, work: impl FnOnce() -> T + Send) -> T {
+    node.run(|| {
+        for set in [CapSet::Bounding, CapSet::Effective, CapSet::Permitted] {
+            caps::drop(None, set, Capability::CAP_NET_ADMIN).expect("a dropped capability");
+        }
+        work()
+    })
+}
+
+/// Whether the instance passes sockets on, whatever else it sends before it closes the connection.
+fn gets_sockets(stream: &UnixStream) -> bool {
+    loop {
+        match receive_descriptors(stream) {
+            Ok(Some(_)) => return true,
+            Ok(None) => return false,
+            // Data without descriptors.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// One of several ways to ask for the sockets without a proof.
+fn attack(attempt: usize) -> UnixStream {
+    let prover = format!("{attempt:032x}");
+    let stream = connect_as(&prover);
+    match attempt % 5 {
+        0 => send(&stream, b"nodefwd replace 1\nd"),
+        1 => send(&stream, &[0; 4096]),
+        2 => {
+            send(&stream, REQUEST);
+            send(&stream, b"pd");
+        }
+        3 => {
+            ask(&stream, &prover);
+            send(&stream, b"d");
+        }
+        _ => {
+            let table = ask(&stream, &prover);
+            let nft = Command::new("nft")
+                .args(["add", "table", "inet", &table])
+                .output();
+            assert!(!nft.expect("nft").status.success(), "it has CAP_NET_ADMIN");
+            send(&stream, b"p");
+        }
+    }
+    stream
+}
+
+#[test]
+fn a_process_without_cap_net_admin_gets_nothing() {
+    let node = Namespace::forwarding("node");
+    for owner in ["--owner=true", "--owner=false"] {
+        let mut forwarder = forward().args(&[owner, "-v"]).start(&node);
+        let before = node.rules();
+        for attempt in 0..ATTEMPTS / 2 {
+            let stream = without_net_admin(&node, || attack(attempt));
+            assert!(!gets_sockets(&stream), "attempt {attempt}");
+        }
+        assert!(forwarder.is_running());
+        assert_eq!(node.rules(), before);
+        let ready = nodefwd(["status", "--ready", "web"]);
+        ready.finish(&node).expect_exit(0);
+        let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+        assert!(!stderr.contains("being replaced"), "{stderr}");
+        assert_eq!(node.ruleset(), "");
+    }
+}
+
+/// An attacker passes the instance's nonce on to a process that has the capability, as if it were the
+/// instance. The proof names that process's end of its stream, not the attacker's.
+#[test]
+fn the_proof_of_another_process_is_worth_nothing() {
+    let node = Namespace::forwarding("node");
+    let forwarder = forward().start(&node);
+    let before = node.rules();
+    let attacker = node.run(|| connect_as(PROVER));
+    let other = ask(&attacker, "00000000000000000000000000000002");
+    node.succeed("nft", &["add", "table", "inet", &other]);
+    send(&attacker, b"p");
+    assert!(!gets_sockets(&attacker));
+    // Nor is one for another nonce,
+    let attacker = node.run(|| connect_as("00000000000000000000000000000003"));
+    ask(&attacker, PROVER);
+    send(&attacker, b"p");
+    assert!(!gets_sockets(&attacker));
+    // nor one without a name to be bound to.
+    let attacker = connect_to_lock(&node);
+    send(&attacker, REQUEST);
+    assert!(!gets_sockets(&attacker));
+    node.succeed("nft", &["delete", "table", "inet", &other]);
+    assert_eq!(node.rules(), before);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+#[test]
+fn a_successor_that_says_it_is_done_and_is_not_does_not_end_the_instance() {
+    for owner in ["--owner=true", "--owner=false"] {
+        let node = Namespace::forwarding("node");
+        let mut forwarder = forward().args(&[owner]).start(&node);
+        let before = node.rules();
+        let (thief, _) = prove(&node);
+        assert!(gets_sockets(&thief));
+        send(&thief, b"d");
+        forwarder.wait_for_line(
+            "warning: not replaced, going on: the new process says that it is ready, but has not",
+        );
+        node.wait_for_rules(&before);
+        assert!(forwarder.is_running());
+        drop(thief);
+        let successor = replacing(&forward()).args(&[owner]).start(&node);
+        forwarder.finish().expect_exit(0);
+        successor.stop(Signal::SIGTERM).expect_exit(0);
+        assert_eq!(node.ruleset(), "");
+    }
+}
+
+#[test]
+fn a_signal_ends_an_instance_that_waits_for_its_successor() {
+    for owner in ["--owner=true", "--owner=false"] {
+        let node = Namespace::forwarding("node");
+        let forwarder = forward().args(&[owner]).start(&node);
+        let (silent, _) = prove(&node);
+        assert!(gets_sockets(&silent));
+        let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+        expect_parts(
+            &stderr,
+            ["was not ready when a signal came", "stopped: removed"],
+        );
+        drop(silent);
+        node.wait_for_rules("");
+    }
+}
+
+/// One without an owner stays when both processes do not remove it, and here its maker does not.
+#[test]
+fn the_proof_of_a_successor_that_has_died_is_removed() {
+    let node = Namespace::forwarding("node");
+    let forwarder = forward().start(&node);
+    let before = node.rules();
+    let stream = node.run(|| connect_as(PROVER));
+    let table = ask(&stream, PROVER);
+    node.succeed("nft", &["add", "table", "inet", &table]);
+    expect_parts(&node.rules(), [table]);
+    drop(stream);
+    node.wait_for_rules(&before);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// User and system time that a process has used, in ticks of 10 ms: the 14th and 15th field.
+fn ticks(pid: u32) -> u64 {
+    let stat = proc_file(pid, "stat");
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    let fields = fields.split_ascii_whitespace().skip(11).take(2);
+    fields
+        .map(|ticks| ticks.parse::<u64>().expect("ticks"))
+        .sum()
+}
+
+#[test]
+fn a_flood_of_connections_costs_little_and_keeps_the_instance_from_nothing() {
+    let node = Namespace::forwarding("node");
+    let forwarder = forward().args(&["-v"]).start(&node);
+    forwarder.wait_until_unprivileged();
+    let before = node.rules();
+    let (begin, used) = (Instant::now(), ticks(forwarder.id()));
+    let flood = || (0..CONNECTIONS / 2).filter(|_| try_to_connect()).count();
+    let taken: usize = thread::scope(|scope| {
+        let threads = [0; 2].map(|_| scope.spawn(|| without_net_admin(&node, flood)));
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a flood"))
+            .sum()
+    });
+    // It has seen some, but by far not all.
+    let line = "debug: clients of the lock that have not proved";
+    forwarder.wait_for_line(line);
+    let used = ticks(forwarder.id()) - used;
+    let seconds = begin.elapsed().as_secs();
+    assert!(taken < CONNECTIONS, "the kernel's queue was never full");
+    assert!(used <= 20 + 2 * seconds, "{used} ticks in {seconds} s");
+    let lines = forwarder.stderr().matches(line).count() as u64;
+    assert!(lines <= 2 + seconds, "{lines} lines in {seconds} s");
+    assert_eq!(node.rules(), before);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(node.ruleset(), "");
+}
+
+#[test]
+fn without_free_descriptors_it_says_so_once_and_goes_on() {
+    let node = Namespace::forwarding("node");
+    let forwarder = forward().start(&node);
+    forwarder.wait_until_unprivileged();
+    let pid = forwarder.id().to_string();
+    node.succeed("prlimit", &["--nofile=3:", "--pid", &pid]);
+    let warning = "warning: cannot accept a connection to the lock";
+    let clients: Vec<UnixStream> = (0..3).map(|_| connect_to_lock(&node)).collect();
+    forwarder.wait_for_line(warning);
+    // It tries again after a second each time.
+    thread::sleep(Duration::from_millis(3500));
+    assert_eq!(forwarder.stderr().matches(warning).count(), 1);
+    node.succeed("prlimit", &["--nofile=1024:", "--pid", &pid]);
+    for client in &clients {
+        assert!(!gets_sockets(client));
+    }
+    let successor = replacing(&forward()).start(&node);
+    forwarder.finish().expect_exit(0);
+    let successor_owns = || node.ruleset().contains(TABLE);
+    wait_until("the successor's table", successor_owns, |owns| *owns);
+    successor.stop(Signal::SIGTERM).expect_exit(0);
+}
