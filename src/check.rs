@@ -235,7 +235,16 @@ fn input(config: &Config) -> Vec<Finding> {
     let to = match &config.listen {
         Listen::Local => "an address of this host".into(),
         Listen::Any => "any address".into(),
-        Listen::Addresses(addresses) => first_few(addresses.iter()),
+        Listen::Only {
+            addresses,
+            interfaces,
+        } => {
+            let addresses = addresses.iter().map(ToString::to_string);
+            let interfaces = interfaces.iter();
+            let interfaces = interfaces.map(|name| format!("this host on {name}"));
+            let all: Vec<String> = addresses.chain(interfaces).collect();
+            first_few(all.iter())
+        }
     };
     let what = format!("{}, sent to {to}", summary(&config.forwards));
     let mut findings = vec![Finding::new(Level::Ok, "input", what)];

@@ -68,7 +68,8 @@ JSON, to which fields may be added; the comments are not part of it:
    \"instances\": [{
     \"name\": \"web\", \"table\": \"nodefwd-web\",
     \"accepting\": true,                        // new connections; false while draining
-    \"listen\": [\"192.168.1.1\"],                // empty: all addresses
+    \"listen\": [\"192.168.1.1\"],                // addresses
+    \"interfaces\": [],                         // none of either: all addresses
     \"owner\": {                                // null if the table has no owner
       \"portid\": 4242,                         // netlink port of its socket
       \"pid\": 4242, \"process\": \"nodefwd\",      // null if it cannot be seen from here

@@ -9,6 +9,7 @@ mod destination;
 mod env_file;
 mod error;
 mod forward;
+mod interface;
 mod listen;
 mod name;
 mod options;
@@ -25,6 +26,7 @@ pub use destination::{Backend, Destination};
 pub use env_file::{EnvFileError, Location};
 pub use error::{ConfigError, Problem};
 pub use forward::{Forward, ForwardError, first_few, summary};
+pub use interface::{InterfaceError, InterfaceName};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
 pub use options::{ArgExt, OptionName, Options, shown};
@@ -114,6 +116,7 @@ impl Config {
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         self.closed_families()
             .chain(self.hairpin_without_masquerade())
+            .chain(self.output_by_interface())
     }
 
     /// Reports families in which no client can connect.
@@ -141,6 +144,17 @@ impl Config {
                 "{} is true, but {} is false: a destination that connects to the forwarded port times out if it is sent to itself or to a host of its own subnet, since the reply bypasses this host; unset one of them",
                 OptionName::HAIRPIN,
                 OptionName::MASQUERADE
+            )
+        })
+    }
+
+    /// Reports that this host's own connections match no interface that is listed.
+    fn output_by_interface(&self) -> Option<String> {
+        (self.output && !self.listen.interfaces().is_empty()).then(|| {
+            format!(
+                "{} is true, but connections made on this host come in on none of the interfaces that {} lists: only those to addresses that it lists are forwarded",
+                OptionName::OUTPUT,
+                OptionName::LISTEN
             )
         })
     }

@@ -220,7 +220,7 @@ fn install<'a>(
 /// the process that has replaced this one meanwhile, if one has.
 fn drain(events: &mut Events<'_>, config: &Config) -> Option<Holder> {
     let mut wait = || {
-        let addresses = Addresses::read()?;
+        let addresses = Addresses::read_of(config.listen.interfaces())?;
         let matcher = FlowMatcher::new(config, &addresses);
         let running = || {
             let wanted = flows::can_be_forwarded(config);
@@ -314,7 +314,7 @@ fn delete_flows(
     if wanted.is_empty() || conntrack::is_empty() {
         return Ok(0);
     }
-    let addresses = Addresses::read()?;
+    let addresses = Addresses::read_of(config.listen.interfaces())?;
     let matcher = FlowMatcher::new(config, &addresses);
     Ok(Conntrack::open()?.delete(wanted, &|flow| matches(&matcher, flow))?)
 }

@@ -2,11 +2,12 @@
 
 mod events;
 mod ingress;
+mod interface_addresses;
 
 pub use events::{Changes, HostEvents};
 pub use ingress::{Ingress, forwards_from};
 
-use crate::config::Family;
+use crate::config::{Family, InterfaceName};
 use crate::netlink::{Attributes, Failure, Message, Request, Socket, address, octets, or_missing};
 use crate::uapi::*;
 use ipnet::IpNet;
@@ -127,6 +128,13 @@ impl Routes {
         Ok(found)
     }
 
+    /// Whether there is an interface of this name.
+    pub fn has_interface(&self, name: &InterfaceName) -> Result<bool, RtnetlinkError> {
+        let request = Request::with_header(libc::RTM_GETLINK, 0, &[0; IFINFOMSG], 1)
+            .text(libc::IFLA_IFNAME, &name.to_string());
+        Ok(self.get(&request, |_| Some(()))?.is_some())
+    }
+
     /// Whether the kernel forwards packets of a family at all; `None` if it does not know the family.
     pub fn forwards(&self, family: Family) -> Result<Option<bool>, RtnetlinkError> {
         self.get(&events::forwarding_request(family), events::forwards)
@@ -207,6 +215,9 @@ pub struct Addresses {
     /// Whole networks of own addresses; there are few.
     networks: Vec<IpNet>,
     broadcast: HashSet<IpAddr>,
+    /// Those on interfaces that were asked for, and on others but lo.
+    on_interfaces: HashSet<IpAddr>,
+    elsewhere: HashSet<IpAddr>,
 }
 
 impl Addresses {

@@ -17,7 +17,7 @@ mod sets;
 mod shared_maps;
 mod sources;
 
-use crate::config::{Balance, Family, PortRange, Protocol, Service};
+use crate::config::{Balance, Family, InterfaceName, PortRange, Protocol, Service};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -41,6 +41,8 @@ const SERVICES: (&str, &str) = ("services", "services-ranges");
 const DESTINATIONS: (&str, &str) = ("destinations", "destinations-ranges");
 const ALLOWED: &str = "allowed";
 const LISTEN: &str = "listen";
+/// Of both families.
+pub const LISTEN_INTERFACES: &str = "listen-interfaces";
 
 /// `forwards4`, `masquerade6`
 fn set_name(name: &str, family: Family) -> String {
@@ -124,6 +126,7 @@ pub enum FieldType {
     Ipv6Addr,
     InetProto,
     InetService,
+    Ifname,
 }
 
 impl FieldType {
@@ -143,6 +146,7 @@ pub enum Field {
     Address(IpAddr),
     Protocol(Protocol),
     Ports(PortRange),
+    Interface(InterfaceName),
 }
 
 /// An element of a set or map.
@@ -271,6 +275,11 @@ pub enum Statement {
     Protocol(Protocol),
     /// `fib daddr type local`, `broadcast`, `multicast`
     DestinationType(AddressType),
+    /// `fib daddr . iif type local`: an address of the interface that the packet comes in on. Unlike
+    /// without `iif`, also one in a VRF (nft_fib4_eval_type in net/ipv4/netfilter/nft_fib_ipv4.c).
+    LocalToInterface,
+    /// `iifname @NAME`
+    InterfaceIn(String),
     /// `ip daddr 127.0.0.0/8`, `ip6 daddr ::1`
     LoopbackDestination(Family),
     /// `ip daddr @NAME`

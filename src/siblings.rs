@@ -1,14 +1,14 @@
 //! The other instances in this network namespace, and what they forward, as the kernel shows them.
 
 use crate::config::{
-    Config, Family, Listen, PortRange, Protocol, Service, ServiceSet, TABLE_PREFIX,
+    Config, Family, InterfaceName, PortRange, Protocol, Service, ServiceSet, TABLE_PREFIX,
 };
 use crate::lock::Holder;
 use crate::netlink::{address, or_missing};
 use crate::nftables::list::{self, Element, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process;
-use crate::ruleset::{ServiceMaps, listen_set_name};
+use crate::ruleset::{LISTEN_INTERFACES, ServiceMaps, listen_set_name};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub enum SiblingError {
         whose: String,
     },
     #[error(
-        "{service} is already forwarded by table inet {table}, {whose}, or forward other ports, or listen on other addresses with NODEFWD_LISTEN (--listen)"
+        "{service} is already forwarded by table inet {table}, {whose}, or forward other ports, or listen on other addresses or interfaces with NODEFWD_LISTEN (--listen)"
     )]
     Claimed {
         service: Service,
@@ -52,21 +52,20 @@ pub fn instances(nftables: &Nftables) -> Result<Vec<TableInfo>, NftablesError> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
     pub services: Vec<Service>,
-    /// The addresses that it listens on; none stands for all.
+    /// The addresses that it listens on.
     pub addresses: Vec<IpAddr>,
+    /// The interfaces that it listens on; none of either stands for all.
+    pub interfaces: Vec<InterfaceName>,
 }
 
 impl Claims {
     /// What an instance with this config claims.
     pub fn of(config: &Config) -> Self {
-        let addresses = match &config.listen {
-            Listen::Addresses(addresses) => addresses.clone(),
-            Listen::Local | Listen::Any => Vec::new(),
-        };
         let forwards = config.reachable_forwards();
         Claims {
             services: forwards.map(|forward| forward.service).collect(),
-            addresses,
+            addresses: config.listen.addresses().to_vec(),
+            interfaces: config.listen.interfaces().to_vec(),
         }
     }
 
@@ -74,6 +73,7 @@ impl Claims {
     pub fn read(nftables: &Nftables, table: &str) -> Result<Self, NftablesError> {
         let mut claims = Claims {
             addresses: listen_addresses(nftables, table)?,
+            interfaces: listen_interfaces(nftables, table)?,
             ..Claims::default()
         };
         let table = Table::inet(table);
@@ -90,19 +90,34 @@ impl Claims {
         Ok(claims)
     }
 
+    fn is_everywhere(&self) -> bool {
+        self.addresses.is_empty() && self.interfaces.is_empty()
+    }
+
     /// The first service of `self` that both claim.
     pub fn conflict(&self, other: &Claims) -> Option<Service> {
         let addresses: HashSet<IpAddr> = other.addresses.iter().copied().collect();
+        let of_family = |ip: &&IpAddr, family| Family::of(**ip) == family;
         let shares_address = |family| {
-            let mut of_family = self
-                .addresses
-                .iter()
-                .filter(|ip| Family::of(**ip) == family);
-            self.addresses.is_empty()
-                || addresses.is_empty()
-                || of_family.any(|address| addresses.contains(address))
+            let mut ours = self.addresses.iter().filter(|ip| of_family(ip, family));
+            ours.any(|address| addresses.contains(address))
         };
-        let shared = Family::ALL.map(|family| (family, shares_address(family)));
+        // A packet to a listed address may come in on any interface.
+        let both_kinds = |one: &Claims, two: &Claims, family| {
+            let mut addresses = two.addresses.iter();
+            !one.interfaces.is_empty() && addresses.any(|ip| of_family(&ip, family))
+        };
+        let mut interfaces = self.interfaces.iter();
+        let everywhere = self.is_everywhere()
+            || other.is_everywhere()
+            || interfaces.any(|name| other.interfaces.contains(name));
+        let shares = |family| {
+            everywhere
+                || shares_address(family)
+                || both_kinds(self, other, family)
+                || both_kinds(other, self, family)
+        };
+        let shared = Family::ALL.map(|family| (family, shares(family)));
         let theirs: ServiceSet = other.services.iter().copied().collect();
         let claimed = |service: &&Service| {
             shared.contains(&(service.family, true)) && theirs.overlaps(service)
@@ -111,7 +126,18 @@ impl Claims {
     }
 }
 
-/// The addresses that the instance with this table listens on; none stands for all.
+/// The interfaces that the instance with this table listens on.
+pub fn listen_interfaces(
+    nftables: &Nftables,
+    table: &str,
+) -> Result<Vec<InterfaceName>, NftablesError> {
+    let (table, set) = (Table::inet(table), LISTEN_INTERFACES);
+    let elements = nftables.list(|socket| or_missing(list::elements(socket, &table, set)))?;
+    let name = |element: &Element| InterfaceName::from_bytes(&element.key);
+    Ok(elements.iter().filter_map(name).collect())
+}
+
+/// The addresses that the instance with this table listens on.
 pub fn listen_addresses(nftables: &Nftables, table: &str) -> Result<Vec<IpAddr>, NftablesError> {
     let table = Table::inet(table);
     let mut addresses = Vec::new();
@@ -230,6 +256,7 @@ mod tests {
                 .iter()
                 .map(|address| address.parse().unwrap())
                 .collect(),
+            interfaces: Vec::new(),
         }
     }
 
@@ -257,6 +284,23 @@ mod tests {
         assert_eq!(all.conflict(&other_protocol), None);
     }
 
+    #[test]
+    fn the_same_interface_is_a_conflict_and_so_is_an_address_that_may_be_reached_over_it() {
+        let on = |names: &[&str]| Claims {
+            interfaces: names.iter().map(|name| name.parse().unwrap()).collect(),
+            ..claims("80", &[])
+        };
+        let conflicts = |one: &Claims, two: &Claims| {
+            assert_eq!(one.conflict(two), two.conflict(one));
+            one.conflict(two).is_some()
+        };
+        assert!(!conflicts(&on(&["eth0"]), &on(&["eth1", "eth2"])));
+        assert!(conflicts(&on(&["eth0"]), &on(&["eth1", "eth0"])));
+        assert!(conflicts(&on(&["eth0"]), &claims("80", &[])));
+        assert!(conflicts(&on(&["eth0"]), &claims("80", &["10.0.0.1"])));
+        assert!(!conflicts(&on(&["eth0"]), &claims("80", &["fd00::1"])));
+    }
+
     /// Would take minutes if each were compared with each: services, or addresses for each service.
     #[test]
     fn many_claims_are_compared_with_many() {
@@ -272,6 +316,7 @@ mod tests {
             addresses: (network..network + 100_000)
                 .map(|number| IpAddr::from(number.to_be_bytes()))
                 .collect(),
+            interfaces: Vec::new(),
         };
         let (odd, even) = (claims(1, 1 << 24), claims(2, (1 << 24) + 99_999));
         assert_eq!(odd.conflict(&even), None);

@@ -17,7 +17,7 @@ pub use forwards::{accepts_connections, forwards};
 #[cfg(test)]
 pub use rule::action;
 
-use crate::config::{Destination, Name, Service, TABLE_PREFIX};
+use crate::config::{Destination, InterfaceName, Name, Service, TABLE_PREFIX};
 use crate::conntrack::{Conntrack, ConntrackError, Flow};
 use crate::lock::Holder;
 use crate::logging::with_causes;
@@ -81,8 +81,10 @@ pub struct Instance {
     pub table: String,
     /// Whether it accepts new connections; false while it drains.
     pub accepting: bool,
-    /// The addresses that it listens on; none stands for all.
+    /// The addresses that it listens on.
     pub listen: Vec<IpAddr>,
+    /// The interfaces that it listens on; none of either stands for all.
+    pub interfaces: Vec<InterfaceName>,
     /// `None` on a kernel before 5.12.
     pub owner: Option<Owner>,
     /// How many packets of forwarded connections were dropped because conntrack found them invalid.
@@ -271,6 +273,7 @@ fn instance(nftables: &Nftables, table: TableInfo) -> Result<Instance, NftablesE
         name: instance.to_owned(),
         accepting: accepts(nftables, &name)?,
         listen: siblings::listen_addresses(nftables, &name)?,
+        interfaces: siblings::listen_interfaces(nftables, &name)?,
         invalid: nftables.list(|socket| chains::dropped(socket, &table, DROPPED_INVALID))?,
         forwarding: forwarding::families(nftables, &table, &forwards)?,
         forwards,
@@ -290,7 +293,8 @@ fn count_flows(instances: &mut [Instance], flows: &[Flow]) {
                 indices.entry((forward, status.to)).or_insert(destination);
             }
         }
-        let listens = |flow: &&Flow| listen.is_empty() || listen.contains(&flow.destination);
+        let all = listen.is_empty() || !instance.interfaces.is_empty();
+        let listens = |flow: &&Flow| all || listen.contains(&flow.destination);
         for flow in flows.iter().filter(listens) {
             if let Some(destination) = destination_of(flow, &mut instance.forwards, &indices) {
                 *destination.active.get_or_insert(0) += 1;

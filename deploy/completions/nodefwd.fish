@@ -34,7 +34,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -l src-ranges -d 'Sources 
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l balance -d 'How a connection is given one of several destinations: random, round-robin, or source, which keeps a client with one destination [default: random]' -r -f -a "random\t''
 round-robin\t''
 source\t''"
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -l listen -d 'Which packets to forward: local, those sent to an address of this namespace; any, also those that this host only routes; or a list of addresses, those sent to one of them [default: local]' -r -f -a "local\t''
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l listen -d 'Which packets to forward: local, those sent to an address of this namespace; any, also those that this host only routes; or a list of addresses and interfaces, those sent to one of these addresses, and those that come in on one of these interfaces for this host [default: local]' -r -f -a "local\t''
 any\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l output -d 'Forward connections made on this host itself to its own addresses too, except to loopback addresses [default: false]' -r -f -a "true\t''
 false\t''"
@@ -71,7 +71,7 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l src-ranges -d 'S
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l balance -d 'How a connection is given one of several destinations: random, round-robin, or source, which keeps a client with one destination [default: random]' -r -f -a "random\t''
 round-robin\t''
 source\t''"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l listen -d 'Which packets to forward: local, those sent to an address of this namespace; any, also those that this host only routes; or a list of addresses, those sent to one of them [default: local]' -r -f -a "local\t''
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l listen -d 'Which packets to forward: local, those sent to an address of this namespace; any, also those that this host only routes; or a list of addresses and interfaces, those sent to one of these addresses, and those that come in on one of these interfaces for this host [default: local]' -r -f -a "local\t''
 any\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l output -d 'Forward connections made on this host itself to its own addresses too, except to loopback addresses [default: false]' -r -f -a "true\t''
 false\t''"
@@ -101,7 +101,7 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l src-ranges -d
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l balance -d 'How a connection is given one of several destinations: random, round-robin, or source, which keeps a client with one destination [default: random]' -r -f -a "random\t''
 round-robin\t''
 source\t''"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l listen -d 'Which packets to forward: local, those sent to an address of this namespace; any, also those that this host only routes; or a list of addresses, those sent to one of them [default: local]' -r -f -a "local\t''
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l listen -d 'Which packets to forward: local, those sent to an address of this namespace; any, also those that this host only routes; or a list of addresses and interfaces, those sent to one of these addresses, and those that come in on one of these interfaces for this host [default: local]' -r -f -a "local\t''
 any\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l output -d 'Forward connections made on this host itself to its own addresses too, except to loopback addresses [default: false]' -r -f -a "true\t''
 false\t''"
@@ -131,7 +131,7 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l src-ranges -d 
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l balance -d 'How a connection is given one of several destinations: random, round-robin, or source, which keeps a client with one destination [default: random]' -r -f -a "random\t''
 round-robin\t''
 source\t''"
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l listen -d 'Which packets to forward: local, those sent to an address of this namespace; any, also those that this host only routes; or a list of addresses, those sent to one of them [default: local]' -r -f -a "local\t''
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l listen -d 'Which packets to forward: local, those sent to an address of this namespace; any, also those that this host only routes; or a list of addresses and interfaces, those sent to one of these addresses, and those that come in on one of these interfaces for this host [default: local]' -r -f -a "local\t''
 any\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l output -d 'Forward connections made on this host itself to its own addresses too, except to loopback addresses [default: false]' -r -f -a "true\t''
 false\t''"

@@ -111,7 +111,9 @@ fn addresses(config: &Config, family: Family) -> Result<Vec<IpAddr>, QueryError>
     let all: Vec<IpAddr> = match &config.listen {
         Listen::Any => Vec::new(),
         Listen::Local => Addresses::read()?.own().collect(),
-        Listen::Addresses(addresses) => addresses.clone(),
+        listen if listen.interfaces().is_empty() => listen.addresses().to_vec(),
+        // Which of them are those of the interfaces is not looked at.
+        Listen::Only { .. } => Addresses::read()?.own().collect(),
     };
     let of_family = |address: &IpAddr| Family::of(*address) == family && !address.is_loopback();
     Ok(all

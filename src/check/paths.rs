@@ -97,11 +97,24 @@ impl Paths {
     /// What is wrong with the paths of clients, connections and replies. `sockets` are those that listen on
     /// this host, for destinations that are its own addresses; `None` if they cannot be listed.
     pub fn findings(&self, config: &Config, sockets: Option<&Sockets>) -> Vec<Finding> {
-        let mut findings = self.closed_interfaces();
+        let mut findings = self.missing_interfaces(config);
+        findings.extend(self.closed_interfaces());
         findings.push(self.missing());
         findings.extend(self.local(config, sockets));
         findings.push(self.lost_replies());
         findings
+    }
+
+    /// Interfaces to listen on that are not there yet.
+    fn missing_interfaces(&self, config: &Config) -> Vec<Finding> {
+        let mut names = config.listen.interfaces().to_vec();
+        names.retain(|name| matches!(self.routes.has_interface(name), Ok(false)));
+        let finding = |name| {
+            let text =
+                format!("there is no interface {name}: until there is, nothing comes in on it");
+            Finding::new(Level::Warning, "listen", text)
+        };
+        names.into_iter().map(finding).collect()
     }
 
     /// Interfaces that clients or replies come in on, but from which this host forwards nothing.

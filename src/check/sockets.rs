@@ -137,8 +137,15 @@ fn loses_some(
     let of_family = Family::of(ip) == family && !ip.is_unspecified();
     match &config.listen {
         Listen::Local | Listen::Any => (open || of_family && !ip.is_loopback()).then_some(false),
-        Listen::Addresses(_) if open => Some(true),
-        Listen::Addresses(addresses) => (of_family && addresses.contains(&ip)).then_some(false),
+        Listen::Only { .. } if open => Some(true),
+        Listen::Only {
+            addresses,
+            interfaces,
+        } => {
+            let listed = of_family && addresses.contains(&ip);
+            let may_be_reached = of_family && !interfaces.is_empty() && !ip.is_loopback();
+            listed.then_some(false).or(may_be_reached.then_some(true))
+        }
     }
 }
 

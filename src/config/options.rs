@@ -131,7 +131,8 @@ pub struct Options {
     pub balance: Option<OsString>,
 
     /// Which packets to forward: local, those sent to an address of this namespace; any, also those
-    /// that this host only routes; or a list of addresses, those sent to one of them [default: local]
+    /// that this host only routes; or a list of addresses and interfaces, those sent to one of these
+    /// addresses, and those that come in on one of these interfaces for this host [default: local]
     #[arg(help_heading = "How to forward", value_name = "WHERE", option = OptionName::LISTEN)]
     pub listen: Option<OsString>,
 

@@ -48,10 +48,7 @@ impl<'a> FlowMatcher<'a> {
                 .map(|(index, to)| (*index, to.address))
                 .collect(),
             destinations,
-            listen: match &config.listen {
-                Listen::Addresses(addresses) => addresses.iter().copied().collect(),
-                Listen::Any | Listen::Local => HashSet::new(),
-            },
+            listen: config.listen.addresses().iter().copied().collect(),
             sockets: OnceCell::new(),
         }
     }
@@ -128,9 +125,13 @@ impl<'a> FlowMatcher<'a> {
             return false;
         };
         // Only the rules lead there, so the destination was an address of this host when it began.
-        let has_listened = || match self.config.listen {
+        let has_listened = || match &self.config.listen {
             Listen::Local | Listen::Any => self.leads_to(forward, flow.port, backend),
-            Listen::Addresses(_) => false,
+            Listen::Only { interfaces, .. } => {
+                !interfaces.is_empty()
+                    && !self.addresses.is_elsewhere(flow.destination)
+                    && self.leads_to(forward, flow.port, backend)
+            }
         };
         (self.listens(flow) || has_listened()) && !self.is_exempt(forward, flow)
     }
@@ -139,7 +140,11 @@ impl<'a> FlowMatcher<'a> {
         match &self.config.listen {
             Listen::Any => !self.addresses.is_group(flow.destination),
             Listen::Local => self.addresses.is_own(flow.destination),
-            Listen::Addresses(_) => self.listen.contains(&flow.destination),
+            Listen::Only { interfaces, .. } => {
+                let to = flow.destination;
+                let over_interfaces = || self.addresses.is_reached_over_interfaces(to);
+                self.listen.contains(&to) || !interfaces.is_empty() && over_interfaces()
+            }
         }
     }
 
@@ -222,7 +227,7 @@ fn wanted(config: &Config, which: impl Fn(Service) -> &'static [Which]) -> Vec<W
 /// Tells the flows that were made to what an instance claims.
 pub struct ClaimMatcher {
     services: ServiceSet,
-    /// None stands for all.
+    /// None stands for all: also if it listens on interfaces, as a flow does not tell where it came in.
     addresses: HashSet<IpAddr>,
 }
 
@@ -230,7 +235,11 @@ impl From<Claims> for ClaimMatcher {
     fn from(claims: Claims) -> Self {
         ClaimMatcher {
             services: claims.services.into_iter().collect(),
-            addresses: claims.addresses.into_iter().collect(),
+            addresses: if claims.interfaces.is_empty() {
+                claims.addresses.into_iter().collect()
+            } else {
+                HashSet::new()
+            },
         }
     }
 }

@@ -215,7 +215,12 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
             out.push(expr::meta(libc::NFT_META_L4PROTO, REG_1));
             out.push(expr::equal(&[protocol.number()]));
         }
-        Statement::DestinationType(kind) => out.extend(is_type(*kind)),
+        Statement::DestinationType(kind) => out.extend(is_type(*kind, false)),
+        Statement::LocalToInterface => out.extend(is_type(AddressType::Local, true)),
+        Statement::InterfaceIn(name) => {
+            out.push(expr::meta(libc::NFT_META_IIFNAME, REG_1));
+            out.push(expr::lookup(&set(name)));
+        }
         Statement::LoopbackDestination(family) => {
             out.extend(is_family(*family));
             out.extend(loopback_destination(*family));
@@ -281,14 +286,14 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
     }
 }
 
-fn is_type(kind: AddressType) -> [Expression; 2] {
+fn is_type(kind: AddressType, of_interface: bool) -> [Expression; 2] {
     let number = match kind {
         AddressType::Local => libc::RTN_LOCAL,
         AddressType::Broadcast => libc::RTN_BROADCAST,
         AddressType::Multicast => libc::RTN_MULTICAST,
     };
     [
-        expr::destination_type(),
+        expr::destination_type(of_interface),
         expr::equal(&u32::from(number).to_ne_bytes()),
     ]
 }

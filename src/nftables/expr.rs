@@ -134,12 +134,14 @@ pub fn conntrack(key: i32) -> Expression {
         .u32(sys::NFTNL_EXPR_CT_DREG, REG_1)
 }
 
-/// Loads the type of the packet's destination address, `RTN_*` of linux/rtnetlink.h.
-pub fn destination_type() -> Expression {
+/// Loads the type of the packet's destination address, `RTN_*` of linux/rtnetlink.h: of any
+/// address, or only of those of the interface that the packet comes in on.
+pub fn destination_type(of_interface: bool) -> Expression {
+    let flags = if of_interface { NFTA_FIB_F_IIF } else { 0 };
     Expression::new(c"fib")
         .u32(sys::NFTNL_EXPR_FIB_DREG, REG_1)
         .u32(sys::NFTNL_EXPR_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE)
-        .u32(sys::NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_DADDR)
+        .u32(sys::NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_DADDR | flags)
 }
 
 /// Loads a number below `modulus` into the first register. `generator` is one of `NFT_NG_*`.

@@ -16,11 +16,19 @@ const TYPE_IPV4_ADDR: u32 = 7;
 const TYPE_IPV6_ADDR: u32 = 8;
 const TYPE_INET_PROTO: u32 = 12;
 const TYPE_INET_SERVICE: u32 = 13;
+const TYPE_IFNAME: u32 = 41;
 /// The type of a concatenation has six bits for each field.
 const TYPE_BITS: u32 = 6;
 
 /// Length of a verdict in bytes, which the kernel ignores.
 const VERDICT_LENGTH: u32 = 16;
+
+/// User data of a set, which tells nft that its keys are in host byte order, as names are: the attribute
+/// (type, length, value) NFTNL_UDATA_SET_KEYBYTEORDER of libnftnl's udata.h.
+const HOST_BYTE_ORDER: [u8; 6] = {
+    let [a, b, c, d] = 1u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
+};
 
 /// The most elements that go into one message. The list of elements is one netlink attribute and its
 /// length a u16; the largest element here (IPv6 address, protocol and port as a range, or a chain's name)
@@ -54,7 +62,10 @@ pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
                 .nest(NFTA_EXPR_DATA, |data| data)
         });
     }
-    request
+    match set.key[..] {
+        [FieldType::Ifname] => request.attribute(NFTA_SET_USERDATA, &HOST_BYTE_ORDER),
+        _ => request,
+    }
 }
 
 /// Adds a set's size, or the lengths of a range's fields, which the kernel takes for ranges only
@@ -194,6 +205,7 @@ fn key(fields: &[Field], end: End) -> Vec<u8> {
             (Field::Protocol(protocol), _) => bytes.push(protocol.number()),
             (Field::Ports(ports), End::First) => bytes.extend(ports.first().to_be_bytes()),
             (Field::Ports(ports), End::Last) => bytes.extend(ports.last().to_be_bytes()),
+            (Field::Interface(name), _) => bytes.extend(name.bytes()),
         }
         pad(&mut bytes);
     }
@@ -219,6 +231,7 @@ fn concatenation(types: &[FieldType]) -> (u32, Vec<u32>) {
         FieldType::Ipv6Addr => (TYPE_IPV6_ADDR, 16),
         FieldType::InetProto => (TYPE_INET_PROTO, 1),
         FieldType::InetService => (TYPE_INET_SERVICE, 2),
+        FieldType::Ifname => (TYPE_IFNAME, 16),
     };
     let (numbers, lengths): (Vec<u32>, Vec<u32>) = types.iter().map(field).unzip();
     let concatenate = |all, number: u32| (all << TYPE_BITS) | number;

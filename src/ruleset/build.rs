@@ -14,6 +14,7 @@ impl Ruleset {
             sets: Vec::new(),
             chains: base_chains(config),
         };
+        ruleset.sets.extend(listen::interfaces(config));
         for family in config.families() {
             ruleset.sets.extend(sets(config, family));
             ruleset.add_base_rules(config, family);

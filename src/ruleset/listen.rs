@@ -1,20 +1,38 @@
 //! `NODEFWD_LISTEN`: which packets that come in are led to the chain of their family, by the address
-//! that they are sent to.
+//! that they are sent to or the interface that they come in on.
 
 use super::sets::{empty, keys};
-use super::{AddressType, Field, FieldType, LISTEN, Rule, Set, Statement, set_name};
+use super::{
+    AddressType, Field, FieldType, LISTEN, LISTEN_INTERFACES, Rule, Set, Statement, set_name,
+};
 use crate::config::{Config, Family, Listen};
+use std::net::IpAddr;
 
 /// The addresses to listen on, if the option lists any of this family.
 pub fn set(config: &Config, family: Family) -> Set {
-    let addresses = match &config.listen {
-        Listen::Addresses(addresses) => addresses.as_slice(),
-        Listen::Local | Listen::Any => &[],
-    };
-    let of_family = addresses.iter().filter(|ip| Family::of(**ip) == family);
+    let of_family = addresses(config, family);
     let mut set = empty(LISTEN, family, vec![FieldType::address(family)]);
     set.elements = keys(of_family.map(|address| vec![Field::Address(*address)]));
     set
+}
+
+fn addresses(config: &Config, family: Family) -> impl Iterator<Item = &IpAddr> {
+    let addresses = config.listen.addresses().iter();
+    addresses.filter(move |ip| Family::of(**ip) == family)
+}
+
+/// The interfaces to listen on, if the option lists any.
+pub fn interfaces(config: &Config) -> Option<Set> {
+    let interfaces = config.listen.interfaces().iter();
+    let elements = keys(interfaces.map(|name| vec![Field::Interface(*name)]));
+    (!elements.is_empty()).then(|| Set {
+        name: LISTEN_INTERFACES.into(),
+        key: vec![FieldType::Ifname],
+        interval: false,
+        values: None,
+        counter: false,
+        elements,
+    })
 }
 
 /// The rules that lead packets that come in to this chain of their family: the cheap test of the family
@@ -39,7 +57,21 @@ pub fn rules(config: &Config, family: Family, chain: &str) -> Vec<Rule> {
             rules.push(vec![of_family, jump]);
             rules
         }
-        Listen::Addresses(_) => vec![vec![listens(family), jump]],
+        Listen::Only { interfaces, .. } => {
+            let mut rules = Vec::new();
+            if addresses(config, family).next().is_some() {
+                rules.push(vec![listens(family), jump.clone()]);
+            }
+            if !interfaces.is_empty() {
+                // Neither alone knows every address that this host has.
+                let local = [LOCAL, Statement::LocalToInterface];
+                rules.extend(local.map(|local| {
+                    let on_interface = Statement::InterfaceIn(LISTEN_INTERFACES.into());
+                    vec![of_family.clone(), on_interface, local, jump.clone()]
+                }));
+            }
+            rules
+        }
     }
 }
 

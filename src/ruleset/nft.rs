@@ -73,6 +73,7 @@ impl Display for FieldType {
             FieldType::Ipv6Addr => "ipv6_addr",
             FieldType::InetProto => "inet_proto",
             FieldType::InetService => "inet_service",
+            FieldType::Ifname => "ifname",
         })
     }
 }
@@ -96,6 +97,7 @@ impl Display for Field {
             Field::Address(address) => address.fmt(f),
             Field::Protocol(protocol) => protocol.fmt(f),
             Field::Ports(ports) => ports.fmt(f),
+            Field::Interface(name) => write!(f, "\"{name}\""),
         }
     }
 }
@@ -138,6 +140,8 @@ impl Display for Statement {
                 AddressType::Broadcast => "fib daddr type broadcast",
                 AddressType::Multicast => "fib daddr type multicast",
             }),
+            Statement::LocalToInterface => f.write_str("fib daddr . iif type local"),
+            Statement::InterfaceIn(set) => write!(f, "iifname @{set}"),
             Statement::LoopbackDestination(Family::Ipv4) => f.write_str("ip daddr 127.0.0.0/8"),
             Statement::LoopbackDestination(Family::Ipv6) => f.write_str("ip6 daddr ::1"),
             Statement::DestinationIn(family, set) => write!(f, "{} daddr @{set}", ip(*family)),

@@ -4,12 +4,19 @@ use super::listen::{LOCAL, listens};
 use super::{Rule, Statement, family_name};
 use crate::config::{Config, Family, Listen};
 
-/// Only connections to its own addresses are forwarded, but not those to loopback addresses.
+/// Only connections to its own addresses are forwarded, but not those to loopback addresses. They come in
+/// on no interface to listen on.
 pub fn rules(config: &Config, family: Family) -> Vec<Rule> {
     let jump = Statement::Jump(family_name(family).into());
     let to_address = match &config.listen {
         Listen::Local | Listen::Any => Statement::Family(family),
-        Listen::Addresses(_) => listens(family),
+        Listen::Only { addresses, .. } => {
+            let mut addresses = addresses.iter();
+            if !addresses.any(|address| Family::of(*address) == family) {
+                return Vec::new();
+            }
+            listens(family)
+        }
     };
     vec![
         vec![Statement::LoopbackDestination(family), Statement::Return],

@@ -37,6 +37,7 @@ mod tests {
                     "table": "nodefwd-web",
                     "accepting": true,
                     "listen": ["10.1.0.1", "fd00::1"],
+                    "interfaces": [],
                     "owner": {"portid": 4242, "pid": 4242, "process": "nodefwd", "since": 1700000000},
                     "invalid": 2,
                     "forwarding": [
@@ -82,6 +83,7 @@ mod tests {
                     "table": "nodefwd-odd\u{1b}\"",
                     "accepting": false,
                     "listen": [],
+                    "interfaces": ["eth1"],
                     "owner": null,
                     "invalid": 0,
                     "forwarding": [],

@@ -13,6 +13,7 @@ pub fn instances() -> Vec<Instance> {
         table: "nodefwd-web".into(),
         accepting: true,
         listen: vec!["10.1.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        interfaces: Vec::new(),
         owner: Some(Owner {
             portid: 4242,
             pid: Some(4242),
@@ -61,6 +62,7 @@ pub fn instances() -> Vec<Instance> {
         table: "nodefwd-odd\u{1b}\"".into(),
         accepting: false,
         listen: Vec::new(),
+        interfaces: vec!["eth1".parse().unwrap()],
         owner: None,
         invalid: 0,
         forwarding: Vec::new(),

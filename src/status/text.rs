@@ -61,9 +61,11 @@ fn heading(instance: &Instance, now: u64) -> String {
     // Any process can name a table like an instance's.
     let (name, table) = (Printable(&instance.name), Printable(&instance.table));
     let mut heading = format!("{name}: table inet {table}");
-    if !instance.listen.is_empty() {
-        let addresses: Vec<String> = instance.listen.iter().map(ToString::to_string).collect();
-        heading += &format!(", at {}", addresses.join(", "));
+    let addresses = instance.listen.iter().map(ToString::to_string);
+    let interfaces = instance.interfaces.iter().map(ToString::to_string);
+    let listen: Vec<String> = addresses.chain(interfaces).collect();
+    if !listen.is_empty() {
+        heading += &format!(", at {}", listen.join(", "));
     }
     if !instance.accepting {
         heading += ", accepts no new connections";
@@ -148,7 +150,7 @@ web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefw
   tcp/8000-8100 IPv6  [fd00:2::11]:9-109       123456       -        0
   dropped as invalid: 2
 
-odd\\u{1b}\": table inet nodefwd-odd\\u{1b}\", accepts no new connections, without an owner
+odd\\u{1b}\": table inet nodefwd-odd\\u{1b}\", at eth1, accepts no new connections, without an owner
   FORWARD  TO  CONNECTIONS  ACTIVE  DROPPED
 ";
         assert_eq!(render(&sample::instances(), sample::SINCE + 3661), expected);

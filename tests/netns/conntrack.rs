@@ -5,6 +5,7 @@ mod flow_ownership;
 mod half_open;
 mod host_began;
 mod many_flows;
+mod new_addresses;
 mod sctp_drain;
 mod stale_flows;
 

@@ -40,12 +40,14 @@ const SOURCES: [&str; 11] = [
 ];
 
 /// All other options, for two backends of each family.
-const OPTIONS: [&str; 10] = [
+const OPTIONS: [&str; 12] = [
     "--balance=random",
     "--balance=round-robin",
     "--balance=source",
     "--listen=any",
     "--listen=10.1.0.1",
+    "--listen=eth0",
+    "--listen=eth0,fifteen_bytes.x,10.1.0.1,fd00:1::1",
     "--listen=10.1.0.1,10.1.0.9,fd00:1::1",
     "--output=true",
     "--masquerade=false",

@@ -2,6 +2,7 @@
 
 mod asymmetric;
 mod balance;
+mod by_interface;
 mod forward_syntax;
 mod hairpin;
 mod invalid;

@@ -270,8 +270,10 @@ fn another_programs_table_with_a_name_like_its_own_is_listed_without_forwards() 
         "table": "nodefwd-theirs",
         (json::ACCEPTING): false,
         "listen": [],
+        "interfaces": [],
         "owner": null,
         "forwarding": [],
+        "invalid": 0,
         "forwards": [],
     });
     assert_eq!(status(&node), json!({"schema": 1, "instances": [theirs]}));

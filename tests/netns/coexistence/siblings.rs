@@ -216,6 +216,8 @@ fn instances_that_differ_in_protocol_port_family_or_listening_address_run_side_b
         "tcp/91=10.2.1.2",
         "--listen=10.1.1.1 tcp/92=10.2.1.2",
         "--listen=10.1.1.2 --name=second tcp/92=10.2.1.2",
+        "--listen=eth0 tcp/93=10.2.1.2",
+        "--listen=eth1,eth2 --name=eth tcp/93=10.2.1.2",
         "--listen=fd00:1::1 --name=sixth tcp/92=fd00::2",
     ]
     .map(|arguments| nodefwd(arguments.split(' ')).start(&node));

@@ -59,7 +59,7 @@ fn forwarded_entries(net: &Net, protocol: Protocol, family: Family) -> BTreeSet<
 }
 
 /// Sends requests from one port without a pause until there is a reply. Reports every refusal.
-fn request_until_reply(mut flow: Connection, refused: &Sender<()>) -> Option<Reply> {
+pub fn request_until_reply(mut flow: Connection, refused: &Sender<()>) -> Option<Reply> {
     flow.set_read_timeout(Duration::from_millis(10));
     let deadline = Instant::now() + 2 * EVENT_TIMEOUT;
     while Instant::now() < deadline {

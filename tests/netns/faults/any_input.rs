@@ -223,6 +223,7 @@ fn ends(field: &Field) -> [u128; 2] {
         Field::Address(address) => [number(address); 2],
         Field::Protocol(protocol) => [protocol.number().into(); 2],
         Field::Ports(ports) => [ports.first().into(), ports.last().into()],
+        Field::Interface(name) => [u128::from_be_bytes(*name.bytes()); 2],
     }
 }
 
@@ -235,12 +236,14 @@ fn set_of(statement: &Statement) -> Option<&str> {
         | Statement::ServiceIn(set)
         | Statement::ServiceVmap(set)
         | Statement::BackendIn(_, set)
-        | Statement::FromBackendIn(_, set) => Some(set),
+        | Statement::FromBackendIn(_, set)
+        | Statement::InterfaceIn(set) => Some(set),
         Statement::Dnat(Dnat::Map(_, map)) => Some(map),
         // Each by name, so that a statement that is added later must be added here too.
         Statement::Family(_)
         | Statement::Protocol(_)
         | Statement::DestinationType(_)
+        | Statement::LocalToInterface
         | Statement::LoopbackDestination(_)
         | Statement::Choose(_)
         | Statement::Translated

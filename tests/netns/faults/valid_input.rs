@@ -77,7 +77,15 @@ pub fn listen() -> impl Strategy<Value = String> {
     prop_oneof![
         select(&["local", "any", " any "][..]).prop_map(str::to_owned),
         list(address(), 1..4),
+        // Blanks do not separate names.
+        vec(prop_oneof![address(), interface()], 1..4).prop_map(|entries| entries.join(", ")),
     ]
+}
+
+/// The name of an interface: mostly one of few.
+fn interface() -> impl Strategy<Value = String> {
+    prop_oneof!["eth[0-3]", "[a-z][a-z0-9@_.-]{1,14}"]
+        .prop_filter("a keyword", |name| name != "any" && name != "local")
 }
 
 fn list(
