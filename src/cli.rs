@@ -29,7 +29,7 @@ Examples:
       nodefwd check tcp/80=10.0.0.5:8080
 
 Exit status:
-  0  ended by TERM, INT, HUP or QUIT, and every rule removed
+  0  ended by TERM, INT, QUIT or HUP (with --env-file, HUP reloads), and every rule removed
   1  the environment does not allow it, with the reason on standard error
   2  the input is wrong, and nothing was touched";
 
@@ -68,6 +68,7 @@ JSON, to which fields may be added; the comments are not part of it:
    \"instances\": [{
     \"name\": \"web\", \"table\": \"nodefwd-web\",
     \"accepting\": true,                        // new connections; false while draining
+    \"reload_failed\": false,                   // true: the rules are those from before
     \"listen\": [\"192.168.1.1\"],                // addresses
     \"interfaces\": [],                         // none of either: all addresses
     \"owner\": {                                // null if the table has no owner

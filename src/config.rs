@@ -82,6 +82,24 @@ impl Config {
         Self::read(options).map_err(|error| options.locate(error))
     }
 
+    /// Reads the options' file again, for an instance that runs with this config. Refuses a change of what
+    /// only a restart can change.
+    pub fn read_again(&self, options: &Options) -> Result<Self, ConfigError> {
+        let mut options = options.clone().with_env_file()?;
+        // The name by default is that of the first forward when the instance was started.
+        let name = || self.name.to_string().into();
+        options.name.get_or_insert_with(name);
+        let config = Self::new(&options)?;
+        let fixed = [
+            (OptionName::NAME, config.name != self.name),
+            (OptionName::OWNER, config.owner != self.owner),
+        ];
+        match fixed.into_iter().find(|(_, differs)| *differs) {
+            Some((option, _)) => Err(options.locate(ConfigError::Fixed { option })),
+            None => Ok(config),
+        }
+    }
+
     fn read(options: &Options) -> Result<Self, ConfigError> {
         let specs = specs(options)?;
         let name = match Setting::read(OptionName::NAME, &options.name)? {

@@ -12,13 +12,14 @@ mod host;
 mod install;
 mod notify;
 mod poll;
+mod reload;
 mod replace;
 mod rules;
 mod signals;
 
 use crate::capability;
 use crate::check;
-use crate::config::{Config, Family, Forward};
+use crate::config::{Config, ConfigError, Family, Forward};
 use crate::conntrack::{self, Conntrack, ConntrackError, Flow, Wanted};
 use crate::lock::{self, Holder, Lock, LockError, Peer};
 use crate::logging::with_causes;
@@ -33,6 +34,7 @@ use forwarding::{ForwardingReport, in_table, take_in};
 use host::{HostChange, HostChanges};
 use install::{IfExists, InstallError};
 use log::{info, warn};
+use reload::reload;
 use replace::{Clients, Predecessor, ReplaceError, ReplaceProblem};
 use rules::{Rules, RulesError};
 pub use signals::Signals;
@@ -70,7 +72,14 @@ pub enum InstanceError {
 /// Fails at once if this host forwards no family of which packets are forwarded (with `strict`: not
 /// every one that has destinations), if another instance has the name or a port, or if the kernel
 /// refuses the rules.
-pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
+///
+/// `read_again` reads the options once more for the config that runs; it is called when HUP comes, if
+/// the signals were registered so.
+pub fn run(
+    mut config: Config,
+    signals: &Signals,
+    read_again: &dyn Fn(&Config) -> Result<Config, ConfigError>,
+) -> Result<(), InstanceError> {
     let started = Instant::now();
     // Before it is read what they change.
     let host = HostChanges::open();
@@ -95,7 +104,7 @@ pub fn run(mut config: Config, signals: &Signals) -> Result<(), InstanceError> {
     }
 
     let mut events = Events::new(signals, clients, rules, host);
-    let served = serve(&mut events, &mut config, waiting, signals);
+    let served = serve(&mut events, &mut config, waiting, read_again);
     if matches!(served, Ok(Event::Signal)) {
         signals.wait()?;
     }
@@ -121,13 +130,17 @@ fn announce(config: &Config, started: Instant) {
     notify::ready(&summary);
 }
 
-/// Waits for what ends the instance, and follows the changes of this host until then.
+/// Forwards of families that this host does not forward now.
+type Waiting = Vec<(Family, Vec<Forward>)>;
+
+/// Waits for what ends the instance, and follows the changes of this host and of the options until then.
 fn serve(
     events: &mut Events<'_>,
     config: &mut Config,
-    mut waiting: Vec<(Family, Vec<Forward>)>,
-    signals: &Signals,
+    mut waiting: Waiting,
+    read_again: &dyn Fn(&Config) -> Result<Config, ConfigError>,
 ) -> Result<Event, RulesError> {
+    let signals = events.signals();
     let mut report = ForwardingReport::new(config);
     loop {
         match events.next(None)? {
@@ -138,6 +151,12 @@ fn serve(
             }
             Event::Host(HostChange::Forwarding) => report.update(config),
             Event::Host(HostChange::Addresses) => delete_all_stale_flows(config, signals),
+            Event::Reload => {
+                if reload(config, &mut waiting, events, read_again) {
+                    report = ForwardingReport::new(config);
+                    check::warn(config, signals.flag());
+                }
+            }
             event => return Ok(event),
         }
     }
@@ -256,7 +275,21 @@ fn stop(nftables: &Nftables, config: &Config) -> Result<(), InstanceError> {
 /// Leaves the rules to the process that has replaced them, and deletes the conntrack entries of
 /// connections that this instance has forwarded and no instance forwards any more.
 fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
-    // The socket that the rules belong to is the successor's now.
+    let ended = delete_abandoned_flows(config)?;
+    let table = config.name.table();
+    notify::status(
+        ended,
+        format_args!(
+            "replaced by {successor}, which now has table inet {table}; deleted the conntrack entries of {ended} running connections to ports that are no longer forwarded"
+        ),
+    );
+    Ok(())
+}
+
+/// Deletes the conntrack entries of connections that an instance with this config forwarded, and that no
+/// instance forwards any more; says how many.
+fn delete_abandoned_flows(config: &Config) -> Result<usize, InstanceError> {
+    // A socket of its own: after a replacement, the other one is the successor's.
     let nftables = Nftables::open()?;
     let mut claims = Vec::new();
     for table in siblings::instances(&nftables)? {
@@ -266,15 +299,7 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
     let ended = delete_flows(config, &wanted, &|matcher, flow| {
         matcher.is_forwarded(flow) && !claims.iter().any(|claims| claims.matches(flow))
     });
-    let ended = deleted(ended);
-    let table = config.name.table();
-    notify::status(
-        ended,
-        format_args!(
-            "replaced by {successor}, which now has table inet {table}; deleted the conntrack entries of {ended} running connections to ports that are no longer forwarded"
-        ),
-    );
-    Ok(())
+    Ok(deleted(ended))
 }
 
 fn delete_all_stale_flows(config: &Config, signals: &Signals) {
@@ -330,9 +355,7 @@ fn deleted(flows: Result<usize, FlowsError>) -> usize {
 
 /// Drops the forwards of families that this host does not forward, each with a warning. Fails if there is
 /// one with `strict`, or if no family remains of which packets are forwarded. Gives what was dropped.
-fn keep_forwarded_families(
-    config: &mut Config,
-) -> Result<Vec<(Family, Vec<Forward>)>, InstanceError> {
+fn keep_forwarded_families(config: &mut Config) -> Result<Waiting, InstanceError> {
     let forwarding = Forwarding::of(config);
     if !forwarding.suffices(config.strict) {
         return Err(InstanceError::Forwarding(forwarding.off));

@@ -119,8 +119,10 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
     match command.unwrap_or(Command::Run(options.clone())) {
         Command::Run(options) => {
             // Reading many forwards takes a while too.
-            let signals = Signals::register().map_err(InstanceError::from)?;
-            instance::run(Config::new(&options.with_env_file()?)?, &signals)?;
+            let signals =
+                Signals::register(options.have_env_file()).map_err(InstanceError::from)?;
+            let config = Config::new(&options.clone().with_env_file()?)?;
+            instance::run(config, &signals, &|config| config.read_again(&options))?;
         }
         Command::Render(options) => {
             let config = Config::new(&options.with_env_file()?)?;
@@ -130,7 +132,7 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
         Command::Check(options) => check::run(Config::new(&options.with_env_file()?)?)?,
         Command::Status(mut status) => {
             // For PID 1 of a container a signal has no effect otherwise (pid_namespaces(7)).
-            let signals = status.watch.then(Signals::register);
+            let signals = status.watch.then(|| Signals::register(false));
             let _signals = signals.transpose().map_err(InstanceError::from)?;
             if status.ready && status.name.is_none() {
                 status.name = Name::read(&options.with_env_file()?)?;

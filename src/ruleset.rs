@@ -27,6 +27,9 @@ pub const PREROUTING: &str = "prerouting";
 /// The name of the chain that counts and drops invalid packets of forwarded connections.
 pub const DROPPED_INVALID: &str = "dropped-invalid";
 
+/// The name of a chain without rules that stands in the table while the last reload has failed.
+pub const RELOAD_FAILED: &str = "reload-failed";
+
 /// The names of sets and maps, without the 4 or 6 of their family. Those of single values are hashed;
 /// those of ranges need another kind of look-up (pipapo, since Linux 5.6), so each has its own.
 const FORWARDS: &str = "forwards";
@@ -246,6 +249,17 @@ impl Chain {
 }
 
 impl Ruleset {
+    /// Adds the chain [`RELOAD_FAILED`]; says whether it was missing.
+    pub fn mark_failed_reload(&mut self) -> bool {
+        let missing = self.chains.iter().all(|chain| chain.name != RELOAD_FAILED);
+        if missing {
+            let title = "the last reload has failed: these are the rules from before".to_owned();
+            let chain = Chain::regular(RELOAD_FAILED.to_owned(), title, Vec::new());
+            self.chains.push(chain);
+        }
+        missing
+    }
+
     /// Empties the chains that new connections come in through; those that run need no rule.
     pub fn close(&mut self) {
         let chains = self.chains.iter_mut();

@@ -21,10 +21,10 @@ use crate::config::{Destination, InterfaceName, Name, Service, TABLE_PREFIX};
 use crate::conntrack::{Conntrack, ConntrackError, Flow};
 use crate::lock::Holder;
 use crate::logging::with_causes;
-use crate::nftables::list::{Table, TableInfo};
+use crate::nftables::list::{self, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process::{self, Owner};
-use crate::ruleset::DROPPED_INVALID;
+use crate::ruleset::{DROPPED_INVALID, RELOAD_FAILED};
 use crate::siblings;
 use clap::{Args, ValueEnum};
 use log::warn;
@@ -81,6 +81,8 @@ pub struct Instance {
     pub table: String,
     /// Whether it accepts new connections; false while it drains.
     pub accepting: bool,
+    /// Whether its file was refused when it was read again last: the rules are those from before.
+    pub reload_failed: bool,
     /// The addresses that it listens on.
     pub listen: Vec<IpAddr>,
     /// The interfaces that it listens on; none of either stands for all.
@@ -272,6 +274,9 @@ fn instance(nftables: &Nftables, table: TableInfo) -> Result<Instance, NftablesE
     Ok(Instance {
         name: instance.to_owned(),
         accepting: accepts(nftables, &name)?,
+        reload_failed: nftables
+            .list(|socket| list::chain_use(socket, &table, RELOAD_FAILED))?
+            .is_some(),
         listen: siblings::listen_addresses(nftables, &name)?,
         interfaces: siblings::listen_interfaces(nftables, &name)?,
         invalid: nftables.list(|socket| chains::dropped(socket, &table, DROPPED_INVALID))?,

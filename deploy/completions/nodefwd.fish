@@ -48,7 +48,7 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
@@ -85,7 +85,7 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
@@ -115,7 +115,7 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
@@ -145,7 +145,7 @@ false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l replace -d 'Take the place of a running instance of the same name, which then ends: no connection is refused or broken meanwhile. If none runs, start as usual [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'

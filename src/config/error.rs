@@ -41,6 +41,9 @@ pub enum ConfigError {
     /// An option's bytes are no text.
     #[error("{option}: '{value}' is not valid UTF-8: use plain ASCII")]
     NotUtf8 { option: OptionName, value: String },
+    /// An option that a running instance cannot change.
+    #[error("{option} cannot change while the instance runs: restart it, or take the change back")]
+    Fixed { option: OptionName },
     /// A part of an option's value is wrong.
     #[error("{option}: '{part}' {problem}")]
     Invalid {
@@ -95,6 +98,7 @@ impl ConfigError {
             ConfigError::Missing { option, .. }
             | ConfigError::Empty { option }
             | ConfigError::NotUtf8 { option, .. }
+            | ConfigError::Fixed { option }
             | ConfigError::Invalid { option, .. } => Some(*option),
             ConfigError::Incomplete { given, .. } => Some(*given),
             ConfigError::Pairing { .. } => Some(OptionName::DEST_PORT),

@@ -170,7 +170,7 @@ pub struct Options {
     pub drain: Option<OsString>,
 
     /// A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile.
-    /// Flags and the environment go before it
+    /// Flags and the environment go before it. HUP reads it again and changes the rules in place
     #[arg(help_heading = "The instance", value_name = "FILE", option = OptionName::ENV_FILE)]
     pub env_file: Option<OsString>,
 
@@ -213,6 +213,11 @@ impl Options {
         }
         self.locations = locations;
         Ok(self)
+    }
+
+    /// Whether there is a file that can be read again.
+    pub fn have_env_file(&self) -> bool {
+        self.env_file.is_some()
     }
 
     /// Every option that is one text; not the forwards, nor the file.

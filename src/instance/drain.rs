@@ -67,7 +67,7 @@ pub fn wait(
                 }
                 continue;
             }
-            Event::Host(_) => continue,
+            Event::Host(_) | Event::Reload => continue,
             Event::TimeUp => "draining is over",
             Event::Signal => "draining is cut short by a signal",
             Event::Replaced(process) => return Ok(Some(process)),

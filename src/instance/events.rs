@@ -26,6 +26,8 @@ pub enum Event {
     Signal,
     /// This process has replaced the instance.
     Replaced(Holder),
+    /// The file of options is to be read again.
+    Reload,
     /// This host has changed.
     Host(HostChange),
     /// The deadline has come.
@@ -49,6 +51,11 @@ impl<'a> Events<'a> {
         }
     }
 
+    /// The signals that it waits for.
+    pub fn signals(&self) -> &'a Signals {
+        self.signals
+    }
+
     /// Sleeps until something happens that the caller must act on.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Event, RulesError> {
         loop {
@@ -57,10 +64,11 @@ impl<'a> Events<'a> {
                 Some(self.signals.as_fd()),
                 Some(self.clients.as_fd()),
                 self.host.events(),
+                self.signals.reloads(),
             ];
             let own = [self.clients.deadline(), self.host.deadline()];
             let wake = deadline.into_iter().chain(own.into_iter().flatten()).min();
-            let [changes, signal, client, host] = readable(files, wake)?;
+            let [changes, signal, client, host, reload] = readable(files, wake)?;
             // First, so that the rules are in place for whatever follows.
             if changes {
                 self.rules.restore_if_changed()?;
@@ -74,6 +82,10 @@ impl<'a> Events<'a> {
                     return Ok(Event::Replaced(process));
                 }
             }
+            if reload {
+                self.signals.take_reload()?;
+                return Ok(Event::Reload);
+            }
             if host {
                 self.host.read()?;
             }
@@ -84,6 +96,11 @@ impl<'a> Events<'a> {
                 return Ok(Event::TimeUp);
             }
         }
+    }
+
+    /// Has status show that the last reload has failed, until the rules change.
+    pub fn mark_failed_reload(&mut self) -> Result<(), NftablesError> {
+        self.rules.mark_failed_reload()
     }
 
     /// Puts the rules for another config in their place.

@@ -3,6 +3,7 @@
 
 use crate::text::Printable;
 use log::{debug, info};
+use nix::time::{ClockId, clock_gettime};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -18,6 +19,20 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Forwarding has begun; `status` says what is forwarded.
 pub fn ready(status: &str) {
     send(&format!("READY=1\nSTATUS={status}\n"));
+}
+
+/// A change of the rules begins; [`ready`] ends it, or [`not_reloaded`]. The manager tells by the time
+/// which of its requests is meant (sd_notify(3)).
+pub fn reloading() {
+    if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
+        let microseconds = Duration::from(now).as_micros();
+        send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\n"));
+    }
+}
+
+/// The rules are as before, for this reason.
+pub fn not_reloaded(reason: &str) {
+    send(&format!("READY=1\nSTATUS=not reloaded: {reason}\n"));
 }
 
 /// The rules are in the kernel, but packets are not forwarded, for this reason.

@@ -182,6 +182,15 @@ impl<'a> Rules<'a> {
         changed
     }
 
+    /// Adds the chain by which `status` tells that the last reload has failed; a change of the rules takes
+    /// it away.
+    pub fn mark_failed_reload(&mut self) -> Result<(), NftablesError> {
+        if self.ruleset.mark_failed_reload() {
+            self.nftables.add_last_chain(&self.ruleset)?;
+        }
+        Ok(())
+    }
+
     /// Empties the chains that new connections come in through. Running connections go on.
     pub fn close(&mut self) -> Result<(), NftablesError> {
         self.ruleset.close();

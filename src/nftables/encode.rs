@@ -76,6 +76,17 @@ fn batch(ruleset: &Ruleset, replaces: bool, generation: Option<u32>) -> Batch {
     encoder.batch
 }
 
+/// The message that adds the ruleset's last chain, which is at no hook.
+pub fn add_last_chain(ruleset: &Ruleset) -> Transaction {
+    let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
+    let mut batch = Batch::new(None);
+    if let Some((index, chain)) = ruleset.chains.iter().enumerate().next_back() {
+        let chain = Chain::new(c_string(&chain.name), &table);
+        batch.add(Step::Chain(index), &chain, MsgType::Add);
+    }
+    batch.finish()
+}
+
 /// The messages that empty the chains through which new connections come in.
 pub fn close(ruleset: &Ruleset) -> Transaction {
     let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);

@@ -51,6 +51,12 @@ const INVALID: Metric = (
     "Packets of forwarded connections that were dropped because conntrack found them invalid.",
 );
 
+const RELOADED: Metric = (
+    "nodefwd_last_reload_successful",
+    "gauge",
+    "1 unless the file of options was refused when it was read again last.",
+);
+
 /// Writes the instances, grouped by metric as the format wants it.
 pub fn render(instances: &[Instance]) -> String {
     let forwards = || {
@@ -92,6 +98,12 @@ pub fn render(instances: &[Instance]) -> String {
     let invalid = instances
         .iter()
         .map(|instance| (instance_labels(instance, &[]), instance.invalid));
+    let reloaded = instances.iter().map(|instance| {
+        (
+            instance_labels(instance, &[]),
+            u64::from(!instance.reload_failed),
+        )
+    });
     [
         metric(INSTANCE, info),
         metric(ACCEPTING, accepting),
@@ -101,6 +113,7 @@ pub fn render(instances: &[Instance]) -> String {
         metric(ACTIVE, active),
         metric(DROPPED, dropped),
         metric(INVALID, invalid),
+        metric(RELOADED, reloaded),
     ]
     .concat()
 }
@@ -196,6 +209,10 @@ nodefwd_dropped_packets_total{forwarder="web",protocol="tcp",ports="8000-8100",f
 # TYPE nodefwd_invalid_packets_total counter
 nodefwd_invalid_packets_total{forwarder="web"} 2
 nodefwd_invalid_packets_total{forwarder="odd\\u{1b}\""} 0
+# HELP nodefwd_last_reload_successful 1 unless the file of options was refused when it was read again last.
+# TYPE nodefwd_last_reload_successful gauge
+nodefwd_last_reload_successful{forwarder="web"} 1
+nodefwd_last_reload_successful{forwarder="odd\\u{1b}\""} 0
 "#;
         assert_eq!(render(&sample::instances()), expected);
     }

@@ -12,6 +12,7 @@ pub fn instances() -> Vec<Instance> {
         name: "web".into(),
         table: "nodefwd-web".into(),
         accepting: true,
+        reload_failed: false,
         listen: vec!["10.1.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         interfaces: Vec::new(),
         owner: Some(Owner {
@@ -61,6 +62,7 @@ pub fn instances() -> Vec<Instance> {
         name: "odd\u{1b}\"".into(),
         table: "nodefwd-odd\u{1b}\"".into(),
         accepting: false,
+        reload_failed: true,
         listen: Vec::new(),
         interfaces: vec!["eth1".parse().unwrap()],
         owner: None,

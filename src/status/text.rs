@@ -38,6 +38,10 @@ fn one_instance(instance: &Instance, now: u64) -> String {
     {
         text += &format!("  not ready: {}\n", Printable(reason));
     }
+    if instance.reload_failed {
+        text +=
+            "  the last reload failed, these are the rules from before: the log has the reason\n";
+    }
     for row in &rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
@@ -151,6 +155,7 @@ web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefw
   dropped as invalid: 2
 
 odd\\u{1b}\": table inet nodefwd-odd\\u{1b}\", at eth1, accepts no new connections, without an owner
+  the last reload failed, these are the rules from before: the log has the reason
   FORWARD  TO  CONNECTIONS  ACTIVE  DROPPED
 ";
         assert_eq!(render(&sample::instances(), sample::SINCE + 3661), expected);

@@ -1,10 +1,11 @@
-//! `--replace`: a new process takes the place of a running instance.
+//! `--replace`: a new process takes the place of a running instance; and HUP, which changes its rules.
 
 mod failed_successor;
 mod flows;
 mod handover;
 mod lock_clients;
 mod peer;
+mod reload;
 mod starts;
 mod taken_name;
 

@@ -1,34 +1,10 @@
 //! `--env-file`: variables from a file, in systemd's form.
 
-use crate::fixture::{Nodefwd, Outcome, expect_parts, nodefwd};
+use crate::fixture::{Nodefwd, Outcome, TempFile, expect_parts, nodefwd};
 use std::ffi::OsStr;
-use std::fs;
-use std::path::PathBuf;
-use std::process;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A file, removed at the end.
-struct File(PathBuf);
-
-impl File {
-    fn new(text: impl AsRef<[u8]>) -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("nodefwd-{}-{number}.env", process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, text).expect("a writable folder");
-        File(path)
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-fn with_file<A: AsRef<OsStr>>(file: &File, arguments: impl IntoIterator<Item = A>) -> Nodefwd {
-    nodefwd(arguments).env("NODEFWD_ENV_FILE", &file.0)
+fn with_file<A: AsRef<OsStr>>(file: &TempFile, arguments: impl IntoIterator<Item = A>) -> Nodefwd {
+    nodefwd(arguments).env("NODEFWD_ENV_FILE", file.path())
 }
 
 fn rendered(call: Nodefwd) -> String {
@@ -37,20 +13,20 @@ fn rendered(call: Nodefwd) -> String {
 
 #[test]
 fn a_file_sets_what_the_variables_set() {
-    let file = File::new(
+    let file = TempFile::new(
         "# web\nNODEFWD_FORWARDS=\"tcp/80=10.2.0.11:8080 \\\n  udp/53=10.2.0.12\"\nNODEFWD_NAME='web'\nSRC_RANGES = 10.1.0.0/24\n",
     );
     let from_file = rendered(with_file(&file, ["render"]));
     let arguments = ["render", "tcp/80=10.2.0.11:8080", "udp/53=10.2.0.12"];
     let options = ["--name=web", "--src-ranges=10.1.0.0/24"];
     assert_eq!(from_file, rendered(nodefwd(arguments).args(&options)));
-    let flag = format!("--env-file={}", file.0.display());
+    let flag = format!("--env-file={}", file.path().display());
     assert_eq!(from_file, rendered(nodefwd(["render", &flag])));
 }
 
 #[test]
 fn flags_go_before_the_environment_and_that_before_the_file() {
-    let file = File::new("NODEFWD_FORWARDS=tcp/1=10.2.0.11\nNODEFWD_NAME=file\n");
+    let file = TempFile::new("NODEFWD_FORWARDS=tcp/1=10.2.0.11\nNODEFWD_NAME=file\n");
     let table_is = |name: &str, rules: &str| {
         let table = format!("table inet nodefwd-{name} ");
         expect_parts(rules, [table.as_str()]);
@@ -70,7 +46,7 @@ fn a_value_may_be_larger_than_an_environment_holds() {
     let ranges = (0..10_000).map(|n| format!("10.{}.{}.0/25 ", n / 256, n % 256));
     let text: String = ranges.collect();
     assert!(text.len() > 128 << 10);
-    let file = File::new(format!(
+    let file = TempFile::new(format!(
         "NODEFWD_FORWARDS=tcp/80=10.2.0.11\nSRC_RANGES={text}"
     ));
     let rules = rendered(with_file(&file, ["render"]));
@@ -85,9 +61,13 @@ fn expect_rejected(outcome: Outcome, parts: &[&str]) {
 
 #[test]
 fn errors_name_the_file_and_the_line() {
-    let file =
-        File::new("\nNODEFWD_FORWARDS=tcp/80=10.2.0.11\n\nNODEFWD_LISTEN=10.1.0.1 \\\n nowhere/\n");
-    let line = format!("{}, line 4: NODEFWD_LISTEN (--listen)", file.0.display());
+    let file = TempFile::new(
+        "\nNODEFWD_FORWARDS=tcp/80=10.2.0.11\n\nNODEFWD_LISTEN=10.1.0.1 \\\n nowhere/\n",
+    );
+    let line = format!(
+        "{}, line 4: NODEFWD_LISTEN (--listen)",
+        file.path().display()
+    );
     for command in ["run", "check", "render"] {
         let call = with_file(&file, [command]).without_net_admin();
         expect_rejected(call.finish_here(), &[&line, "'nowhere/'"]);
@@ -114,9 +94,9 @@ fn a_file_that_cannot_be_read_is_rejected() {
 
 #[test]
 fn lines_that_assign_nothing_are_a_warning() {
-    let file = File::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11\nexport NODEFWD_NAME=web\n");
+    let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11\nexport NODEFWD_NAME=web\n");
     let outcome = with_file(&file, ["render"]).finish_here().expect_exit(0);
-    let warning = format!("warning: {}, line 2: ignored", file.0.display());
+    let warning = format!("warning: {}, line 2: ignored", file.path().display());
     expect_parts(&outcome.stderr, [warning.as_str()]);
     expect_parts(&outcome.stdout, ["table inet nodefwd-tcp-80 "]);
 }

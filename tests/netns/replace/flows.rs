@@ -94,6 +94,25 @@ fn open_connections(net: &Net, progress: &Progress) {
     }
 }
 
+/// Runs flows of every kind while `change` is called again and again; none may be lost.
+pub fn expect_nothing_lost(net: &Net, mut change: impl FnMut()) {
+    let backend = &net.backends[0];
+    let progress: [Progress; 5] = Default::default();
+    thread::scope(|scope| {
+        for (family, progress) in Family::BOTH.into_iter().zip(progress.chunks(2)) {
+            scope.spawn(move || count_over_tcp(net, backend, family, &progress[0]));
+            scope.spawn(move || count_over_udp(net, backend, family, &progress[1]));
+        }
+        scope.spawn(|| open_connections(net, &progress[4]));
+        let _stop = StopOnDrop(progress.each_ref());
+        for _ in 0..REPLACEMENTS {
+            progress.iter().for_each(Progress::wait_for_progress);
+            change();
+        }
+        progress.iter().for_each(Progress::wait_for_progress);
+    });
+}
+
 fn expect_nothing_lost_across_replacements(owner: &str) {
     let net = Net::new(1);
     let backend = &net.backends[0];
@@ -101,24 +120,11 @@ fn expect_nothing_lost_across_replacements(owner: &str) {
     let call = forward_both(backend).args(&[owner]);
     let mut forwarder = call.start(&net.node);
     let before = net.node.rules();
-
-    let progress: [Progress; 5] = Default::default();
-    thread::scope(|scope| {
-        for (family, progress) in Family::BOTH.into_iter().zip(progress.chunks(2)) {
-            let net = &net;
-            scope.spawn(move || count_over_tcp(net, backend, family, &progress[0]));
-            scope.spawn(move || count_over_udp(net, backend, family, &progress[1]));
-        }
-        scope.spawn(|| open_connections(&net, &progress[4]));
-        let _stop = StopOnDrop(progress.each_ref());
-        for _ in 0..REPLACEMENTS {
-            progress.iter().for_each(Progress::wait_for_progress);
-            let successor = replacing(&call).start(&net.node);
-            mem::replace(&mut forwarder, successor)
-                .finish()
-                .expect_exit(0);
-        }
-        progress.iter().for_each(Progress::wait_for_progress);
+    expect_nothing_lost(&net, || {
+        let successor = replacing(&call).start(&net.node);
+        mem::replace(&mut forwarder, successor)
+            .finish()
+            .expect_exit(0);
     });
     assert_eq!(net.node.rules(), before);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
@@ -166,7 +172,7 @@ fn while_it_is_replaced_each_chain_is_there_twice() {
 }
 
 /// Flows of both families to a port of the node.
-fn live_flows(net: &Net, protocol: Protocol, port: u16) -> [LiveFlow; 2] {
+pub fn live_flows(net: &Net, protocol: Protocol, port: u16) -> [LiveFlow; 2] {
     let node_addrs = Family::BOTH.map(|family| net.node_addr(family, port));
     node_addrs.map(|node_addr| net.client.live_flow(protocol, node_addr))
 }

@@ -1,0 +1,79 @@
+//! HUP where the options come from a file: it is read again, and the rules change in place, in one
+//! transaction. Whatever fails, the rules from before stay.
+
+use super::events::Events;
+use super::forwarding::in_table;
+use super::{
+    InstanceError, Waiting, delete_abandoned_flows, delete_all_stale_flows,
+    keep_forwarded_families, notify,
+};
+use crate::config::{Config, ConfigError};
+use crate::logging::with_causes;
+use log::{info, warn};
+use thiserror::Error;
+
+/// Why the rules have not changed.
+#[derive(Debug, Error)]
+enum ReloadError {
+    #[error(transparent)]
+    Input(#[from] ConfigError),
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+}
+
+/// Reads the options again with `read`, which gets the config that runs now, and changes the rules.
+/// Running TCP connections stay with their destinations, as with `--replace`. Says whether it has
+/// succeeded.
+pub fn reload(
+    config: &mut Config,
+    waiting: &mut Waiting,
+    events: &mut Events<'_>,
+    read: &dyn Fn(&Config) -> Result<Config, ConfigError>,
+) -> bool {
+    notify::reloading();
+    match change(config, waiting, events, read) {
+        Ok(()) => {
+            let summary = in_table(config);
+            info!("reloaded: {summary}");
+            notify::ready(&summary);
+            true
+        }
+        Err(error) => {
+            let causes = with_causes(&error);
+            warn!("not reloaded, going on with the rules as they are: {causes}");
+            if let Err(error) = events.mark_failed_reload() {
+                warn!("status does not show that: {}", with_causes(&error));
+            }
+            notify::not_reloaded(&causes);
+            false
+        }
+    }
+}
+
+fn change(
+    config: &mut Config,
+    waiting: &mut Waiting,
+    events: &mut Events<'_>,
+    read: &dyn Fn(&Config) -> Result<Config, ConfigError>,
+) -> Result<(), ReloadError> {
+    let mut wanted = read(config)?;
+    let kept = keep_forwarded_families(&mut wanted);
+    wanted.log_warnings();
+    let now_waiting = kept?;
+    let changed = events.change_rules(&wanted);
+    changed.map_err(InstanceError::Install)?;
+    *waiting = now_waiting;
+    let before = std::mem::replace(config, wanted);
+    delete_all_stale_flows(config, events.signals());
+    match delete_abandoned_flows(&before) {
+        Ok(0) => {}
+        Ok(ended) => info!(
+            "deleted the conntrack entries of {ended} running connections to ports that are no longer forwarded"
+        ),
+        Err(error) => warn!(
+            "conntrack entries of ports that are no longer forwarded stay: {}",
+            with_causes(&error)
+        ),
+    }
+    Ok(())
+}
