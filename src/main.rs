@@ -111,9 +111,8 @@ fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
 
 /// `options` are those without a command, or in the environment.
 fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
-    if command.is_none()
-        && let Some((word, command)) = cli::misspelt_command(&options)
-    {
+    let misspelt = cli::misspelt_command(&options).filter(|_| command.is_none());
+    if let Some((word, command)) = misspelt {
         return Err(MainError::Command { word, command });
     }
     match command.unwrap_or(Command::Run(options.clone())) {

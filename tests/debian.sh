@@ -35,13 +35,16 @@ in_debian() {
     ' "$@"
 }
 
-# download_debian FOLDER ARCH PACKAGE…: the packages of an architecture and all that they need, without those
-# of this machine. It leaves the options for apt in apt_options.
+# download_debian SUITE FOLDER ARCH PACKAGE…: the packages of an architecture and all that they need, without
+# those of this machine. It leaves the options for apt in apt_options.
 download_debian() {
     local folder
-    folder=$(realpath "$1")
-    apt_options=(-o APT::Architecture="$2" -o APT::Architectures="$2" -o Dir::State="$folder" -o Dir::State::Status="$folder/status")
+    folder=$(realpath "$2")
+    apt_options=(
+        -o APT::Architecture="$3" -o APT::Architectures="$3"
+        -o Dir::State="$folder" -o Dir::State::Status="$folder/status"
+    )
     : >"$folder/status"
-    use_suite trixie "$folder" "${apt_options[@]}"
-    apt_get "${apt_options[@]}" install -y --no-install-recommends --download-only "${@:3}"
+    use_suite "$1" "$folder" "${apt_options[@]}"
+    apt_get "${apt_options[@]}" install -y --no-install-recommends --download-only "${@:4}"
 }

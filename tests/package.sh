@@ -14,9 +14,9 @@ trap 'exit 143' TERM
 # The folder has no repository, so the commit is given.
 NODEFWD_COMMIT=$(git -c safe.directory='*' rev-parse HEAD)
 export NODEFWD_COMMIT
-cargo build --release --locked
 mkdir "$elsewhere/another folder"
 git -c safe.directory='*' ls-files -z | tar -c --null -T - | tar -x -C "$elsewhere/another folder"
+cargo build --release --locked
 (cd "$elsewhere/another folder" && CARGO_HOME=$elsewhere/cargo CARGO_TARGET_DIR=$elsewhere/target cargo build --release --locked)
 cmp "$release_binary" "$elsewhere/target/$CARGO_BUILD_TARGET/release/nodefwd" ||
     die "the program depends on the folder that it is built in, or on cargo's"

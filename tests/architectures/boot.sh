@@ -8,45 +8,48 @@ guest_packages=(bash busybox conntrack coreutils grep iproute2 iptables kmod mou
 qemu=''
 end_qemu() { [[ -z $qemu ]] || kill -KILL "$qemu" 2>/dev/null || true; }
 
-# machine_of ARCH: the kernel's package, its file, and what QEMU is called with.
+# machine_of ARCH: Debian's suite, its kernel's flavour, and what QEMU is called with. Some
+# mirrors lack the newest packages of s390x and ppc64el: there it is Debian 12.
 machine_of() {
     case $1 in
-        arm64) echo 'arm64 vmlinuz qemu-system-aarch64 -M virt -cpu cortex-a57 -append console=ttyAMA0' ;;
-        armhf) echo 'armmp vmlinuz qemu-system-arm -M virt -cpu cortex-a15 -append console=ttyAMA0' ;;
-        riscv64) echo 'riscv64 vmlinux qemu-system-riscv64 -M virt -append console=ttyS0' ;;
-        s390x) echo 's390x vmlinuz qemu-system-s390x -M s390-ccw-virtio -append console=ttysclp0' ;;
-        ppc64el) echo 'powerpc64le vmlinux qemu-system-ppc64 -M pseries,x-vof=on -append console=hvc0' ;;
+        arm64) echo 'trixie arm64 qemu-system-aarch64 -M virt -cpu cortex-a57 -append console=ttyAMA0' ;;
+        armhf) echo 'trixie armmp qemu-system-arm -M virt -cpu cortex-a15 -append console=ttyAMA0' ;;
+        riscv64) echo 'trixie riscv64 qemu-system-riscv64 -M virt -append console=ttyS0' ;;
+        s390x) echo 'bookworm s390x qemu-system-s390x -M s390-ccw-virtio -append console=ttysclp0' ;;
+        ppc64el) echo 'bookworm powerpc64le qemu-system-ppc64 -M pseries,x-vof=on -append console=hvc0' ;;
     esac
 }
 
-# make_guest ARCH FLAVOUR: a root file system with its kernel's modules for networks, packed.
+# make_guest ARCH SUITE FLAVOUR: a root file system with its kernel's modules for networks, packed.
 make_guest() {
     local folder=$work/$1/guest root=$work/$1/guest/root kernel deb modules version
     rm -rf "$folder"
     mkdir -p "$root" "$folder/kernel"
-    download_debian "$folder" "$1" "${guest_packages[@]}"
+    download_debian "$2" "$folder" "$1" "${guest_packages[@]}"
     for deb in "$folder"/archives/*.deb; do
         dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$root" --exclude='./usr/share/[dilm]*'
     done
-    kernel=$(apt-cache "${apt_options[@]}" depends "linux-image-$2" | sed -n '0,/Depends: /s/.*Depends: //p')
+    kernel=$(apt-cache "${apt_options[@]}" depends "linux-image-$3" | sed -n '0,/Depends: /s/.*Depends: //p')
     (cd "$folder" && apt_get "${apt_options[@]}" download "$kernel")
     dpkg-deb --extract "$folder/$kernel"_*.deb "$folder/kernel"
 
-    modules=$(echo "$folder"/kernel/usr/lib/modules/*)
+    # With usr/lib in Debian 13, where lib is a link to it in the root file system.
+    modules=$(find "$folder/kernel" -path '*/lib/modules/*' -prune)
     version=${modules##*/}
-    mkdir -p "$root/usr/lib/modules/$version/kernel/drivers/net" "$root/nodefwd"
+    mkdir -p "$root/lib/modules/$version" "$root/nodefwd"
+    # Not every kernel has each of them.
     (cd "$modules" && cp --parents -r modules.{builtin,builtin.modinfo,order} kernel/{lib,crypto} kernel/arch/*/crypto \
         kernel/net/{802,8021q,bridge,core,ipv4,ipv6,netfilter,packet,sched,sctp} kernel/drivers/net/{veth,dummy}.ko* \
-        "$root/usr/lib/modules/$version/" 2>/dev/null) || true
-    find "$root/usr/lib/modules" -name '*.xz' -exec unxz {} +
-    depmod -b "$root/usr" "$version" 2>/dev/null || depmod -b "$root" "$version"
+        "$root/lib/modules/$version/" 2>/dev/null) || true
+    find "$root/lib/modules/" -name '*.xz' -exec unxz {} +
+    depmod --basedir "$root" "$version"
 }
 
 # boot ARCH: prints what the kernel and the tests print.
 boot() {
-    local arch=$1 flavour image command folder=$work/$1/guest
-    read -r flavour image command < <(machine_of "$arch")
-    [[ -e $folder/made ]] || { make_guest "$arch" "$flavour" && touch "$folder/made"; }
+    local arch=$1 suite flavour command folder=$work/$1/guest
+    read -r suite flavour command < <(machine_of "$arch")
+    [[ -e $folder/made ]] || { make_guest "$arch" "$suite" "$flavour" && touch "$folder/made"; }
     rm -rf "$folder/root/tests"
     cp -r "$work/$arch/tests" "$folder/root/tests"
     list_tests "$depth" >"$folder/root/tests/list"
@@ -54,7 +57,7 @@ boot() {
     (cd "$folder/root" && find . | cpio --quiet -o -H newc -R 0:0) >"$folder/initramfs"
     # shellcheck disable=SC2086 # several words
     timeout 7200 $command" quiet panic=-1" -smp 2 -m 2048 -display none -monitor none -no-reboot -serial stdio \
-        -net none -kernel "$folder"/kernel/boot/$image-* -initrd "$folder/initramfs" </dev/null &
+        -net none -kernel "$folder"/kernel/boot/vmlinu[xz]-* -initrd "$folder/initramfs" </dev/null &
     qemu=$!
     wait "$qemu" || echo "QEMU ended with status $?"
     qemu=''
