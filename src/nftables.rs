@@ -6,6 +6,7 @@
 //! [`list`] reads what is there.
 
 mod batch;
+mod choice;
 mod client;
 mod encode;
 mod error;

@@ -1,17 +1,16 @@
 //! Ruleset → one transaction of netlink messages.
 
 use super::batch::{Batch, Step, Transaction};
+use super::choice::choose;
 use super::expr::{self, AFTER_SERVICE, Expression, REG_1, REG_2, SetReference, VERDICT};
 use super::expr::{
     address_length, destination, is_family, nfproto, register_after, service, source,
 };
 use super::list::message_type;
 use super::set::{add_elements, add_set};
-use crate::config::{Balance, Family, Protocol};
+use crate::config::{Family, Protocol};
 use crate::netlink::{Request, octets};
-use crate::ruleset::{
-    self, AddressType, Choice, Dnat, Hook, Numbers, Ruleset, SOURCE_HASH_SEED, Statement,
-};
+use crate::ruleset::{self, AddressType, Dnat, Hook, Ruleset, Statement};
 use crate::uapi::{IPS_DST_NAT, NF_CT_STATE_INVALID_BIT};
 use crate::uapi::{NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
 use nftnl::nftnl_sys::libc;
@@ -379,33 +378,4 @@ fn set_id(index: usize) -> u32 {
 /// Names in a ruleset are made of letters, digits, '.', '_' and '-', so there is no NUL in them.
 fn c_string(name: &str) -> CString {
     CString::new(name).unwrap_or_default()
-}
-
-/// Goes on only if the number is one of those that match.
-fn choose(choice: &Choice) -> Vec<Expression> {
-    let Choice {
-        family,
-        balance,
-        modulus,
-        matches,
-    } = *choice;
-    let mut expressions = match balance {
-        Balance::Random => vec![expr::number(libc::NFT_NG_RANDOM, modulus)],
-        Balance::RoundRobin => vec![expr::number(libc::NFT_NG_INCREMENTAL, modulus)],
-        Balance::Source => {
-            let length = address_length(family) as u32;
-            let mut expressions = Vec::from(is_family(family));
-            expressions.push(source(family, REG_2));
-            expressions.push(expr::hash(length, modulus, SOURCE_HASH_SEED));
-            expressions
-        }
-    };
-    match matches {
-        Numbers::Is(number) => expressions.push(expr::equal(&number.to_ne_bytes())),
-        Numbers::Below(end) => {
-            expressions.push(expr::to_network_order(4));
-            expressions.push(expr::less(&end.to_be_bytes()));
-        }
-    }
-    expressions
 }
