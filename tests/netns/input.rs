@@ -56,7 +56,7 @@ const INVALID: [(&str, &str, &str); 47] = [
     ("SRC_PORT", "80a", "80a"),
     ("SRC_PORT", "-80", "-80"),
     ("SRC_PORT", "+80", "+80"),
-    ("SRC_PORT", "http", "http"),
+    ("SRC_PORT", "nosuch", "nosuch"),
     ("SRC_PORT", "90-80", "90-80"),
     ("SRC_PORT", "80-", "80-"),
     ("SRC_PORT", "80,443a", "443a"),

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -48,22 +50,34 @@ fn flags(file: &impl AsFd) -> OFlag {
     OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL).expect("flags"))
 }
 
+/// How often in a row it has no room before it counts as full: the kernel moves what a terminal holds to its
+/// reader's side a moment later.
+const FULL: usize = 20;
+
 /// Writes until it has no room for one byte. Whoever shares it may block, as before.
 fn fill(file: OwnedFd) -> File {
     let before = flags(&file);
     fcntl(&file, FcntlArg::F_SETFL(before | OFlag::O_NONBLOCK)).expect("flags");
     let mut file = File::from(file);
-    for size in [1 << 12, 1] {
-        loop {
-            match file.write(&vec![b'\n'; size]) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("{error}"),
+    let mut full = 0;
+    while full < FULL {
+        full += 1;
+        for size in [1 << 12, 1] {
+            while has_written(&mut file, size) {
+                full = 0;
             }
         }
+        thread::sleep(Duration::from_millis(10));
     }
     fcntl(&file, FcntlArg::F_SETFL(before)).expect("flags");
     file
+}
+
+fn has_written(file: &mut File, size: usize) -> bool {
+    match file.write(&vec![b'\n'; size]) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        written => written.expect("room or none") > 0,
+    }
 }
 
 /// A manager to which it says that it is ready, also when it cannot log that.
@@ -204,7 +218,7 @@ fn what_is_missing_is_counted_and_said_once_it_is_read() {
             count.parse::<usize>().is_ok_and(|count| count > 0),
             "{line}"
         );
-        let reader = std::thread::spawn(move || read_until(&mut unread, "stopped"));
+        let reader = thread::spawn(move || read_until(&mut unread, "stopped"));
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
         let line = reader.join().expect("a line");
         assert!(line.starts_with("stopped: "), "{kind}: {line}");
