@@ -214,19 +214,19 @@ fn describe(
     };
     let what = first_few(forwards.iter().map(what));
     let command = fix::command(firewall, chain, location, forwards)?;
-    let fix = command.map_or(String::new(), |command| {
-        format!("; let it through with: {command}")
-    });
-    if *sure {
-        let text = format!("{location} drops {what}{fix}");
-        return Ok((Level::Failure, text));
-    }
-    let rules = location.table.for_nft(Some(&location.chain));
-    let see = rules.map_or(String::new(), |chain| {
-        format!(" (see nft -a list chain {chain})")
-    });
-    Ok((
-        Level::Doubt,
-        format!("{location} may drop {what}{see}{fix}"),
-    ))
+    let chain = location.table.for_nft(Some(&location.chain));
+    Ok(match (sure, command, chain) {
+        (true, Some(command), _) => (
+            Level::Failure,
+            format!("{location} drops {what}; let it through with: {command}"),
+        ),
+        (true, None, _) => (Level::Failure, format!("{location} drops {what}")),
+        (false, Some(command), Some(chain)) => (
+            Level::Doubt,
+            format!(
+                "{location} may drop {what} (see nft -a list chain {chain}); let it through with: {command}"
+            ),
+        ),
+        (false, ..) => (Level::Doubt, format!("{location} may drop {what}")),
+    })
 }
