@@ -11,10 +11,16 @@ if [ "${CARGO_MANIFEST_DIR:-}" ] && [ -z "${CARGO_PRIMARY_PACKAGE:-}" ]; then
     [ -z "${OUT_DIR:-}" ] || set -- "$@" --remap-path-prefix="$OUT_DIR=$package/out"
 fi
 
-# Without the feature, the C library is shared too.
+# Without the feature, the C library is shared too. rustc heeds the flag wherever it is, so it is taken out.
 case "${CARGO_PKG_NAME:-} $*" in
     nodefwd\ *'feature="static"'*) ;;
-    nodefwd\ *) set -- "$@" -C target-feature=-crt-static ;;
+    nodefwd\ *)
+        for argument; do
+            shift
+            [ "$argument" != target-feature=+crt-static ] || argument=target-feature=-crt-static
+            set -- "$@" "$argument"
+        done
+        ;;
 esac
 
 exec "$rustc" "$@"
