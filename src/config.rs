@@ -4,6 +4,7 @@
 
 mod address;
 mod balance;
+mod brackets;
 mod classic;
 mod destination;
 mod env_file;
@@ -18,14 +19,16 @@ mod port_name;
 mod protocol;
 mod service;
 mod sources;
+mod summary;
+mod typos;
 mod value;
 
-pub use address::AddressError;
+pub use address::{AddressError, is_link_local};
 pub use balance::{Balance, BalanceError};
 pub use destination::{Backend, Destination};
 pub use env_file::{EnvFileError, Location};
 pub use error::{ConfigError, Problem};
-pub use forward::{Forward, ForwardError, first_few, summary};
+pub use forward::{Forward, ForwardError};
 pub use interface::{InterfaceError, InterfaceName};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
@@ -34,6 +37,8 @@ pub use port::{LengthError, PortError, PortRange};
 pub use protocol::{Family, Protocol, ProtocolError};
 pub use service::{Service, ServiceSet};
 pub use sources::{Allowed, SourceError, Sources};
+pub use summary::{first_few, summary};
+pub use typos::warn_of_environment;
 pub use value::{BooleanError, SecondsError, log_format};
 
 use forward::ForwardSpec;
@@ -106,14 +111,21 @@ impl Config {
             Some(setting) => setting.value()?,
             None => Name::default_of(specs[0].protocol, specs[0].ports),
         };
-        let forwards = forwards(specs)?;
+        let mut forwards = forwards(specs)?;
+        let balance = Balance::read(options)?;
+        if balance == Balance::Source {
+            // So that nodes that list them in another order send a client to the same destination.
+            forwards
+                .iter_mut()
+                .for_each(|forward| forward.destinations.sort());
+        }
         let listen = Listen::read(options)?;
         check_reachable(&forwards, &listen)?;
         Ok(Config {
             name,
             forwards,
             sources: Sources::read(options)?,
-            balance: Balance::read(options)?,
+            balance,
             listen,
             output: boolean(OptionName::OUTPUT, &options.output, false)?,
             masquerade: boolean(OptionName::MASQUERADE, &options.masquerade, true)?,

@@ -5,7 +5,7 @@
 use clap::{CommandFactory, Parser};
 use nodefwd::check::{self, CheckError};
 use nodefwd::cli::{self, Cli, Command, Verbosity};
-use nodefwd::config::{Config, ConfigError, Name, Options};
+use nodefwd::config::{self, Config, ConfigError, Name, Options};
 use nodefwd::instance::{self, InstanceError, Signals};
 use nodefwd::logging::{self, LogFormat};
 use nodefwd::ruleset::Ruleset;
@@ -109,6 +109,12 @@ fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// Reads all options, and warns of variables that look like one.
+fn config(options: Options) -> Result<Config, ConfigError> {
+    config::warn_of_environment();
+    Config::new(&options.with_env_file()?)
+}
+
 /// `options` are those without a command, or in the environment.
 fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
     let misspelt = cli::misspelt_command(&options).filter(|_| command.is_none());
@@ -120,15 +126,15 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
             // Reading many forwards takes a while too.
             let signals =
                 Signals::register(options.have_env_file()).map_err(InstanceError::from)?;
-            let config = Config::new(&options.clone().with_env_file()?)?;
+            let config = config(options.clone())?;
             instance::run(config, &signals, &|config| config.read_again(&options))?;
         }
         Command::Render(options) => {
-            let config = Config::new(&options.with_env_file()?)?;
+            let config = config(options)?;
             config.log_warnings();
             write!(io::stdout().lock(), "{}", Ruleset::new(&config))?;
         }
-        Command::Check(options) => check::run(Config::new(&options.with_env_file()?)?)?,
+        Command::Check(options) => check::run(config(options)?)?,
         Command::Status(mut status) => {
             // For PID 1 of a container a signal has no effect otherwise (pid_namespaces(7)).
             let signals = status.watch.then(|| Signals::register(false));

@@ -2,8 +2,8 @@
 //! and sets listed, and changes noticed.
 //!
 //! [`Nftables`] talks to the kernel. `encode` turns a ruleset into messages (`expr` for the expressions
-//! of rules, `set` for sets, `libnftnl` for what libnftnl writes), `batch` puts them together, and
-//! [`list`] reads what is there.
+//! of rules, `matches` for those that choose packets, `set` for sets, `libnftnl` for what libnftnl
+//! writes), `batch` puts them together, and [`list`] reads what is there.
 
 mod batch;
 mod choice;
@@ -14,6 +14,7 @@ mod expr;
 #[allow(unsafe_code)]
 mod libnftnl;
 pub mod list;
+mod matches;
 mod monitor;
 mod set;
 #[cfg(test)]

@@ -296,6 +296,8 @@ pub enum Statement {
     InterfaceIn(String),
     /// `ip daddr 127.0.0.0/8`, `ip6 daddr ::1`
     LoopbackDestination(Family),
+    /// `ip6 daddr fe80::/10`
+    LinkLocalDestination,
     /// `ip daddr @NAME`
     DestinationIn(Family, String),
     /// `ip saddr != @NAME`

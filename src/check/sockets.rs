@@ -1,7 +1,9 @@
 //! Sockets of this host that listen on forwarded ports.
 
 use super::{Finding, Level};
-use crate::config::{Config, Destination, Family, Forward, Listen, Protocol, Service};
+use crate::config::{
+    Config, Destination, Family, Forward, Listen, Protocol, Service, is_link_local,
+};
 use crate::netlink::gives_up;
 use crate::process;
 use crate::sock_diag::{self, Bound, SockDiagError};
@@ -136,17 +138,22 @@ fn loses_some(
     let open = opens(port, address, family);
     let of_family = Family::of(ip) == family && !ip.is_unspecified();
     match &config.listen {
-        Listen::Local | Listen::Any => (open || of_family && !ip.is_loopback()).then_some(false),
+        Listen::Local | Listen::Any => (open || of_family && !left_to_host(ip)).then_some(false),
         Listen::Only { .. } if open => Some(true),
         Listen::Only {
             addresses,
             interfaces,
         } => {
             let listed = of_family && addresses.contains(&ip);
-            let may_be_reached = of_family && !interfaces.is_empty() && !ip.is_loopback();
+            let may_be_reached = of_family && !interfaces.is_empty() && !left_to_host(ip);
             listed.then_some(false).or(may_be_reached.then_some(true))
         }
     }
+}
+
+/// Whether clients' packets to this address are not forwarded.
+fn left_to_host(ip: IpAddr) -> bool {
+    ip.is_loopback() || is_link_local(ip)
 }
 
 fn describe(losing: &[Losing<'_>]) -> Vec<Finding> {

@@ -32,6 +32,11 @@ pub enum AddressError {
     /// 255.255.255.255
     #[error("is the broadcast address: connections go to one host, so use a unicast address")]
     Broadcast,
+    /// fe80::/10
+    #[error(
+        "is a link-local address: packets to or from it stay on their link and cannot be forwarded, so use a global or unique local address"
+    )]
+    LinkLocal,
     /// 127.0.0.0/8, ::1
     #[error(
         "is a loopback address: the kernel forwards nothing to or from it, so use an address of a network interface"
@@ -55,9 +60,16 @@ pub fn unicast(word: &str) -> Result<IpAddr, AddressError> {
         _ if address.is_unspecified() => Err(AddressError::Unspecified),
         _ if address.is_multicast() => Err(AddressError::Multicast),
         _ if address.is_loopback() => Err(AddressError::Loopback),
+        _ if is_link_local(address) => Err(AddressError::LinkLocal),
         IpAddr::V4(Ipv4Addr::BROADCAST) => Err(AddressError::Broadcast),
         _ => Ok(address),
     }
+}
+
+/// Whether no router forwards packets to or from this address (RFC 4291, section 2.5.6). IPv4's 169.254.0.0/16
+/// is another matter: Linux routes it, and metadata services of clouds have such addresses.
+pub fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn malformed(word: &str) -> AddressError {
@@ -100,12 +112,16 @@ mod tests {
             ("224.0.0.1", AddressError::Multicast),
             ("ff02::1", AddressError::Multicast),
             ("255.255.255.255", AddressError::Broadcast),
+            ("fe80::1", AddressError::LinkLocal),
+            ("febf::1", AddressError::LinkLocal),
             ("127.0.0.53", AddressError::Loopback),
             ("::1", AddressError::Loopback),
         ];
         for (word, reason) in table {
             assert_eq!(unicast(word), Err(reason), "{word}");
         }
-        assert!(unicast("10.0.0.5").is_ok() && unicast("fd00::5").is_ok());
+        for word in ["10.0.0.5", "169.254.169.254", "fd00::5", "fec0::1"] {
+            assert!(unicast(word).is_ok(), "{word}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{fmt, net::IpAddr};
 pub type Backend = (IpAddr, u16);
 
 /// Where a forward goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Destination {
     /// Of a host that is reached over the network: see `address.rs` for what is refused.
     pub address: IpAddr,

@@ -84,6 +84,12 @@ impl EnvFile {
             .map(|variable| (variable.value.as_os_str(), variable.line))
     }
 
+    /// The names of all variables, each with its line.
+    pub fn names(&self) -> impl Iterator<Item = (&str, usize)> {
+        let variables = self.variables.iter();
+        variables.map(|variable| (&*variable.name, variable.line))
+    }
+
     /// A line of it.
     pub fn location(&self, line: usize) -> Location {
         Location {

@@ -1,12 +1,14 @@
 //! `NODEFWD_FORWARDS` and the positional arguments: what is forwarded where.
 
 use super::address::{AddressError, unicast};
+use super::brackets::{BracketsError, split_port};
 use super::options::{OptionName, Options, Setting, shown};
 use super::port::{LengthError, PortError, PortRange, fits};
 use super::protocol::{Family, Protocol, ProtocolError};
 use super::value::Boolean;
 use super::{ConfigError, Destination, MAX_MAPPED_PORTS, Service};
-use std::{fmt, net::IpAddr};
+use std::fmt;
+use std::net::IpAddr;
 use thiserror::Error;
 
 /// A service, and where its connections go.
@@ -47,36 +49,6 @@ impl fmt::Display for Forward {
             write!(f, "{comma}{destination}")?;
         }
         Ok(())
-    }
-}
-
-/// How many forwards, and destinations of each, a message names.
-const SHOWN: usize = 4;
-
-/// The first forwards, each with its first destinations, and how many more there are.
-pub fn summary(forwards: &[Forward]) -> String {
-    let first = forwards.iter().take(SHOWN).map(|forward| {
-        let shown = Forward {
-            destinations: forward.destinations.iter().take(SHOWN).copied().collect(),
-            ..*forward
-        };
-        format!(" {shown}{}", more(forward.destinations.len()))
-    });
-    let first: String = first.collect();
-    format!("forwarding{first}{}", more(forwards.len()))
-}
-
-/// The first of a list, and how many more there are.
-pub fn first_few(all: impl ExactSizeIterator<Item = impl ToString>) -> String {
-    let more = more(all.len());
-    let first: Vec<String> = all.take(SHOWN).map(|one| one.to_string()).collect();
-    first.join(", ") + &more
-}
-
-fn more(all: usize) -> String {
-    match all.saturating_sub(SHOWN) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
     }
 }
 
@@ -158,6 +130,9 @@ pub enum ForwardError {
     /// The address of a destination.
     #[error("has '{0}', which {1}")]
     Address(String, AddressError),
+    /// An IPv6 address with a port, but without brackets.
+    #[error("has {0}")]
+    Brackets(#[from] BracketsError),
     /// Two destination ranges of different length.
     #[error("has '{0}', which {1}")]
     Length(String, LengthError),
@@ -224,7 +199,7 @@ impl Backends {
         if word.contains('=') {
             return Err(ForwardError::Joined(shown(word)));
         }
-        let (address, ports) = split_port(word);
+        let (address, ports) = split_port(word)?;
         let address =
             unicast(address).map_err(|error| ForwardError::Address(shown(address), error))?;
         let ports = ports.map(|ports| port_range(ports, protocols));
@@ -239,21 +214,6 @@ impl Backends {
             address: self.0,
             ports: fitting.map_err(|error| ForwardError::Length(ports.to_string(), error))?,
         })
-    }
-}
-
-/// Splits `IP:PORT` and `[IP6]:PORT` (RFC 3986, section 3.2.2); a bare IPv6 address has no port.
-fn split_port(word: &str) -> (&str, Option<&str>) {
-    if let Some((address, rest)) = word.strip_prefix('[').and_then(|word| word.split_once(']')) {
-        match rest.strip_prefix(':') {
-            Some(ports) => return (address, Some(ports)),
-            None if rest.is_empty() => return (address, None),
-            None => return (word, None),
-        }
-    }
-    match word.split_once(':') {
-        Some((address, ports)) if !ports.contains(':') => (address, Some(ports)),
-        _ => (word, None),
     }
 }
 
@@ -278,6 +238,19 @@ mod tests {
         assert_eq!(parsed("tcp/80=10.0.0.5"), "tcp/80=10.0.0.5:80");
         assert_eq!(parsed("UDP/53=fd00::5"), "udp/53=[fd00::5]:53");
         assert_eq!(parsed("tcp/80=[fd00::5]:8080"), "tcp/80=[fd00::5]:8080");
+        assert_eq!(parsed("tcp/80=[fd00::5:80]"), "tcp/80=[fd00::5:80]:80");
+        for address in [
+            "fd00::80",
+            "fd00::5:ab",
+            "1:2:3:4:5:6:7:80",
+            "::80",
+            "fd00::5:0",
+        ] {
+            assert!(
+                ForwardSpec::read(&format!("tcp/80={address}")).is_ok(),
+                "{address}"
+            );
+        }
         assert_eq!(parsed("tcp/80-90=10.0.0.5"), "tcp/80-90=10.0.0.5:80-90");
         assert_eq!(parsed("tcp/80-90=10.0.0.5:8"), "tcp/80-90=10.0.0.5:8");
         assert_eq!(
@@ -321,6 +294,30 @@ mod tests {
                 "has '1-2', which has 2 ports, but 1 are forwarded",
             ),
             ("tcp/80=10.0.0.5:0", "has '0', which is out of range"),
+            (
+                "tcp/80=fd00::5:8080",
+                "has 'fd00::5:8080', which can be read in two ways: write [fd00::5]:8080, or [fd00::5:8080] for",
+            ),
+            (
+                "tcp/80=10.0.0.5,fd00::1:2:80",
+                "has 'fd00::1:2:80', which can be read in two ways: write [fd00::1:2]:80, or [fd00::1:2:80] for",
+            ),
+            (
+                "tcp/80=fd00::5:30080",
+                "has 'fd00::5:30080', which has no brackets around the address: write [fd00::5]:30080",
+            ),
+            (
+                "tcp/80-81=fd00::5:8080-8081",
+                "has 'fd00::5:8080-8081', which has no brackets around the address: write [fd00::5]:8080-8081",
+            ),
+            (
+                "tcp/80=[fe80::5]:80",
+                "has 'fe80::5', which is a link-local address",
+            ),
+            (
+                "tcp/80=fe80::5%eth0",
+                "has 'fe80::5%eth0', which has a scope",
+            ),
             ("tcp/80=", "has '', which is no IP address"),
             ("tcp/80=10.0.0.5,", "has '', which is no IP address"),
             ("tcp/80=[fd00::5", "has '[fd00::5', which is no IP address"),

@@ -6,6 +6,7 @@
 //! `strict` by `sysctl.rs`, which knows what cannot be forwarded.
 
 use super::env_file::EnvFile;
+use super::typos::Variables;
 use super::{ConfigError, Location, Problem};
 use crate::text::Printable;
 use clap::{Arg, Args};
@@ -197,6 +198,12 @@ impl Options {
         })?;
         for line in &file.ignored {
             warn!("{}: ignored, as it is no NAME=VALUE", file.location(*line));
+        }
+        let variables = Variables::all();
+        for (name, line) in file.names() {
+            if let Some(warning) = variables.warning(name) {
+                warn!("{}: {warning}", file.location(line));
+            }
         }
         let mut locations = Vec::new();
         for (option, value) in self.values_mut() {

@@ -41,10 +41,11 @@ pub struct Sources {
 
 impl Sources {
     /// Reads the option. An empty one is as good as none: Kubernetes' controller sets it for a Service
-    /// without loadBalancerSourceRanges. Logs a warning for host bits, which are ignored.
+    /// without loadBalancerSourceRanges. Refuses one of nothing but separators, which a script makes of
+    /// empty parts, and which would let every client in. Logs a warning for host bits, which are ignored.
     pub fn read(options: &Options) -> Result<Self, ConfigError> {
         let ranges = match Setting::read(OptionName::SRC_RANGES, &options.src_ranges)? {
-            Some(setting) if setting.words().next().is_some() => setting.list(range)?,
+            Some(setting) if !setting.text.is_empty() => setting.list(range)?,
             _ => Vec::new(),
         };
         for range in ranges.iter().filter(|range| range.trunc() != **range) {

@@ -7,7 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-use crate::config::{Allowed, Config, Destination, Forward, Listen, Protocol, Service, ServiceSet};
+use crate::config::{
+    Allowed, Config, Destination, Forward, Listen, Protocol, Service, ServiceSet, is_link_local,
+};
 use crate::conntrack::{Flow, Wanted, Which};
 use crate::logging::with_causes;
 use crate::rtnetlink::Addresses;
@@ -137,6 +139,10 @@ impl<'a> FlowMatcher<'a> {
     }
 
     fn listens(&self, flow: &Flow) -> bool {
+        !is_link_local(flow.destination) && self.listens_at(flow)
+    }
+
+    fn listens_at(&self, flow: &Flow) -> bool {
         match &self.config.listen {
             Listen::Any => !self.addresses.is_group(flow.destination),
             Listen::Local => self.addresses.is_own(flow.destination),

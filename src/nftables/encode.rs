@@ -7,17 +7,19 @@ use super::expr::{
     address_length, destination, is_family, nfproto, register_after, service, source,
 };
 use super::list::message_type;
+use super::matches::{
+    has_syn_or_rst, is_in, is_invalid, is_translated, is_type, link_local_destination,
+    loopback_destination,
+};
 use super::set::{add_elements, add_set};
-use crate::config::{Family, Protocol};
+use crate::config::Family;
 use crate::netlink::{Request, octets};
 use crate::ruleset::{self, AddressType, Dnat, Hook, Ruleset, Statement};
-use crate::uapi::{IPS_DST_NAT, NF_CT_STATE_INVALID_BIT};
 use crate::uapi::{NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::net::Ipv6Addr;
 
 /// The messages that install the whole ruleset; with `replaces` in place of a table of the same name.
 pub fn install(ruleset: &Ruleset, replaces: bool, generation: Option<u32>) -> Transaction {
@@ -235,6 +237,10 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
             out.extend(is_family(*family));
             out.extend(loopback_destination(*family));
         }
+        Statement::LinkLocalDestination => {
+            out.extend(is_family(Family::Ipv6));
+            out.extend(link_local_destination());
+        }
         Statement::DestinationIn(family, name) => {
             out.extend(is_in(*family, [destination(*family, REG_1)], &set(name)));
         }
@@ -272,20 +278,9 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
             out.push(expr::lookup_map(&set(map), VERDICT));
         }
         Statement::Choose(choice) => out.extend(choose(choice)),
-        Statement::Translated => {
-            out.push(expr::conntrack(libc::NFT_CT_STATUS));
-            out.extend(has_any_bit(&IPS_DST_NAT.to_ne_bytes()));
-        }
-        Statement::Invalid => {
-            out.push(expr::conntrack(libc::NFT_CT_STATE));
-            out.extend(has_any_bit(&NF_CT_STATE_INVALID_BIT.to_ne_bytes()));
-        }
-        Statement::TcpSynOrRst => {
-            out.push(expr::meta(libc::NFT_META_L4PROTO, REG_1));
-            out.push(expr::equal(&[Protocol::Tcp.number()]));
-            out.push(expr::tcp_flags(REG_1));
-            out.extend(has_any_bit(&[TCP_SYN_OR_RST]));
-        }
+        Statement::Translated => out.extend(is_translated()),
+        Statement::Invalid => out.extend(is_invalid()),
+        Statement::TcpSynOrRst => out.extend(has_syn_or_rst()),
         Statement::Counter => out.push(expr::counter()),
         Statement::Drop => out.push(expr::verdict(libc::NF_DROP)),
         Statement::Return => out.push(expr::verdict(libc::NFT_RETURN)),
@@ -294,57 +289,6 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
         Statement::Dnat(to) => out.extend(dnat(to, set)),
         Statement::Masquerade => out.push(expr::masquerade_fully_random()),
     }
-}
-
-fn is_type(kind: AddressType, of_interface: bool) -> [Expression; 2] {
-    let number = match kind {
-        AddressType::Local => libc::RTN_LOCAL,
-        AddressType::Broadcast => libc::RTN_BROADCAST,
-        AddressType::Multicast => libc::RTN_MULTICAST,
-    };
-    [
-        expr::destination_type(of_interface),
-        expr::equal(&u32::from(number).to_ne_bytes()),
-    ]
-}
-
-fn loopback_destination(family: Family) -> [Expression; 2] {
-    match family {
-        Family::Ipv4 => [
-            // The first byte of the address.
-            expr::payload(
-                libc::NFT_PAYLOAD_NETWORK_HEADER,
-                expr::IPV4_DESTINATION,
-                1,
-                REG_1,
-            ),
-            expr::equal(&[127]),
-        ],
-        Family::Ipv6 => [
-            destination(family, REG_1),
-            expr::equal(&Ipv6Addr::LOCALHOST.octets()),
-        ],
-    }
-}
-
-/// Goes on only for packets of this family whose key is in the set.
-fn is_in(
-    family: Family,
-    key: impl IntoIterator<Item = Expression>,
-    set: &SetReference,
-) -> Vec<Expression> {
-    let mut expressions = Vec::from(is_family(family));
-    expressions.extend(key);
-    expressions.push(expr::lookup(set));
-    expressions
-}
-
-/// SYN and RST among the flags of a TCP header (RFC 9293, section 3.1).
-const TCP_SYN_OR_RST: u8 = 0x02 | 0x04;
-
-/// Goes on only if the first register has one of these bits.
-fn has_any_bit(bits: &[u8]) -> [Expression; 2] {
-    [expr::mask(bits), expr::not_equal(&vec![0; bits.len()])]
 }
 
 fn dnat(to: &Dnat, set: impl Fn(&str) -> SetReference) -> Vec<Expression> {

@@ -52,7 +52,8 @@ impl Ruleset {
     /// Adds the chain that new connections of a family go through, and those for sources that may not
     /// connect.
     fn add_family_chains(&mut self, config: &Config, family: Family) {
-        let mut rules = sources::rules(self, config, family);
+        let mut rules = Vec::from_iter(listen::left_to_host(family));
+        rules.extend(sources::rules(self, config, family));
         rules.extend(hairpin::rules(self, family));
         rules.extend(forwards::rules(self, family));
         let title = format!("new connections over {family}");

@@ -67,10 +67,10 @@ pub fn chains(ruleset: &Ruleset, config: &Config) -> Vec<Chain> {
         rules.extend(listen::rules(config, family, &name));
         rules.extend(from_destinations(ruleset, config, family));
         let title = format!("packets of clients over {family} that conntrack finds invalid");
-        let of_forwards = ruleset
-            .existing(SERVICES, family)
-            .map(|set| vec![Statement::ServiceIn(set), drop()]);
-        chains.push(Chain::regular(name, title, of_forwards.collect()));
+        let services = ruleset.existing(SERVICES, family);
+        let of_forwards = services.map(|set| vec![Statement::ServiceIn(set), drop()]);
+        let of_clients = listen::left_to_host(family).into_iter().chain(of_forwards);
+        chains.push(Chain::regular(name, title, of_clients.collect()));
     }
     let title = "packets that conntrack finds invalid";
     chains.insert(0, Chain::regular(INVALID.into(), title.into(), rules));

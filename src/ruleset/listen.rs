@@ -75,6 +75,13 @@ pub fn rules(config: &Config, family: Family, chain: &str) -> Vec<Rule> {
     }
 }
 
+/// The rules for packets that are left to this host, in the chain of each family: those to its link-local
+/// addresses come from link-local ones, which no router forwards.
+pub fn left_to_host(family: Family) -> Option<Rule> {
+    let rule = || vec![Statement::LinkLocalDestination, Statement::Return];
+    (family == Family::Ipv6).then(rule)
+}
+
 /// A packet that this host itself receives.
 pub const LOCAL: Statement = Statement::DestinationType(AddressType::Local);
 

@@ -144,6 +144,7 @@ impl Display for Statement {
             Statement::InterfaceIn(set) => write!(f, "iifname @{set}"),
             Statement::LoopbackDestination(Family::Ipv4) => f.write_str("ip daddr 127.0.0.0/8"),
             Statement::LoopbackDestination(Family::Ipv6) => f.write_str("ip6 daddr ::1"),
+            Statement::LinkLocalDestination => f.write_str("ip6 daddr fe80::/10"),
             Statement::DestinationIn(family, set) => write!(f, "{} daddr @{set}", ip(*family)),
             Statement::SourceNotIn(family, set) => write!(f, "{} saddr != @{set}", ip(*family)),
             Statement::SourceAndServiceIn(family, set) => {

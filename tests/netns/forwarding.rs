@@ -7,6 +7,7 @@ mod forward_syntax;
 mod hairpin;
 mod invalid;
 mod iptables_parity;
+mod link_local;
 mod local_policy;
 mod options;
 mod output;

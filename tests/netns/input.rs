@@ -4,6 +4,7 @@
 //! before it had read all of its input would fail with status 1.
 
 mod env_file;
+mod typos;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +20,7 @@ const VALID: [(&str, &str); 4] = [
 ];
 
 /// A variable, an invalid value, and the part of it that the message must show.
-const INVALID: [(&str, &str, &str); 47] = [
+const INVALID: [(&str, &str, &str); 53] = [
     ("DEST_IPS", "", ""),
     ("DEST_IPS", " , ", ""),
     ("DEST_IPS", "example", "example"),
@@ -46,6 +47,8 @@ const INVALID: [(&str, &str, &str); 47] = [
     ("DEST_IPS", "127.255.0.9", "127.255.0.9"),
     ("DEST_IPS", "::1", "::1"),
     ("DEST_IPS", "fd00:2::11,10.2.0.11,127.0.0.1", "127.0.0.1"),
+    ("DEST_IPS", "fe80::5", "fe80::5"),
+    ("DEST_IPS", "fd00:2::11,febf::5", "febf::5"),
     ("DEST_PROTO", "", ""),
     ("DEST_PROTO", "icmp", "icmp"),
     ("DEST_PROTO", "6", "6"),
@@ -65,6 +68,10 @@ const INVALID: [(&str, &str, &str); 47] = [
     ("DEST_PORT", "65536", "65536"),
     ("DEST_PORT", "80a", "80a"),
     ("DEST_PORT", "90-80", "90-80"),
+    ("SRC_RANGES", ",", ""),
+    ("SRC_RANGES", ", ,,", ""),
+    ("SRC_RANGES", " ", ""),
+    ("SRC_RANGES", "\n", ""),
     ("SRC_RANGES", "10.0.0.0/33", "10.0.0.0/33"),
     ("SRC_RANGES", "10.0.0.0/8,example", "example"),
 ];

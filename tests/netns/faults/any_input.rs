@@ -246,6 +246,7 @@ fn set_of(statement: &Statement) -> Option<&str> {
         | Statement::LocalToInterface
         | Statement::LoopbackDestination(_)
         | Statement::Choose(_)
+        | Statement::LinkLocalDestination
         | Statement::Translated
         | Statement::Invalid
         | Statement::TcpSynOrRst

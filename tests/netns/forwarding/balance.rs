@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::fixture::{
     BACKEND_PORT, FORWARDED_PORT, Family, Namespace, Net, PROTOCOLS_AND_FAMILIES, Protocol,
-    forward_to,
+    forward, forward_to,
 };
 
 /// Each request is one fair choice out of three, independent of the others. By Hoeffding's
@@ -94,7 +94,7 @@ fn connections(node: &Namespace, family: Family) -> [u64; 3] {
 /// 2^-9, and so for all clients of 2^-1800. A fair hash sends all hundred to the same backend
 /// with one of 2^-99.
 #[test]
-fn balanced_by_source_a_client_stays_with_its_backend_also_after_a_restart() {
+fn balanced_by_source_a_client_stays_with_its_backend_after_a_restart_and_in_any_order() {
     let net = Net::new(2);
     let _servers = net.serve(BACKEND_PORT);
     let sources = Family::BOTH.map(|family| add_addresses(&net, family));
@@ -114,6 +114,16 @@ fn balanced_by_source_a_client_stays_with_its_backend_also_after_a_restart() {
     }
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 
+    let forwarder = call.start(&net.node);
+    assert_eq!(choices(), before);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+
+    // As on another node, which lists the same backends in another order.
+    let hosts = net.backends.iter().rev();
+    let reversed: Vec<_> = hosts
+        .flat_map(|host| Family::BOTH.map(|family| host.address(family)))
+        .collect();
+    let call = forward(Protocol::Tcp, &reversed).args(&["--balance=source"]);
     let _forwarder = call.start(&net.node);
     assert_eq!(choices(), before);
 }
