@@ -74,7 +74,8 @@ build() {
     properties=$(properties_of "$arch")
     read -r target kind machine <<<"$properties"
     step "$arch: building the release"
-    in_builder "$arch" build --release --locked
+    # As in the image: the scripts of `nodefwd completions` are files beside the program elsewhere.
+    in_builder "$arch" build --release --locked --no-default-features --features static
     mkdir -p "$work/$arch/tests"
     cp "$work/$arch/$target/release/nodefwd" "$work/$arch/tests/"
     header=$(readelf --wide --file-header --dynamic --program-headers "$work/$arch/tests/nodefwd")

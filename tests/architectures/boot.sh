@@ -53,6 +53,8 @@ boot() {
     rm -rf "$folder/root/tests"
     cp -r "$work/$arch/tests" "$folder/root/tests"
     list_tests "$depth" >"$folder/root/tests/list"
+    # The folder for files of tests, by the name that cargo compiled into them.
+    mkdir -p "$folder/root/nodefwd/target/architectures/$arch/$(properties_of "$arch" | cut -d' ' -f1)/tmp"
     install -m 755 tests/architectures/init "$folder/root/init"
     (cd "$folder/root" && find . | cpio --quiet -o -H newc -R 0:0) >"$folder/initramfs"
     # shellcheck disable=SC2086 # several words
