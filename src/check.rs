@@ -7,23 +7,29 @@ mod fix;
 mod kernel;
 mod nat;
 mod paths;
+mod report;
+mod running;
 mod sockets;
 
-use crate::config::{Config, Listen, first_few, summary};
+pub use report::CheckFormat;
+
+use crate::config::{Allowed, Config, ConfigError, Listen, Name, Options, first_few, summary};
 use crate::firewall::Firewall;
+use crate::lock::Holder;
 use crate::logging::with_causes;
 use crate::netlink::{give_up_when, gives_up};
 use crate::nftables::{Nftables, NftablesError};
 use crate::rtnetlink::RtnetlinkError;
-use crate::text::Printable;
-use anstream::{AutoStream, ColorChoice};
-use env_logger::fmt::style::{AnsiColor, Style};
+use clap::Args;
 use log::{debug, info, warn};
 use paths::Paths;
+use report::{Finding, Level};
+use running::Running;
 use sockets::Sockets;
 use std::collections::BTreeMap;
 use std::error::Error as Cause;
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,6 +40,10 @@ use thiserror::Error;
 pub enum CheckError {
     #[error("{0} of the checks failed")]
     Failures(usize),
+    #[error("no instance '{0}' in this network namespace; list them with: nodefwd status")]
+    Unknown(Name),
+    #[error("cannot read the rules")]
+    Read(#[from] NftablesError),
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
 }
@@ -45,38 +55,6 @@ enum QueryError {
     Nftables(#[from] NftablesError),
     #[error(transparent)]
     Routes(#[from] RtnetlinkError),
-}
-
-/// How a check went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Ok,
-    /// Something may be wrong: check does not know all that matters.
-    Doubt,
-    /// Something was not looked at.
-    Unseen,
-    /// Something is wrong, but connections are forwarded.
-    Warning,
-    /// Connections are not forwarded, or not all.
-    Failure,
-}
-
-/// What a check found, on one line, with the command that mends it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Finding {
-    level: Level,
-    subject: &'static str,
-    text: String,
-}
-
-impl Finding {
-    fn new(level: Level, subject: &'static str, text: impl Into<String>) -> Self {
-        Finding {
-            level,
-            subject,
-            text: text.into(),
-        }
-    }
 }
 
 /// A port such as clients have: of the range that RFC 6335 sets aside for them, and Linux too
@@ -96,9 +74,90 @@ const MAX_WARNINGS_AT_START: usize = 8;
 
 /// How often everything is read again because the ruleset has changed meanwhile.
 const MAX_READ_RETRIES: usize = 10;
+/// What to check, and how to say it.
+#[derive(Debug, Args)]
+#[allow(missing_docs)] // the help says what each is
+pub struct CheckOptions {
+    /// The options of `run`; without forwards, or with a name in their place, running instances are checked.
+    #[command(flatten)]
+    pub options: Options,
+
+    /// How to write it
+    #[arg(help_heading = "Output", long, value_enum, default_value_t)]
+    pub format: CheckFormat,
+}
+
+/// What is checked.
+pub enum Subject {
+    /// What would be forwarded.
+    Config(Config),
+    /// The running instance of this name, or all.
+    Running(Option<Name>),
+}
+
+impl Subject {
+    /// Reads the options. A single word in place of the forwards that is no forward is a name.
+    pub fn read(options: &Options) -> Result<Self, ConfigError> {
+        let name = |word: &OsString| word.to_str().and_then(|word| word.parse().ok());
+        if let [word] = &options.forwards[..] {
+            if let Some(name) = name(word) {
+                return Ok(Subject::Running(Some(name)));
+            }
+        }
+        if options.forwards_nothing() {
+            return Ok(Subject::Running(Name::read(options)?));
+        }
+        Ok(Subject::Config(Config::new(options)?))
+    }
+}
 
 /// Checks everything and prints what it finds. Fails if a check does.
-pub fn run(mut config: Config) -> Result<(), CheckError> {
+pub fn run(subject: Subject, format: CheckFormat) -> Result<(), CheckError> {
+    let findings = match subject {
+        Subject::Config(config) => check(config),
+        Subject::Running(name) => running(name)?,
+    };
+    report::print(&findings, format)?;
+    let failed = |finding: &&Finding| finding.level == Level::Failure;
+    match findings.iter().filter(failed).count() {
+        0 => Ok(()),
+        count => Err(CheckError::Failures(count)),
+    }
+}
+
+/// Checks the running instances.
+fn running(name: Option<Name>) -> Result<Vec<Finding>, CheckError> {
+    let capability = kernel::capability();
+    if capability.level == Level::Failure {
+        return Ok(vec![capability]);
+    }
+    let nftables = Nftables::open()?;
+    let instances = Running::all(&nftables, name.as_ref())?;
+    if let (Some(name), true) = (&name, instances.is_empty()) {
+        return Err(CheckError::Unknown(name.clone()));
+    }
+    let mut findings = Vec::new();
+    for instance in &instances {
+        let found = match instance.config(&nftables)? {
+            Ok(config) if instance.holder != Holder::None => check(config),
+            // It only has such a name.
+            Err(_) if instance.holder == Holder::None && name.is_none() => continue,
+            _ => vec![instance.finding(&nftables)?],
+        };
+        findings.extend(found.into_iter().map(|finding| Finding {
+            instance: Some(instance.name().to_owned()),
+            ..finding
+        }));
+    }
+    if findings.is_empty() {
+        let text = "none runs in this network namespace: start one, or give the forwards that are to be checked, such as tcp/80=10.0.0.5:8080";
+        findings.push(Finding::new(Level::Failure, "instances", text));
+    }
+    Ok(findings)
+}
+
+/// Checks what would be forwarded, or is.
+fn check(mut config: Config) -> Vec<Finding> {
     let mut findings = input(&config);
     findings.push(kernel::capability());
     let permitted = findings
@@ -109,17 +168,27 @@ pub fn run(mut config: Config) -> Result<(), CheckError> {
         None => None,
         Some(opened) => kernel::rules(opened, &config, &mut findings),
     };
+    let mut scope = Scope {
+        max_rules: MAX_RULES,
+        installed: false,
+    };
     if let Some((nftables, ruleset)) = &accepted {
-        findings.push(kernel::conflicts(nftables, ruleset, &config));
+        let running = Running::with_rules_of(nftables, &config);
+        let running = running.ok().flatten();
+        let finding = running.and_then(|running| running.finding(nftables).ok());
+        scope.installed = finding.is_some();
+        findings.push(finding.unwrap_or_else(|| kernel::conflicts(nftables, ruleset, &config)));
     }
     let nftables = accepted.as_ref().map(|(nftables, _)| nftables);
-    findings.extend(surroundings(nftables, &config, MAX_RULES));
-    print(&findings)?;
-    let failed = |finding: &&Finding| finding.level == Level::Failure;
-    match findings.iter().filter(failed).count() {
-        0 => Ok(()),
-        count => Err(CheckError::Failures(count)),
-    }
+    findings.extend(surroundings(nftables, &config, &scope));
+    findings
+}
+
+/// What is looked at around an instance.
+struct Scope {
+    max_rules: usize,
+    /// Whether the instance's own table is there.
+    installed: bool,
 }
 
 /// Logs what is surely wrong around an instance whose rules are installed. Ends at once when the flag is
@@ -128,11 +197,15 @@ pub fn warn(config: &Config, flag: &Arc<AtomicBool>) {
     let mut config = config.clone();
     let all = config.forwards.len();
     config.forwards.truncate(MAX_FORWARDS_AT_START);
+    let scope = Scope {
+        max_rules: MAX_RULES_AT_START,
+        installed: true,
+    };
     let mut findings = Vec::new();
     give_up_when(flag, Some(MAX_TIME_AT_START), || {
         // One of its own, as the search may be given up in the middle of a reply.
         let nftables = Nftables::open();
-        findings = surroundings(nftables.as_ref().ok(), &config, MAX_RULES_AT_START);
+        findings = surroundings(nftables.as_ref().ok(), &config, &scope);
     });
     if flag.load(Ordering::SeqCst) {
         return;
@@ -146,6 +219,7 @@ pub fn warn(config: &Config, flag: &Arc<AtomicBool>) {
         level,
         subject,
         text,
+        ..
     } in findings
     {
         match level {
@@ -179,14 +253,14 @@ pub fn warn(config: &Config, flag: &Arc<AtomicBool>) {
 }
 
 /// Routes, other programs' tables and sockets. Without a socket to nftables, tables are left out.
-fn surroundings(nftables: Option<&Nftables>, config: &Config, max_rules: usize) -> Vec<Finding> {
+fn surroundings(nftables: Option<&Nftables>, config: &Config, scope: &Scope) -> Vec<Finding> {
     let mut findings = Vec::new();
     let sockets = Sockets::read(config);
     match Paths::find(config) {
         Ok(paths) => {
             findings.extend(paths.findings(config, sockets.as_ref().ok()));
             if let Some(nftables) = nftables {
-                let tables = other_tables(nftables, config, &paths, max_rules);
+                let tables = other_tables(nftables, config, &paths, scope);
                 let unread = |error| vec![unread("firewall", &error)];
                 findings.extend(tables.unwrap_or_else(unread));
             }
@@ -208,12 +282,12 @@ fn other_tables(
     nftables: &Nftables,
     config: &Config,
     paths: &Paths,
-    max_rules: usize,
+    scope: &Scope,
 ) -> Result<Vec<Finding>, QueryError> {
     for _ in 0..MAX_READ_RETRIES {
         let generation = nftables.generation()?;
-        let mut firewall = Firewall::read(nftables, max_rules)?;
-        let mut findings = nat::findings(&mut firewall, config, paths)?;
+        let mut firewall = Firewall::read(nftables, scope.max_rules)?;
+        let mut findings = nat::findings(nftables, &mut firewall, config, paths, scope.installed)?;
         findings.extend(filter::findings(&mut firewall, config, paths)?);
         if nftables.generation()? == generation {
             return Ok(findings);
@@ -246,35 +320,23 @@ fn input(config: &Config) -> Vec<Finding> {
             first_few(all.iter())
         }
     };
-    let what = format!("{}, sent to {to}", summary(&config.forwards));
+    let mut what = format!("{}, sent to {to}", summary(&config.forwards));
+    for family in config.families() {
+        what += &match config.sources.of(family) {
+            Allowed::All => String::new(),
+            Allowed::None => format!(", from no {family} address"),
+            Allowed::Ranges(ranges) => format!(", from {}", first_few(ranges.iter())),
+        };
+    }
+    for (differs, option) in [
+        (config.output, ", also from this host"),
+        (!config.masquerade, ", without masquerading"),
+        (config.hairpin, ", also from destinations"),
+    ] {
+        what += if differs { option } else { "" };
+    }
     let mut findings = vec![Finding::new(Level::Ok, "input", what)];
     let warnings = config.warnings();
     findings.extend(warnings.map(|text| Finding::new(Level::Warning, "input", text)));
     findings
-}
-
-fn print(findings: &[Finding]) -> io::Result<()> {
-    // On a terminal only, and not with NO_COLOR: as logging has it.
-    let coloured = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
-    let mut lines = String::new();
-    for Finding {
-        level,
-        subject,
-        text,
-    } in findings
-    {
-        let (word, colour) = match level {
-            Level::Ok => ("ok", AnsiColor::Green),
-            Level::Doubt | Level::Unseen | Level::Warning => ("warning", AnsiColor::Yellow),
-            Level::Failure => ("failure", AnsiColor::Red),
-        };
-        let style = if coloured {
-            colour.on_default()
-        } else {
-            Style::new()
-        };
-        let text = Printable(text);
-        lines += &format!("{style}{word}:{style:#} {subject}: {text}\n");
-    }
-    io::stdout().write_all(lines.as_bytes())
 }

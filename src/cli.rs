@@ -1,5 +1,6 @@
 //! The command line: commands, logging, and the notes of each `--help`.
 
+use crate::check::CheckOptions;
 #[cfg(feature = "completions")]
 use crate::completions::Shell;
 use crate::config::{ArgExt, ConfigError, OptionName, Options, log_format};
@@ -38,12 +39,28 @@ Prints one line for each thing that a forwarded connection depends on:
   ok       it is as it should be
   warning  something may be wrong, or is wrong for other programs
   failure  connections are not forwarded, or not all of them
-Warnings and failures name the command that mends it.
+Warnings and failures name the command that mends it. What check cannot follow is a warning: not looked at.
 
 The kernel checks the rules and throws them away before any process sees them.
 
-Example:
+Without forwards it checks all instances that run in this network namespace, and with a NAME
+in their place that one: it reads back from the kernel what they forward.
+
+JSON, to which fields may be added; the comments are not part of it:
+  {\"schema\": 1,                  // another number if fields are renamed or removed
+   \"findings\": [{
+    \"level\": \"failure\",           // or \"ok\", \"warning\"
+    \"subject\": \"firewall\",        // the first word of the line
+    \"instance\": \"web\",            // null if what was checked does not run
+    \"text\": \"...\",
+    \"command\": \"iptables ...\"}]}    // what mends it; null if no command does
+
+Examples:
+  Would this work here?
       nodefwd check tcp/80=10.0.0.5:8080
+
+  Why does nothing come through what runs here?
+      nodefwd check
 
 Exit status:
   0  no failure
@@ -130,9 +147,9 @@ pub enum Command {
     Run(Options),
     /// Print the nftables ruleset that `run` would install; changes nothing
     Render(Options),
-    /// Check whether `run` would work here, and what prevents it; changes nothing
+    /// Check whether `run` would work here, or what runs works, and what prevents it; changes nothing
     #[command(after_long_help = CHECK_NOTES)]
-    Check(Options),
+    Check(CheckOptions),
     /// Show all instances in this network namespace
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),

@@ -15,7 +15,7 @@ mod xtables;
 pub use packet::Packet;
 
 use crate::netlink::{Failure, Socket, gives_up};
-use crate::nftables::list::{self, BaseChain, Rule, Table};
+use crate::nftables::list::{self, BaseChain, Rule, Table, TableHandles};
 use crate::nftables::{Nftables, NftablesError};
 use crate::uapi::NFT_JUMP_STACK_SIZE;
 use action::Action;
@@ -98,6 +98,7 @@ impl fmt::Display for Location {
 pub struct Firewall<'a> {
     nftables: &'a Nftables,
     chains: Rc<[BaseChain]>,
+    handles: TableHandles,
     rules: HashMap<Table, HashMap<String, Rc<[Rule]>>>,
     sets: HashMap<Table, HashMap<String, Set>>,
     /// How many more chains and rules may be gone through.
@@ -108,9 +109,11 @@ impl<'a> Firewall<'a> {
     /// Lists the base chains. No more than `budget` chains and rules will be gone through, each counted as
     /// often as a packet meets it.
     pub fn read(nftables: &'a Nftables, budget: usize) -> Result<Self, NftablesError> {
+        let (chains, handles) = nftables.list(list::base_chains)?;
         Ok(Firewall {
             nftables,
-            chains: nftables.list(list::base_chains)?.into(),
+            chains: chains.into(),
+            handles,
             rules: HashMap::new(),
             sets: HashMap::new(),
             budget,
@@ -121,6 +124,11 @@ impl<'a> Firewall<'a> {
     /// caller goes through them.
     pub fn chains(&self) -> Rc<[BaseChain]> {
         self.chains.clone()
+    }
+
+    /// The kernel's number for a table: a newer one has a higher one.
+    pub fn handle(&self, table: &Table) -> Option<u64> {
+        self.handles.get(table).copied()
     }
 
     /// Whether a table has a chain of this name.

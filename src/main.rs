@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::{CommandFactory, Parser};
-use nodefwd::check::{self, CheckError};
+use nodefwd::check::{self, CheckError, Subject};
 use nodefwd::cli::{self, Cli, Command, Verbosity};
 use nodefwd::config::{self, Config, ConfigError, Name, Options};
 use nodefwd::instance::{self, InstanceError, Signals};
@@ -134,7 +134,11 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
             config.log_warnings();
             write!(io::stdout().lock(), "{}", Ruleset::new(&config))?;
         }
-        Command::Check(options) => check::run(config(options)?)?,
+        Command::Check(check) => {
+            config::warn_of_environment();
+            let options = check.options.with_env_file()?;
+            check::run(Subject::read(&options)?, check.format)?;
+        }
         Command::Status(mut status) => {
             // For PID 1 of a container a signal has no effect otherwise (pid_namespaces(7)).
             let signals = status.watch.then(|| Signals::register(false));

@@ -111,6 +111,11 @@ pub fn allowed_set_name(family: Family) -> String {
     set_name(ALLOWED, family)
 }
 
+/// The names of the sets of destinations whose own connections are left alone.
+pub fn no_hairpin_set_names(family: Family) -> [String; 2] {
+    [NO_HAIRPIN.0, NO_HAIRPIN.1].map(|name| set_name(name, family))
+}
+
 /// One table of family `inet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {

@@ -12,7 +12,6 @@ mod sample;
 mod text;
 
 pub use forwarding::FamilyStatus;
-#[cfg(test)]
 pub use forwards::{accepts_connections, forwards};
 #[cfg(test)]
 pub use rule::action;

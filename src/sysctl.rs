@@ -56,6 +56,18 @@ pub fn with_sysctl(what: &str, interface: &str, setting: &str) -> String {
 }
 
 impl ForwardingError {
+    /// The command that turns it on, if one does.
+    pub fn fix(&self) -> Option<String> {
+        match self {
+            ForwardingError::Off { sysctl, .. } => Some(format!("sysctl -w {sysctl}=1")),
+            ForwardingError::Interface { interface } => {
+                let setting = interface_sysctl(interface, "forwarding=1")?;
+                Some(format!("sysctl -w {setting}"))
+            }
+            _ => None,
+        }
+    }
+
     /// A family's switch is off.
     fn off(family: Family) -> Self {
         let (file, sysctl) = switch(family);

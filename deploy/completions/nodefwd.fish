@@ -57,7 +57,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -s h -l help -d 'Print hel
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s V -l version -d 'Print version'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "run" -d 'Forward until a signal comes (the default)'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "render" -d 'Print the nftables ruleset that `run` would install; changes nothing'
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "check" -d 'Check whether `run` would work here, and what prevents it; changes nothing'
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "check" -d 'Check whether `run` would work here, or what runs works, and what prevents it; changes nothing'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show all instances in this network namespace'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "version" -d 'Print the version'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "completions" -d 'Print a script with which a shell completes the command line'
@@ -146,6 +146,8 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l replace -d 'Ta
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l format -d 'How to write it' -r -f -a "text\t'A line for each, for people'
+json\t'For programs'"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'

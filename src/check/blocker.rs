@@ -73,12 +73,11 @@ impl<'a> Blockers<'a> {
         &self,
         subject: &'static str,
         none: &str,
-        describe: impl Fn(&Blocker<'a>) -> Result<(Level, String), NftablesError>,
+        describe: impl Fn(&Blocker<'a>) -> Result<Finding, NftablesError>,
     ) -> Result<Vec<Finding>, NftablesError> {
         let mut findings = Vec::new();
         for blocker in &self.list {
-            let (level, text) = describe(blocker)?;
-            findings.push(Finding::new(level, subject, text));
+            findings.push(describe(blocker)?);
         }
         if self.unread {
             let text = "not looked at: more rules than can be gone through here; nft list ruleset shows them";

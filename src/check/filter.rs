@@ -196,7 +196,7 @@ fn describe(
     firewall: &Firewall<'_>,
     paths: &Paths,
     blocker: &Blocker<'_>,
-) -> Result<(Level, String), NftablesError> {
+) -> Result<Finding, NftablesError> {
     let Blocker {
         chain,
         location,
@@ -215,7 +215,7 @@ fn describe(
     let what = first_few(forwards.iter().map(what));
     let command = fix::command(firewall, chain, location, forwards)?;
     let chain = location.table.for_nft(Some(&location.chain));
-    Ok(match (sure, command, chain) {
+    let (level, text) = match (sure, &command, chain) {
         (true, Some(command), _) => (
             Level::Failure,
             format!("{location} drops {what}; let it through with: {command}"),
@@ -228,5 +228,9 @@ fn describe(
             ),
         ),
         (false, ..) => (Level::Doubt, format!("{location} may drop {what}")),
+    };
+    Ok(Finding {
+        command,
+        ..Finding::new(level, SUBJECT, text)
     })
 }

@@ -9,7 +9,7 @@ use crate::nftables::list::TableInfo;
 use crate::nftables::{Nftables, NftablesError};
 use crate::ruleset::Ruleset;
 use crate::siblings::{self, Claims};
-use crate::sysctl::Forwarding;
+use crate::sysctl::{Forwarding, ForwardingError};
 use std::fs;
 
 /// Whether this process may change nftables.
@@ -35,12 +35,20 @@ pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
         Level::Failure
     };
     for error in &forwarding.off {
-        findings.push(Finding::new(level, SUBJECT, with_causes(error)));
+        findings.push(forwarding_off(level, error));
     }
     if forwarding.can_forward {
         for error in &forwarding.off {
             config.drop_family(error.family());
         }
+    }
+}
+
+/// That it is off, with the command that turns it on.
+pub fn forwarding_off(level: Level, error: &ForwardingError) -> Finding {
+    Finding {
+        command: error.fix(),
+        ..Finding::new(level, "forwarding", with_causes(error))
     }
 }
 
@@ -128,9 +136,7 @@ pub fn connections() -> Finding {
     if most == 0 || count <= most / 10 * 9 {
         return Finding::new(Level::Ok, SUBJECT, text);
     }
-    let text = format!(
-        "{text}, and the kernel drops further ones: raise the limit on the host with: sysctl -w net.netfilter.nf_conntrack_max={}",
-        most * 2
-    );
-    Finding::new(Level::Warning, SUBJECT, text)
+    let text = format!("{text}, and the kernel drops further ones: raise the limit on the host");
+    let command = format!("sysctl -w net.netfilter.nf_conntrack_max={}", most * 2);
+    Finding::new(Level::Warning, SUBJECT, text).mended(" with", Some(command))
 }

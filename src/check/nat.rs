@@ -6,10 +6,12 @@ use super::paths::Paths;
 use super::{Finding, Level, QueryError};
 use crate::config::{Config, Family, Forward, Listen, TABLE_PREFIX, first_few};
 use crate::firewall::{Firewall, Outcome, Packet};
-use crate::nftables::NftablesError;
-use crate::nftables::list::{BaseChain, Hook};
+use crate::nftables::list::{BaseChain, Hook, Table, TableFamily};
+use crate::nftables::{Nftables, NftablesError};
 use crate::rtnetlink::Addresses;
+use crate::siblings::Claims;
 use nix::libc;
+use std::collections::HashSet;
 use std::fs;
 use std::net::IpAddr;
 
@@ -24,14 +26,23 @@ const SUBJECT: &str = "other NAT";
 
 /// Looks at the chains that come before an instance's, or beside them.
 pub fn findings(
+    nftables: &Nftables,
     firewall: &mut Firewall<'_>,
     config: &Config,
     paths: &Paths,
+    installed: bool,
 ) -> Result<Vec<Finding>, QueryError> {
     let chains = firewall.chains();
+    let own_table = Table::inet(&config.name.table());
+    let own = installed.then(|| firewall.handle(&own_table)).flatten();
+    let mut left_out = HashSet::from([own_table]);
+    if !installed {
+        left_out.extend(rivals(nftables, config, &chains)?);
+    }
     let conflicting = |family| {
         let sees = move |chain: &&BaseChain| chain.table.family.sees(family);
         let chains = chains.iter().filter(sees);
+        let chains = chains.filter(|chain| !left_out.contains(&chain.table));
         chains.filter(|chain| is_conflicting(chain, config))
     };
     let mut blockers = Blockers::default();
@@ -60,7 +71,34 @@ pub fn findings(
         }
     }
     let none = "no other table's NAT drops or translates what is to be forwarded";
-    Ok(blockers.findings(SUBJECT, none, |blocker| Ok(describe(blocker)))?)
+    let comes_first = |chain: &BaseChain| {
+        let theirs = firewall.handle(&chain.table);
+        chain.priority < PRIORITY || own.zip(theirs).is_some_and(|(own, theirs)| own < theirs)
+    };
+    let describe = |blocker: &Blocker<'_>| Ok(describe(blocker, comes_first(blocker.chain)));
+    Ok(blockers.findings(SUBJECT, none, describe)?)
+}
+
+/// The tables of other instances that claim a part of this: another line says so. A table may have such a
+/// name and be no instance's.
+fn rivals(
+    nftables: &Nftables,
+    config: &Config,
+    chains: &[BaseChain],
+) -> Result<Vec<Table>, NftablesError> {
+    let mut tables: Vec<&Table> = chains.iter().map(|chain| &chain.table).collect();
+    tables
+        .retain(|table| table.family == TableFamily::Inet && table.name.starts_with(TABLE_PREFIX));
+    tables.dedup();
+    let claims = Claims::of(config);
+    let mut rivals = Vec::new();
+    for table in tables {
+        let theirs = Claims::read(nftables, &table.name)?;
+        if claims.conflict(&theirs).is_some() {
+            rivals.push(table.clone());
+        }
+    }
+    Ok(rivals)
 }
 
 fn is_conflicting(chain: &BaseChain, config: &Config) -> bool {
@@ -69,9 +107,7 @@ fn is_conflicting(chain: &BaseChain, config: &Config) -> bool {
         Hook::Output => config.output,
         _ => false,
     };
-    hook && chain.is_nat
-        && chain.priority <= PRIORITY
-        && !chain.table.name.starts_with(TABLE_PREFIX)
+    hook && chain.is_nat && chain.priority <= PRIORITY
 }
 
 /// What becomes of a forward's connections in a chain. Where that depends on the address that they are
@@ -123,7 +159,7 @@ fn addresses(config: &Config, family: Family) -> Result<Vec<IpAddr>, QueryError>
         .collect())
 }
 
-fn describe(blocker: &Blocker<'_>) -> (Level, String) {
+fn describe(blocker: &Blocker<'_>, comes_first: bool) -> Finding {
     let Blocker {
         chain,
         location,
@@ -132,37 +168,35 @@ fn describe(blocker: &Blocker<'_>) -> (Level, String) {
         ..
     } = blocker;
     let services = first_few(forwards.iter().map(|(forward, _)| forward.service));
-    let (level, order) = if chain.priority == PRIORITY {
-        let order = "at the same priority, where the newest table comes first";
-        (Level::Doubt, order.to_owned())
+    let order = match (chain.priority == PRIORITY, comes_first) {
+        (false, _) => format!("earlier, at priority {}", chain.priority),
+        (true, true) => "earlier, at the same priority, as its table is newer".into(),
+        (true, false) => "at the same priority, where the newest table comes first".into(),
+    };
+    let level = if comes_first && *sure {
+        Level::Failure
     } else {
-        let level = if *sure { Level::Failure } else { Level::Doubt };
-        (level, format!("earlier, at priority {}", chain.priority))
+        Level::Doubt
     };
     let chain = location.table.for_nft(Some(&location.chain));
-    let (certainly, possibly, fix) = match location.rule {
+    let (certainly, possibly, fix, command) = match location.rule {
         Some(rule) => (
             "drops or translates",
             "may drop or translate",
-            chain.map(|chain| {
-                format!("remove that rule with: nft delete rule {chain} handle {rule}")
-            }),
+            ", or remove that rule with",
+            chain.map(|chain| format!("nft delete rule {chain} handle {rule}")),
         ),
         // A policy cannot translate.
         None => (
             "drops",
             "may drop",
-            chain.map(|chain| {
-                format!("set the policy to accept with: nft 'chain {chain} {{ policy accept; }}'")
-            }),
+            ", or set the policy to accept with",
+            chain.map(|chain| format!("nft 'chain {chain} {{ policy accept; }}'")),
         ),
     };
     let ends = if *sure { certainly } else { possibly };
-    let fix = fix.map_or(String::new(), |fix| format!(", or {fix}"));
-    (
-        level,
-        format!("{location} {ends} {services} {order}; use another port{fix}"),
-    )
+    let text = format!("{location} {ends} {services} {order}; use another port");
+    Finding::new(level, SUBJECT, text).mended(fix, command)
 }
 
 /// nftables does not show the rules of iptables-legacy, but the kernel lists the names of its tables.

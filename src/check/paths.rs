@@ -1,13 +1,13 @@
 //! The paths to destinations and back, as the kernel would route packets.
 
 use super::sockets::{Sockets, listens};
-use super::{CLIENT_PORT, Finding, Level};
+use super::{CLIENT_PORT, Finding, Level, kernel};
 use crate::config::{Config, Destination, Family, Protocol, first_few};
 use crate::rtnetlink::{
     Arrival, Ingress, Interface, Ports, Route, Routes, RtnetlinkError, forwards_from,
 };
-use crate::sysctl::{ForwardingError, with_sysctl};
-use crate::text::shell_word;
+use crate::sysctl::ForwardingError;
+use crate::text::{interface_sysctl, shell_word};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -136,8 +136,10 @@ impl Paths {
             seen.push((Family::of(address), name));
             if !forwards_from(Family::of(address), interface) {
                 let interface = name.clone();
-                let text = ForwardingError::Interface { interface }.to_string();
-                findings.push(Finding::new(Level::Failure, "forwarding", text));
+                findings.push(kernel::forwarding_off(
+                    Level::Failure,
+                    &ForwardingError::Interface { interface },
+                ));
             }
         }
         findings
@@ -155,18 +157,20 @@ impl Paths {
             return Finding::new(Level::Ok, SUBJECT, "every destination has one");
         };
         let shown = first_few(missing.iter());
-        let text = match self.ingress(Family::of(*first)) {
+        match self.ingress(Family::of(*first)) {
             // This host's own packets have a route.
             Some(Ingress {
                 client, interface, ..
-            }) if self.has_route(*first) => format!(
-                "none to {shown} for packets that come in on {}: {}",
-                interface.name,
-                reason(*first, *client, interface)
+            }) if self.has_route(*first) => {
+                let name = &interface.name;
+                let text = format!("none to {shown} for packets that come in on {name}: ");
+                reason(*first, *client, interface).failure(SUBJECT, text)
+            }
+            _ => Finding::new(Level::Failure, SUBJECT, format!("none to {shown}")).mended(
+                ": add one with",
+                Some(format!("ip route add {first} via ROUTER")),
             ),
-            _ => format!("none to {shown}: add one with: ip route add {first} via ROUTER"),
-        };
-        Finding::new(Level::Failure, SUBJECT, text)
+        }
     }
 
     fn has_route(&self, address: IpAddr) -> bool {
@@ -223,12 +227,9 @@ impl Paths {
             };
             let back = self.routes.find(*client, Some(arrival), Some(ports));
             if matches!(back, Ok(None)) && forwards_from(Family::of(*address), interface) {
-                let text = format!(
-                    "those of {address}, which come in on {}, are dropped: {}",
-                    interface.name,
-                    reason(*client, *address, interface)
-                );
-                return Finding::new(Level::Failure, SUBJECT, text);
+                let name = &interface.name;
+                let text = format!("those of {address}, which come in on {name}, are dropped: ");
+                return reason(*client, *address, interface).failure(SUBJECT, text);
             }
         }
         Finding::new(
@@ -243,22 +244,34 @@ fn egress_key(protocol: Protocol, to: &Destination) -> EgressKey {
     (to.address, protocol, to.ports.first())
 }
 
+/// Why packets are dropped, and the command that mends it.
+struct Reason(String, Option<String>);
+
+impl Reason {
+    fn failure(self, subject: &'static str, text: String) -> Finding {
+        let finding = Finding::new(Level::Failure, subject, text + &self.0);
+        finding.mended("; set it to loose with", self.1)
+    }
+}
+
 /// Why packets to one address from another are dropped as they come in on an interface. The
 /// reverse-path filter (Documentation/networking/ip-sysctl.rst) is strict where the higher one of two
 /// sysctls is 1; IPv6 has none.
-fn reason(to: IpAddr, from: IpAddr, Interface { name, .. }: &Interface) -> String {
+fn reason(to: IpAddr, from: IpAddr, Interface { name, .. }: &Interface) -> Reason {
     let value = |of| {
         let file = format!("/proc/sys/net/ipv4/conf/{of}/rp_filter");
         fs::read_to_string(file).ok()?.trim().parse::<u8>().ok()
     };
     if to.is_ipv4() && value("all").max(value(name)) == Some(1) {
-        let fix = with_sysctl("; set it to loose", name, "rp_filter=2");
-        return format!(
-            "the reverse-path filter drops them: the route to {from} is through another interface{fix}"
+        let why = format!(
+            "the reverse-path filter drops them: the route to {from} is through another interface"
         );
+        let setting = interface_sysctl(name, "rp_filter=2");
+        return Reason(why, setting.map(|setting| format!("sysctl -w {setting}")));
     }
-    match shell_word(name) {
+    let why = match shell_word(name) {
         Some(name) => format!("ip route get {to} from {from} iif {name} says why"),
         None => "the routing rules have none".into(),
-    }
+    };
+    Reason(why, None)
 }

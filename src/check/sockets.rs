@@ -188,18 +188,22 @@ fn one(losing: &Losing<'_>, holders: &HashMap<u32, u32>) -> Finding {
         1 => String::new(),
         count => format!(" ({count} sockets)"),
     };
-    let listens = format!("{holder} listens on {protocol} {address}{sockets}");
+    let at = format!("{address}{sockets}");
     let (level, text) = if *partly {
         let rest = "only what clients send to the addresses that are listened on is forwarded";
-        (Level::Ok, format!("{listens}: {rest} ({service})"))
+        (
+            Level::Ok,
+            format!("{holder} listens on {protocol} {at}: {rest} ({service})"),
+        )
     } else {
         let letter = if *protocol == Protocol::Tcp { 't' } else { 'u' };
         let fix = format!(
             "forward another port, or stop that process (ss -ln{letter}p 'sport = :{}' shows it)",
             address.port()
         );
-        let text =
-            format!("{listens}, but what clients send there is forwarded ({service}): {fix}");
+        let text = format!(
+            "{holder} listens on {protocol} {at}, but what clients send there is forwarded ({service}): {fix}"
+        );
         (Level::Warning, text)
     };
     Finding::new(level, "sockets", text)

@@ -5,7 +5,7 @@
 mod chain;
 mod set;
 
-pub use chain::{BaseChain, Hook, base_chains, chain_use};
+pub use chain::{BaseChain, Hook, TableHandles, base_chains, chain_use};
 #[cfg(test)]
 pub use set::decode_element;
 pub use set::{Data, Element, ElementKind, Verdict, element, elements, set, verdict};

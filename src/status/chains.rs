@@ -78,10 +78,16 @@ impl Reader {
         Ok(Reader { actions, maps })
     }
 
-    /// The forward of this service, if the map that has it leads to a chain.
-    pub fn forward(&self, service: Service, data: Option<&Data>) -> Option<ForwardStatus> {
+    /// The forward of this service, if the map that has it leads to a chain. Goes through `left` actions at
+    /// most: in a table that no instance has made, each of many services may lead to the same many.
+    pub fn forward(
+        &self,
+        service: Service,
+        data: Option<&Data>,
+        left: &mut usize,
+    ) -> Option<ForwardStatus> {
         let mut forward = ForwardStatus::new(service);
-        self.add_destinations(&mut forward, chain_of(data)?, &mut HashSet::new());
+        self.add_destinations(&mut forward, chain_of(data)?, left);
         Some(forward)
     }
 
@@ -99,18 +105,20 @@ impl Reader {
         self.actions.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds the destinations of a chain, and of those that it leads to. Each of them is read once: in a
-    /// table of another program, many rules may lead to the same one.
-    fn add_destinations<'a>(
-        &'a self,
-        forward: &mut ForwardStatus,
-        chain: &'a str,
-        read: &mut HashSet<&'a str>,
-    ) {
-        if !read.insert(chain) {
-            return;
-        }
-        for action in self.chain(chain) {
+    /// Adds the destinations of a chain, and of those that it leads to, as long as actions are left. Each
+    /// chain is read once: in a table of another program, many rules may lead to the same one.
+    fn add_destinations(&self, forward: &mut ForwardStatus, chain: &str, left: &mut usize) {
+        let mut read = HashSet::from([chain]);
+        let mut stack = vec![self.chain(chain).iter()];
+        while let Some(actions) = stack.last_mut() {
+            let Some(action) = actions.next() else {
+                stack.pop();
+                continue;
+            };
+            match left.checked_sub(1) {
+                None => return,
+                Some(fewer) => *left = fewer,
+            }
             match action {
                 Action::Dnat { count, to } => {
                     let to = self.destination(forward, to);
@@ -120,8 +128,8 @@ impl Reader {
                         active: None,
                     }));
                 }
-                Action::Goto(chain) => self.add_destinations(forward, chain, read),
-                Action::Jump | Action::Drop { .. } => {}
+                Action::Goto(chain) if read.insert(chain) => stack.push(self.chain(chain).iter()),
+                Action::Goto(_) | Action::Jump | Action::Drop { .. } => {}
             }
         }
     }
@@ -212,8 +220,13 @@ mod tests {
             chain: Some("all".into()),
         });
         let service = forward("53").service;
-        let forward = reader.forward(service, Some(&verdict)).unwrap();
-        assert_eq!(forward.destinations.len(), 2);
+        let count = |mut left| {
+            let forward = reader.forward(service, Some(&verdict), &mut left);
+            (forward.unwrap().destinations.len(), left)
+        };
+        assert_eq!(count(100), (2, 94));
+        assert_eq!(count(4), (1, 0));
+        assert_eq!(count(0), (0, 0));
     }
 
     proptest! {

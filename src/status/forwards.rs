@@ -9,12 +9,21 @@ use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Element, Table};
 use crate::ruleset::{PREROUTING, ServiceMaps};
 use crate::siblings;
+use log::warn;
 use std::net::IpAddr;
+
+/// How many actions of chains are gone through for a table: an instance has three for each destination of
+/// its balanced forwards, of which the config allows 65,536.
+const MAX_ACTIONS: usize = 1 << 18;
+
+/// How many forwards are kept: every port of each protocol and family is fewer.
+const MAX_FORWARDS: usize = 1 << 19;
 
 /// The forwards in a table, in order of family, protocol and port. None if there is no such table.
 pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Failure> {
     let reader = Reader::new(socket, table)?;
     let (mut forwards, mut dropped) = (Vec::new(), Vec::new());
+    let mut left = MAX_ACTIONS;
     for family in Family::ALL {
         let maps = ServiceMaps::of(family);
         let elements = |map: &str| -> Result<Vec<(Service, Element)>, Failure> {
@@ -31,7 +40,7 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
         for map in &maps.chains {
             let found = elements(map)?;
             let forward = |(service, element): &(Service, Element)| {
-                reader.forward(*service, element.data.as_ref())
+                reader.forward(*service, element.data.as_ref(), &mut left)
             };
             forwards.extend(found.iter().filter_map(forward));
         }
@@ -42,6 +51,10 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
             };
             dropped.extend(elements(set)?.into_iter().map(counted));
         }
+    }
+    if left == 0 || forwards.len() > MAX_FORWARDS {
+        warn!("table {table} holds more than an instance forwards: the rest is not shown");
+        forwards.truncate(MAX_FORWARDS);
     }
     forwards.sort_by_key(|forward| forward.service);
     for (service, packets) in dropped {

@@ -3,9 +3,11 @@
 
 mod firewall;
 mod firewall_rules;
+mod hostile_tables;
 mod kernel;
 mod other_nat;
 mod paths;
+mod running;
 mod sockets;
 mod start_warnings;
 
@@ -244,7 +246,6 @@ fn colours_are_printed_on_terminals_only() {
 fn invalid_input_is_rejected_before_any_check() {
     let node = Namespace::forwarding("node");
     for arguments in [
-        "",
         "tcp/80",
         "tcp/80=10.0.0.5 --balance=fair",
         "--what tcp/80=10.0.0.5",

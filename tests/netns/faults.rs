@@ -17,11 +17,11 @@ mod valid_input;
 use std::process::Command;
 use std::thread;
 
-use crate::check;
 use crate::conntrack::{FLOOD, FLOWS, FOREIGN_FLOWS};
 use crate::fixture::{Namespace, Process};
 use crate::lifecycle::KILLS;
 use crate::replace::{ATTEMPTS, CONNECTIONS, REPLACEMENTS};
+use crate::{check, coexistence};
 
 /// The page with the table of faults.
 const FAULT_TABLE: &str = include_str!("../README.md");
@@ -74,6 +74,8 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("connections to the lock", CONNECTIONS),
         ("100000 conntrack entries", FOREIGN_FLOWS),
         ("sockets of other processes", check::SOCKETS),
+        ("a table like an instance's", coexistence::SERVICES),
+        ("a table like an instance's", coexistence::DESTINATIONS),
         ("chains whose rules", check::CHAINS),
         ("chains whose rules", check::DESTINATIONS),
         ("connections of others while it drains", FLOOD),

@@ -17,15 +17,14 @@ const README: &str = include_str!("../../README.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 27] = [
+const ELSEWHERE: [(&str, &str); 26] = [
     ("cargo test", "this is a part of it"),
     ("benches/run.sh --quick", "takes a minute"),
     ("tests/demo.sh", ".ci/run does it"),
     ("tests/run.sh", "this is a part of it"),
     ("man nodefwd", "wants the page installed"),
     ("nodefwd render", "wants arguments"),
-    ("nodefwd check", "wants arguments"),
-    ("nodefwd check --replace", "wants arguments"),
+    ("nodefwd check", "wants an instance that runs"),
     ("nft -f", "wants a file; the encoders' tests have one"),
     ("systemctl status", "tests/service.sh asks for its words"),
     ("systemctl restart nodefwd@web", "tests/service.sh does it"),
@@ -55,10 +54,7 @@ const ELSEWHERE: [(&str, &str); 27] = [
         "kubectl exec … -- nodefwd status",
         "wants a cluster; tests/image.sh does the same",
     ),
-    (
-        "kubectl exec … -- nodefwd check --replace",
-        "wants a cluster",
-    ),
+    ("kubectl exec … -- nodefwd check", "wants a cluster"),
     (
         "kubectl -n kube-system get daemonset -l svccontroller.k3s.cattle.io/svcname -o wide",
         "wants a cluster",

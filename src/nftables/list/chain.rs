@@ -4,7 +4,7 @@ use super::{Table, TableFamily, dump_request_of_all, get_request};
 use crate::netlink::{Attributes, Failure, Message, Socket, name, or_missing};
 use crate::uapi::*;
 use nix::libc;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// The hooks that a forwarded connection can meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,26 +53,30 @@ pub struct BaseChain {
     pub devices: Vec<String>,
 }
 
+/// The kernel's number for each table: newer ones have higher ones.
+pub type TableHandles = HashMap<Table, u64>;
+
 /// The base chains of all tables, but of those that are switched off (`flags dormant`), in the order of
 /// the kernel's list.
-pub fn base_chains(socket: &Socket) -> Result<Vec<BaseChain>, Failure> {
+pub fn base_chains(socket: &Socket) -> Result<(Vec<BaseChain>, TableHandles), Failure> {
     let chains = dump_request_of_all(libc::NFT_MSG_GETCHAIN);
     let mut chains = socket.list(&chains, base_chain)?;
     let tables = dump_request_of_all(libc::NFT_MSG_GETTABLE);
-    let dormant: HashSet<Table> = socket.list(&tables, dormant)?.into_iter().collect();
-    chains.retain(|chain| !dormant.contains(&chain.table));
-    Ok(chains)
+    let awake: TableHandles = socket.list(&tables, awake)?.into_iter().collect();
+    chains.retain(|chain| awake.contains_key(&chain.table));
+    Ok((chains, awake))
 }
 
-/// The table in a message, if it is switched off.
-fn dormant(message: &Message<'_>) -> Option<Table> {
+/// The table in a message, with its handle, unless it is switched off.
+fn awake(message: &Message<'_>) -> Option<(Table, u64)> {
     let attributes = message.attributes();
-    let is_dormant = attributes.u32(NFTA_TABLE_FLAGS)? & NFT_TABLE_F_DORMANT != 0;
-    is_dormant.then_some(())?;
-    Some(Table {
+    let flags = attributes.u32(NFTA_TABLE_FLAGS).unwrap_or(0);
+    let table = Table {
         family: TableFamily::of(message)?,
         name: attributes.name(NFTA_TABLE_NAME)?,
-    })
+    };
+    let handle = attributes.u64(NFTA_TABLE_HANDLE)?;
+    (flags & NFT_TABLE_F_DORMANT == 0).then_some((table, handle))
 }
 
 fn base_chain(message: &Message<'_>) -> Option<BaseChain> {

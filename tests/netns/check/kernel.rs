@@ -141,13 +141,13 @@ fn every_kind_of_rules_passes() {
 }
 
 #[test]
-fn a_running_instance_of_the_name_is_a_failure_in_the_same_words_as_at_a_start() {
+fn a_running_instance_of_the_name_with_other_rules_is_a_failure_in_the_same_words_as_at_a_start() {
     let node = node();
     for owner in ["--owner=true", "--owner=false"] {
         // With hairpin its rules match every connection, which must not count as other NAT.
         let call = check(&[owner, "--hairpin"]);
         let start = nodefwd(["tcp/80=10.2.0.11", owner, "--hairpin"]);
-        let other = start.start(&node);
+        let other = nodefwd(["tcp/80=10.2.0.12", owner, "--hairpin"]).start(&node);
         let report = Report::from(&call, &node);
         let refused = start.finish(&node).expect_exit(1);
         let failure = report.only("failure", "instances");

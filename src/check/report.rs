@@ -1,0 +1,170 @@
+//! What a check found, for people and for programs.
+
+use crate::text::{Printable, printable_json};
+use anstream::{AutoStream, ColorChoice};
+use clap::ValueEnum;
+use env_logger::fmt::style::{AnsiColor, Style};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// How the findings are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    /// A line for each, for people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Level {
+    #[serde(rename = "ok")]
+    Ok,
+    /// Something may be wrong: check does not know all that matters.
+    #[serde(rename = "warning")]
+    Doubt,
+    /// Something was not looked at.
+    #[serde(rename = "warning")]
+    Unseen,
+    /// Something is wrong, but connections are forwarded.
+    #[serde(rename = "warning")]
+    Warning,
+    /// Connections are not forwarded, or not all.
+    #[serde(rename = "failure")]
+    Failure,
+}
+
+/// What a check found, on one line, with the command that mends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub level: Level,
+    pub subject: &'static str,
+    /// The instance that it is about; `None` if what was looked at does not run.
+    pub instance: Option<String>,
+    pub text: String,
+    /// The command at the end of the text.
+    pub command: Option<String>,
+}
+
+impl Finding {
+    /// Without a command.
+    pub fn new(level: Level, subject: &'static str, text: impl Into<String>) -> Self {
+        Finding {
+            level,
+            subject,
+            instance: None,
+            text: text.into(),
+            command: None,
+        }
+    }
+
+    /// With the command that mends it, after the words that lead up to it, if there is one.
+    pub fn mended(self, how: &str, command: Option<String>) -> Self {
+        let text = match &command {
+            Some(command) => format!("{}{how}: {command}", self.text),
+            None => self.text,
+        };
+        Finding {
+            text,
+            command,
+            ..self
+        }
+    }
+}
+
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    findings: &'a [Finding],
+}
+
+/// Writes the findings to standard output.
+pub fn print(findings: &[Finding], format: CheckFormat) -> io::Result<()> {
+    let text = match format {
+        CheckFormat::Text => lines(findings),
+        CheckFormat::Json => json(findings)?,
+    };
+    io::stdout().write_all(text.as_bytes())
+}
+
+/// `nodefwd check --help` shows its shape. Fields may be added; one that is renamed, removed or changes its
+/// type raises [`SCHEMA`].
+fn json(findings: &[Finding]) -> serde_json::Result<String> {
+    let schema = SCHEMA;
+    let text = serde_json::to_string_pretty(&Document { schema, findings })?;
+    Ok(printable_json(&text) + "\n")
+}
+
+/// A line for each. Where there are several instances, it names the one that it is about.
+fn lines(findings: &[Finding]) -> String {
+    // On a terminal only, and not with NO_COLOR: as logging has it.
+    let coloured = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+    let mut instances: Vec<&str> = findings
+        .iter()
+        .filter_map(|f| f.instance.as_deref())
+        .collect();
+    instances.dedup();
+    let mut lines = String::new();
+    for finding in findings {
+        let (word, colour) = match finding.level {
+            Level::Ok => ("ok", AnsiColor::Green),
+            Level::Doubt | Level::Unseen | Level::Warning => ("warning", AnsiColor::Yellow),
+            Level::Failure => ("failure", AnsiColor::Red),
+        };
+        let style = if coloured {
+            colour.on_default()
+        } else {
+            Style::new()
+        };
+        let instance = match &finding.instance {
+            Some(instance) if instances.len() > 1 => format!("{instance}: "),
+            _ => String::new(),
+        };
+        let Finding { subject, text, .. } = finding;
+        let text = Printable(text);
+        lines += &format!("{style}{word}:{style:#} {subject}: {instance}{text}\n");
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_schema_stays_as_it_is() {
+        let mended =
+            Finding::new(Level::Failure, "routes", "none: add one with").with_command("ip r");
+        let about = Finding {
+            instance: Some("web".into()),
+            ..Finding::new(Level::Unseen, "firewall", "not looked at: all")
+        };
+        let written = json(&[mended, about]).unwrap();
+        let read: serde_json::Value = serde_json::from_str(&written).unwrap();
+        let expected = json!({
+            "schema": 1,
+            "findings": [
+                {
+                    "level": "failure",
+                    "subject": "routes",
+                    "instance": null,
+                    "text": "none: add one with: ip r",
+                    "command": "ip r",
+                },
+                {
+                    "level": "warning",
+                    "subject": "firewall",
+                    "instance": "web",
+                    "text": "not looked at: all",
+                    "command": null,
+                },
+            ],
+        });
+        assert_eq!(read, expected);
+    }
+}

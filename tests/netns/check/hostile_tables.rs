@@ -1,0 +1,120 @@
+//! Tables of other programs that pretend to be an instance's, or have names that are no text.
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
+use std::os::fd::AsRawFd;
+
+use super::firewall::is_forwarded;
+use super::{BACKEND_PORT, Report, net, shell, start};
+use crate::fixture::{Family, Namespace, Protocol, expect_parts, wait_until};
+
+/// A table of an instance's name, without an instance's sets.
+#[test]
+fn a_table_that_only_has_an_instances_name_is_looked_at() {
+    let net = net(1);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let forward = "tcp/80=10.2.1.2:8080";
+    let load = |priority: &str| {
+        net.node.load(&format!(
+            "table inet nodefwd-evil {{
+                chain c {{ type nat hook prerouting priority {priority}; tcp dport 80 redirect to :9; }};
+             }}"
+        ));
+    };
+    load("dstnat - 1");
+    let report = Report::of(&net.node, forward);
+    let failure = report.only("failure", "other NAT");
+    expect_parts(&failure.text, ["table inet nodefwd-evil"]);
+    shell(&net.node, "nft delete table inet nodefwd-evil");
+
+    load("dstnat");
+    Report::of(&net.node, forward).only("warning", "other NAT");
+    let _instance = start(&net, forward);
+    assert!(is_forwarded(&net, Protocol::Tcp, Family::V4));
+    shell(&net.node, "nft delete table inet nodefwd-evil");
+    Report::of(&net.node, "").expect_ok();
+    // Made after the instance's, it comes first.
+    load("dstnat");
+    assert!(!is_forwarded(&net, Protocol::Tcp, Family::V4));
+    let report = Report::of(&net.node, "");
+    let failure = report.only("failure", "other NAT");
+    expect_parts(&failure.text, ["as its table is newer"]);
+    shell(&net.node, failure.command());
+    assert!(is_forwarded(&net, Protocol::Tcp, Family::V4));
+}
+
+fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let length = 4 + payload.len() as u16;
+    let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), payload].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// A message for a table of family `inet`; of a batch's begin and end the last number is the subsystem.
+fn message(kind: u16, resource: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
+    const REQUEST_CREATE: u16 = 0x401;
+    const NFPROTO_INET: u8 = 1;
+    let body = attributes.concat();
+    let header = [
+        &(20 + body.len() as u32).to_ne_bytes()[..],
+        &kind.to_ne_bytes(),
+        &REQUEST_CREATE.to_ne_bytes(),
+        &[0; 8],
+        &[NFPROTO_INET, 0],
+        &resource.to_be_bytes(),
+    ];
+    [&header.concat()[..], &body].concat()
+}
+
+/// A table with a chain of type nat that drops everything, both of this name. nft(8) takes no such name.
+fn add_dropping_chain(node: &Namespace, name: &[u8]) {
+    const NFTABLES: u16 = 10;
+    let name = [name, &[0]].concat();
+    let hook = [
+        attribute(1, &0u32.to_be_bytes()),
+        attribute(2, &(-150i32).to_be_bytes()),
+    ];
+    let batch = [
+        message(0x10, NFTABLES, &[]),
+        message(NFTABLES << 8, 0, &[attribute(1, &name)]),
+        message(
+            NFTABLES << 8 | 3,
+            0,
+            &[
+                attribute(1, &name),
+                attribute(3, &name),
+                attribute(4 | 0x8000, &hook.concat()),
+                attribute(5, &0u32.to_be_bytes()),
+                attribute(7, b"nat\0"),
+            ],
+        ),
+        message(0x11, NFTABLES, &[]),
+    ];
+    node.run(|| {
+        let (family, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkNetFilter);
+        let socket = socket(family, SockType::Raw, SockFlag::empty(), protocol).expect("a socket");
+        let sent = send(socket.as_raw_fd(), &batch.concat(), MsgFlags::empty());
+        sent.expect("the batch");
+    });
+}
+
+#[test]
+fn names_that_are_not_utf8_are_looked_at() {
+    for name in [
+        &b"\xff\xfeevil"[..],
+        b"nodefwd-\xff",
+        "nodefwd-\u{10ff80}".as_bytes(),
+    ] {
+        let net = net(1);
+        let _server = net.backends[0].serve(BACKEND_PORT);
+        let forward = "tcp/80=10.2.1.2:8080";
+        add_dropping_chain(&net.node, name);
+        let report = || Report::of(&net.node, forward);
+        let failed = |report: &Report| !report.of_level("failure").is_empty();
+        let report = wait_until("a failure", report, failed);
+        let failure = report.only("failure", "other NAT");
+        expect_parts(&failure.text, ["the policy of chain "]);
+        assert!(failure.text.is_ascii(), "{failure:?}");
+        let _instance = start(&net, forward);
+        assert!(!is_forwarded(&net, Protocol::Tcp, Family::V4));
+    }
+}

@@ -1,0 +1,208 @@
+//! What check says of instances that run.
+
+use nix::sys::signal::Signal;
+
+use super::{BACKEND_PORT, FORWARDED_PORT, Line, Report, all_forwards, net, start, words};
+use crate::fixture::{Family, Net, Protocol, expect_parts, nodefwd, wait_until};
+
+/// The line about instances, which must be ok and name the process.
+#[track_caller]
+fn expect_runs(report: &Report, name: &str, process: u32) {
+    let runs = format!("{name} runs here, process {process}");
+    assert_eq!(report.line("ok", "instances").text, runs, "{report:#?}");
+}
+
+#[test]
+fn without_forwards_and_instances_it_fails() {
+    let net = net(1);
+    let report = Report::of(&net.node, "");
+    let failure = report.only("failure", "instances");
+    expect_parts(&failure.text, ["none runs in this network namespace"]);
+    let outcome = nodefwd(["check", "web"]).finish(&net.node).expect_exit(1);
+    assert_eq!(outcome.stdout, "");
+    expect_parts(
+        &outcome.stderr,
+        ["no instance 'web' in this network namespace"],
+    );
+}
+
+/// Arguments, the name, and what is read back.
+const CASES: [(&str, &str, &[&str]); 7] = [
+    (
+        "tcp/80=10.2.1.2:8080",
+        "tcp-80",
+        &["forwarding tcp/80=10.2.1.2:8080, sent to an address of this host"],
+    ),
+    (
+        "--name=web tcp/80=10.2.1.2:8080,10.2.2.2:8081 udp/53=fd00:2:1::2",
+        "web",
+        &[
+            "tcp/80=10.2.1.2:8080,10.2.2.2:8081",
+            "udp/53=[fd00:2:1::2]:53",
+        ],
+    ),
+    (
+        "--balance=source tcp/1000-1009=10.2.1.2:2000-2009,10.2.2.2:2000-2009 sctp/7=10.2.1.2",
+        "tcp-1000-1009",
+        &["tcp/1000-1009=10.2.1.2:2000-2009,10.2.2.2:2000-2009"],
+    ),
+    (
+        "tcp/1000-1009=10.2.1.2:2000-2009 tcp/2000-2009=10.2.1.2 tcp/3000-3009=10.2.1.2:9",
+        "tcp-1000-1009",
+        &[
+            "tcp/1000-1009=10.2.1.2:2000-2009",
+            "tcp/2000-2009=10.2.1.2:2000-2009",
+            "tcp/3000-3009=10.2.1.2:9",
+        ],
+    ),
+    (
+        "--src-ranges=10.1.0.0/16,10.7.0.0/17,fd00::/8,0.0.0.0/8 tcp/80=10.2.1.2,fd00:2:1::2",
+        "tcp-80",
+        &[", from 0.0.0.0/8, 10.1.0.0/16, 10.7.0.0/17, from fd00::/8"],
+    ),
+    (
+        "--listen=10.1.1.1,fd00:1:1::1 --output --src-ranges=10.1.1.0/24 tcp/80=10.2.1.2",
+        "tcp-80",
+        &[
+            "sent to 10.1.1.1",
+            ", from 10.1.1.0/24",
+            ", also from this host",
+        ],
+    ),
+    (
+        "--listen=any --hairpin tcp/80=10.2.1.2",
+        "tcp-80",
+        &["sent to any address", ", also from destinations"],
+    ),
+];
+
+#[test]
+fn what_a_running_instance_forwards_is_read_back_and_its_own_arguments_agree_with_it() {
+    let net = net(2);
+    for owner in ["", "--owner=false "] {
+        for (arguments, name, parts) in CASES {
+            let arguments = format!("{owner}{arguments}");
+            let instance = start(&net, &arguments);
+            for call in ["", name, &arguments] {
+                let report = Report::of(&net.node, call);
+                expect_runs(&report, name, instance.id());
+                expect_parts(&report.line("ok", "input").text, parts.iter().copied());
+                assert_eq!(
+                    report.of_level("failure"),
+                    Vec::<&Line>::new(),
+                    "{report:#?}"
+                );
+            }
+            instance.stop(Signal::SIGTERM).expect_exit(0);
+        }
+    }
+}
+
+/// As `kubectl exec` finds it.
+#[test]
+fn in_the_environment_of_a_running_instance_it_is_ok() {
+    let net = net(1);
+    let with_environment = |call: &[&str]| {
+        nodefwd(call)
+            .env("DEST_IPS", "10.2.1.2 fd00:2:1::2")
+            .env("DEST_PROTO", "TCP")
+            .env("SRC_PORT", "80")
+            .env("DEST_PORT", "8080")
+            .env("SRC_RANGES", "10.1.0.0/16")
+            .env("NODEFWD_HAIRPIN", "true")
+    };
+    // Of IPv6, no source may connect, and it is not forwarded at all.
+    net.node.set_sysctl("net/ipv6/conf/all/forwarding", "0");
+    let instance = with_environment(&[]).start(&net.node);
+    let report = Report::from(&with_environment(&["check"]), &net.node);
+    expect_runs(&report, "tcp-80", instance.id());
+    assert_eq!(report.of_level("failure").len(), 0, "{report:#?}");
+    Report::of(&net.node, "tcp-80").expect_ok();
+}
+
+#[test]
+fn other_arguments_of_its_name_are_a_failure() {
+    let net = net(1);
+    let _instance = start(&net, "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/16");
+    for arguments in [
+        "tcp/80=10.2.1.2:8080",
+        "tcp/80=10.2.1.2:8081 --src-ranges=10.1.0.0/16",
+        "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/17",
+        "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/16 --hairpin",
+        "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/16 --output",
+        "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/16 --listen=any",
+    ] {
+        let report = Report::of(&net.node, arguments);
+        let failure = report.only("failure", "instances");
+        expect_parts(&failure.text, ["runs in this network namespace already"]);
+    }
+}
+
+#[test]
+fn several_instances_are_told_apart_by_their_names() {
+    let net = net(1);
+    let one = start(&net, "tcp/80=10.2.1.2:8080");
+    let other = start(&net, "udp/80=10.2.1.2:8080");
+    let report = Report::of(&net.node, "");
+    report.expect_ok();
+    for (name, process) in [("tcp-80", one.id()), ("udp-80", other.id())] {
+        let runs = format!("{name}: {name} runs here, process {process}");
+        let found = report.0.iter().filter(|line| line.text == runs);
+        assert_eq!(found.count(), 1, "{report:#?}");
+    }
+    let report = Report::of(&net.node, "udp-80");
+    expect_runs(&report, "udp-80", other.id());
+}
+
+#[test]
+fn an_instance_that_died_or_drains_is_a_failure() {
+    let net = net(1);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let instance = start(&net, "--owner=false tcp/80=10.2.1.2:8080");
+    instance.stop(Signal::SIGKILL);
+    let failure = Report::of(&net.node, "")
+        .only("failure", "instances")
+        .clone();
+    expect_parts(&failure.text, ["was left by an instance that died"]);
+
+    let mut instance = start(&net, "--owner=false --drain=60 tcp/80=10.2.1.2:8080");
+    let node_addr = net.node_addr(Family::V4, FORWARDED_PORT);
+    let _flow = net.client.live_flow(Protocol::Tcp, node_addr);
+    instance.signal(Signal::SIGTERM);
+    let report = || nodefwd(["check"]).finish(&net.node).stdout;
+    wait_until("it drains", report, |text| {
+        text.contains("accepts no new connections")
+    });
+    instance.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+fn json(net: &Net, arguments: &str) -> serde_json::Value {
+    let call = nodefwd(["check", "--format=json"]).args(&words(arguments));
+    let outcome = call.finish(&net.node);
+    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
+}
+
+#[test]
+fn findings_for_programs_have_the_same_words_and_the_command() {
+    let net = net(1);
+    let instance = start(&net, &all_forwards(&net));
+    net.node.set_sysctl("net/ipv4/conf/client/forwarding", "0");
+    for (arguments, name) in [("", Some("tcp-80")), ("tcp/81=10.2.1.2", None)] {
+        let found = json(&net, arguments);
+        assert_eq!(found["schema"], 1);
+        let findings = found["findings"].as_array().expect("a list");
+        let report = Report::of(&net.node, arguments);
+        assert_eq!(findings.len(), report.0.len());
+        for (finding, line) in findings.iter().zip(&report.0) {
+            assert_eq!(finding["level"], line.level, "{finding}");
+            assert_eq!(finding["subject"], line.subject, "{finding}");
+            assert_eq!(finding["text"], line.text, "{finding}");
+            assert_eq!(finding["instance"].as_str(), name, "{finding}");
+            if line.level == "failure" {
+                assert_eq!(finding["command"], line.command());
+            }
+        }
+        assert_eq!(report.of_level("failure").len(), 1, "{report:#?}");
+    }
+    instance.stop(Signal::SIGTERM).expect_exit(0);
+}
