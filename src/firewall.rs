@@ -131,6 +131,12 @@ impl<'a> Firewall<'a> {
         self.handles.get(table).copied()
     }
 
+    /// Whether a chain has rules.
+    pub fn is_used(&self, chain: &BaseChain) -> Result<bool, NftablesError> {
+        let uses = self.list(|socket| list::chain_use(socket, &chain.table, &chain.name))?;
+        Ok(uses.is_some_and(|uses| uses > 0))
+    }
+
     /// Whether a table has a chain of this name.
     pub fn has_chain(&self, table: &Table, chain: &str) -> Result<bool, NftablesError> {
         let found = self.list(|socket| list::chain_use(socket, table, chain))?;

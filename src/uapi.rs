@@ -124,6 +124,10 @@ pub const NFTA_MATCH_NAME: u16 = 1;
 pub const NFTA_MATCH_REV: u16 = 2;
 pub const NFTA_MATCH_INFO: u16 = 3;
 pub const NFTA_TARGET_NAME: u16 = 1;
+pub const NFTA_TARGET_INFO: u16 = 3;
+
+// netfilter/xt_CT.h
+pub const XT_CT_NOTRACK: u16 = 1 << 0;
 
 // netfilter/xt_tcpudp.h: XT_UDP_INV_* are the same
 pub const XT_TCP_INV_SRCPT: u8 = 1 << 0;

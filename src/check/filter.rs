@@ -1,32 +1,39 @@
-//! Chains of other tables at the forward hook that drop forwarded packets. What one of them drops is
-//! lost, whatever the others accept.
+//! Chains of other tables on the way of forwarded packets that drop them. What one of them drops is lost,
+//! whatever the others accept.
 
 use super::blocker::{Blocker, Blockers, over_ports};
 use super::paths::Paths;
 use super::{CLIENT_PORT, Finding, Level, fix};
 use crate::config::{
-    Config, Destination, Family, Forward, PortRange, Protocol, Service, first_few,
+    Config, Destination, Family, Forward, Listen, PortRange, Protocol, Service, first_few,
 };
 use crate::firewall::{Firewall, Outcome, Packet};
 use crate::netlink::gives_up;
 use crate::nftables::NftablesError;
-use crate::nftables::list::{BaseChain, Hook};
+use crate::nftables::list::{BaseChain, Hook, Table, TableFamily};
 use crate::rtnetlink::Interface;
+use nix::libc;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 const SUBJECT: &str = "firewall";
 
-/// Looks at the chains of the forward hook.
+/// Looks at the chains of all hooks that forwarded packets and their replies pass, but of those of type nat.
 pub fn findings(
     firewall: &mut Firewall<'_>,
     config: &Config,
     paths: &Paths,
 ) -> Result<Vec<Finding>, NftablesError> {
     let chains = firewall.chains();
-    let at_forward = |chain: &BaseChain| chain.hook == Hook::Forward;
-    let chains: Vec<&BaseChain> = chains.iter().filter(|chain| at_forward(chain)).collect();
+    let own = Table::inet(&config.name.table());
+    let is_on_the_way = |chain: &&BaseChain| {
+        let passed = !matches!(chain.hook, Hook::Input | Hook::Output);
+        let is_bridge = chain.table.family == TableFamily::Bridge;
+        passed && !chain.is_nat && !is_bridge && chain.table != own
+    };
+    let bridges = unseen(firewall, &chains)?;
+    let chains: Vec<&BaseChain> = chains.iter().filter(is_on_the_way).collect();
     let mut blockers = Blockers::default();
     let mut shared = Shared::default();
     for forward in config.reachable_forwards() {
@@ -43,6 +50,7 @@ pub fn findings(
                 to,
                 input: paths.input(family),
                 output,
+                config,
             };
             for (index, chain) in chains.iter().enumerate() {
                 if chain.table.family.sees(family) {
@@ -57,7 +65,31 @@ pub fn findings(
         }
     }
     let none = "no table drops what is to be forwarded";
-    blockers.findings(SUBJECT, none, |blocker| describe(firewall, paths, blocker))
+    let found = blockers.findings(SUBJECT, none, |blocker| describe(firewall, paths, blocker));
+    let mut found = found?;
+    if let Some(bridges) = bridges {
+        // What was not looked at may drop it.
+        found.retain(|finding| finding.level != Level::Ok);
+        found.push(bridges);
+    }
+    Ok(found)
+}
+
+/// The chains in tables of bridges, which are not followed.
+fn unseen(firewall: &Firewall<'_>, chains: &[BaseChain]) -> Result<Option<Finding>, NftablesError> {
+    let mut names = Vec::new();
+    let of_bridges = |chain: &&BaseChain| chain.table.family == TableFamily::Bridge;
+    for chain in chains.iter().filter(of_bridges) {
+        if chain.drops || firewall.is_used(chain)? {
+            names.push(format!("{} in table {}", chain.name, chain.table));
+        }
+    }
+    let text = format!(
+        "not looked at: the chains of bridges: {}",
+        first_few(names.iter())
+    );
+    let found = || Finding::new(Level::Unseen, SUBJECT, text);
+    Ok((!names.is_empty()).then(found))
 }
 
 /// The outcomes that are the same for many forwards or destinations, as no rule looks at what sets these
@@ -84,7 +116,7 @@ impl Shared {
         let kind = (index, service.family, service.protocol, output);
         let known = self.of_all.entry(kind);
         let known = found(known, || {
-            let mut outcome = |reply| firewall.outcome(chain, &path.any_packet(reply));
+            let mut outcome = |reply| path.of(firewall, chain, &path.any_packet(reply));
             Ok(worse(outcome(false)?, outcome(true)?))
         })?;
         if !matches!(known, (Outcome::MayEnd(_), _)) {
@@ -120,6 +152,7 @@ struct Path<'a> {
     to: &'a Destination,
     input: Option<&'a Interface>,
     output: &'a Interface,
+    config: &'a Config,
 }
 
 /// The worse of what becomes of the first packet and of its reply, and whether that is the reply's.
@@ -141,10 +174,87 @@ impl Path<'_> {
     ) -> Result<(Outcome, bool), NftablesError> {
         let mut of = |reply| {
             over_ports(self.forward.service.ports, |port| {
-                firewall.outcome(chain, &self.packet(port, reply, to))
+                self.of(firewall, chain, &self.packet(port, reply, to))
             })
         };
         Ok(worse(of(false)?, of(true)?))
+    }
+
+    /// What becomes of a packet in a chain, which it may not come to.
+    fn of(
+        &self,
+        firewall: &mut Firewall<'_>,
+        chain: &BaseChain,
+        packet: &Packet,
+    ) -> Result<Outcome, NftablesError> {
+        match self.at_hook(chain, packet) {
+            Some(packet) => firewall.outcome(chain, &packet),
+            None => Ok(Outcome::Passes),
+        }
+    }
+
+    /// A packet of the forward hook as a chain sees it; `None` if it does not.
+    fn at_hook(&self, chain: &BaseChain, packet: &Packet) -> Option<Packet> {
+        let packet = packet.clone();
+        let on = |interface: &Option<Interface>| {
+            let name = interface.as_ref().map(|interface| &interface.name);
+            name.is_some_and(|name| chain.devices.contains(name))
+        };
+        match chain.hook {
+            Hook::Ingress if on(&packet.input) => Some(self.before_nat(packet, false)),
+            Hook::Egress if on(&packet.output) => Some(self.after_nat(packet)),
+            Hook::Prerouting if chain.priority < libc::NF_IP_PRI_NAT_DST => {
+                let tracked = chain.priority > libc::NF_IP_PRI_CONNTRACK;
+                Some(self.before_nat(packet, tracked))
+            }
+            Hook::Prerouting => Some(Packet {
+                output: None,
+                ..packet
+            }),
+            Hook::Forward => Some(packet),
+            Hook::Postrouting if chain.priority > libc::NF_IP_PRI_NAT_SRC => {
+                Some(self.after_nat(packet))
+            }
+            Hook::Postrouting => Some(Packet {
+                input: None,
+                ..packet
+            }),
+            Hook::Ingress | Hook::Egress | Hook::Input | Hook::Output => None,
+        }
+    }
+
+    /// Before its destination is translated: to this host, and a reply to it too if it was masqueraded.
+    fn before_nat(&self, packet: Packet, tracked: bool) -> Packet {
+        let to_this_host = match packet.reply {
+            false if self.config.listen == Listen::Any => None,
+            false => Some(true),
+            true => Some(self.config.masquerade),
+        };
+        let port = packet.original_port.filter(|_| !packet.reply);
+        Packet {
+            translated: packet.reply,
+            tracked,
+            to_this_host,
+            output: None,
+            destination: None,
+            destination_port: port,
+            ..packet
+        }
+    }
+
+    /// After its source is translated: masquerading draws a port, and a reply comes from this host.
+    fn after_nat(&self, packet: Packet) -> Packet {
+        let keeps = !packet.reply && !self.config.masquerade;
+        Packet {
+            input: None,
+            source: None,
+            source_port: if packet.reply {
+                packet.original_port
+            } else {
+                packet.source_port.filter(|_| keeps)
+            },
+            ..packet
+        }
     }
 
     /// A packet on this path of which neither address nor port is known.
@@ -213,24 +323,28 @@ fn describe(
         }
     };
     let what = first_few(forwards.iter().map(what));
-    let command = fix::command(firewall, chain, location, forwards)?;
-    let chain = location.table.for_nft(Some(&location.chain));
-    let (level, text) = match (sure, &command, chain) {
-        (true, Some(command), _) => (
-            Level::Failure,
-            format!("{location} drops {what}; let it through with: {command}"),
-        ),
-        (true, None, _) => (Level::Failure, format!("{location} drops {what}")),
-        (false, Some(command), Some(chain)) => (
-            Level::Doubt,
-            format!(
-                "{location} may drop {what} (see nft -a list chain {chain}); let it through with: {command}"
-            ),
-        ),
-        (false, ..) => (Level::Doubt, format!("{location} may drop {what}")),
+    let (fix, command) = match chain.hook {
+        Hook::Forward => match fix::command(firewall, chain, location, forwards)? {
+            Some(command) if *sure => {
+                let text = format!("{location} drops {what}; let it through with");
+                let finding = Finding::new(Level::Failure, SUBJECT, text);
+                return Ok(finding.mended("", Some(command)));
+            }
+            command => ("let it through with", command),
+        },
+        // No rule lets both directions through at the other hooks.
+        _ => fix::removal(location),
     };
-    Ok(Finding {
-        command,
-        ..Finding::new(level, SUBJECT, text)
-    })
+    let fix = format!("; {fix}");
+    if *sure {
+        let text = format!("{location} drops {what}");
+        let finding = Finding::new(Level::Failure, SUBJECT, text);
+        return Ok(finding.mended(&fix, command));
+    }
+    let rules = location.table.for_nft(Some(&location.chain));
+    let see = rules.map_or(String::new(), |chain| {
+        format!(" (see nft -a list chain {chain})")
+    });
+    let text = format!("{location} may drop {what}{see}");
+    Ok(Finding::new(Level::Doubt, SUBJECT, text).mended(&fix, command))
 }

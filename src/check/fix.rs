@@ -43,6 +43,22 @@ pub fn command(
     )
 }
 
+/// What takes a rule or a policy out of the way, and the command for it. `None` if no command can name the
+/// chain.
+pub fn removal(location: &Location) -> (&'static str, Option<String>) {
+    let chain = location.table.for_nft(Some(&location.chain));
+    match location.rule {
+        Some(rule) => (
+            "remove that rule with",
+            chain.map(|chain| format!("nft delete rule {chain} handle {rule}")),
+        ),
+        None => (
+            "set the policy to accept with",
+            chain.map(|chain| format!("nft 'chain {chain} {{ policy accept; }}'")),
+        ),
+    }
+}
+
 /// The service of all forwards, of either family, if they have the same protocol and ports. These
 /// identify a connection in both directions, whatever its destination is.
 fn common(forwards: &[(&Forward, Destination)]) -> Option<Service> {

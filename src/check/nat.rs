@@ -3,7 +3,7 @@
 
 use super::blocker::{Blocker, Blockers, over_ports};
 use super::paths::Paths;
-use super::{Finding, Level, QueryError};
+use super::{Finding, Level, QueryError, fix};
 use crate::config::{Config, Family, Forward, Listen, TABLE_PREFIX, first_few};
 use crate::firewall::{Firewall, Outcome, Packet};
 use crate::nftables::list::{BaseChain, Hook, Table, TableFamily};
@@ -178,25 +178,15 @@ fn describe(blocker: &Blocker<'_>, comes_first: bool) -> Finding {
     } else {
         Level::Doubt
     };
-    let chain = location.table.for_nft(Some(&location.chain));
-    let (certainly, possibly, fix, command) = match location.rule {
-        Some(rule) => (
-            "drops or translates",
-            "may drop or translate",
-            ", or remove that rule with",
-            chain.map(|chain| format!("nft delete rule {chain} handle {rule}")),
-        ),
+    let (certainly, possibly) = match location.rule {
+        Some(_) => ("drops or translates", "may drop or translate"),
         // A policy cannot translate.
-        None => (
-            "drops",
-            "may drop",
-            ", or set the policy to accept with",
-            chain.map(|chain| format!("nft 'chain {chain} {{ policy accept; }}'")),
-        ),
+        None => ("drops", "may drop"),
     };
+    let (how, command) = fix::removal(location);
     let ends = if *sure { certainly } else { possibly };
     let text = format!("{location} {ends} {services} {order}; use another port");
-    Finding::new(level, SUBJECT, text).mended(fix, command)
+    Finding::new(level, SUBJECT, text).mended(&format!(", or {how}"), command)
 }
 
 /// nftables does not show the rules of iptables-legacy, but the kernel lists the names of its tables.

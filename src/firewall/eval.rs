@@ -79,7 +79,7 @@ impl State<'_> {
         sets: &mut impl Sets,
     ) -> Result<Step, NftablesError> {
         let next = match name {
-            "counter" | "log" | "objref" | "notrack" | "last" | "flow_offload" => Tristate::Yes,
+            "counter" | "log" | "objref" | "last" | "flow_offload" => Tristate::Yes,
             "meta" => self.load(data, NFTA_META_DREG, |packet| fields::meta(packet, data)),
             "payload" => self.load(data, NFTA_PAYLOAD_DREG, |packet| {
                 fields::payload(packet, data)
@@ -103,7 +103,8 @@ impl State<'_> {
                 Some(action) => return Ok(Step::End(vec![action])),
                 None => Tristate::Yes,
             },
-            "reject" | "redir" | "nat" => return Ok(Step::End(vec![Action::End])),
+            // Without conntrack nothing is translated: it goes on, but is not forwarded.
+            "reject" | "redir" | "nat" | "notrack" => return Ok(Step::End(vec![Action::End])),
             "queue" => return Ok(Step::End(vec![Action::Unknown])),
             // Whatever it is, it may depend on anything and write anywhere.
             _ => {

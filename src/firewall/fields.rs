@@ -48,6 +48,8 @@ pub fn payload(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
 
 /// What `ct` loads: the state, status, direction, protocol and original port of the connection.
 pub fn conntrack(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
+    // What is loaded of a packet that conntrack has not seen matches little.
+    packet.tracked.then_some(())?;
     match data.u32(NFTA_CT_KEY)? as i32 {
         libc::NFT_CT_STATE => Some(known(&packet.state().to_ne_bytes())),
         libc::NFT_CT_STATUS => Some(known(&packet.status().to_ne_bytes())),

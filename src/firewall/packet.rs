@@ -14,6 +14,8 @@ pub struct Packet {
     pub protocol: Protocol,
     /// Whether it is a reply; if not, it is the connection's first packet.
     pub reply: bool,
+    /// Whether conntrack has seen it.
+    pub tracked: bool,
     /// Whether its connection's destination was translated.
     pub translated: bool,
     /// Whether its destination is this host itself.
@@ -52,6 +54,7 @@ impl Packet {
             family,
             protocol,
             reply: false,
+            tracked: true,
             translated: false,
             to_this_host: None,
             input: None,

@@ -14,6 +14,12 @@ pub fn target(data: Attributes<'_>) -> Option<Action> {
     match data.text(NFTA_TARGET_NAME)? {
         "DNAT" | "REDIRECT" | "NETMAP" | "REJECT" => Some(Action::End),
         "NFQUEUE" => Some(Action::Unknown),
+        "NOTRACK" => Some(Action::End),
+        // The flags come first in all revisions of struct xt_ct_target_info.
+        "CT" => {
+            let info = Info(data.get(NFTA_TARGET_INFO).unwrap_or_default());
+            (info.u16(0)? & XT_CT_NOTRACK != 0).then_some(Action::End)
+        }
         _ => None,
     }
 }
@@ -27,7 +33,7 @@ pub fn matches(data: Attributes<'_>, packet: &Packet) -> Tristate {
         ("tcp", 0) => tcp(info, packet),
         ("udp", 0) => udp(info, packet),
         ("multiport", 1) => multiport(info, packet),
-        ("conntrack", 3) => conntrack(info, packet),
+        ("conntrack", 3) if packet.tracked => conntrack(info, packet),
         ("addrtype", 1) => address_type(info, packet),
         _ => None,
     };

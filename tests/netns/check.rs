@@ -5,6 +5,7 @@ mod firewall;
 mod firewall_rules;
 mod hostile_tables;
 mod kernel;
+mod other_hooks;
 mod other_nat;
 mod paths;
 mod running;

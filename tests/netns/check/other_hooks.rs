@@ -1,0 +1,157 @@
+//! Rules at other hooks than the forward hook: what check says of each, and what becomes of a real
+//! connection, before and after the command that check names.
+
+use super::firewall::is_forwarded;
+use super::{BACKEND_PORT, Report, net, shell, start};
+use crate::fixture::{Family, Protocol, expect_parts};
+
+/// The command that makes a chain at a hook, with these rules.
+fn nftables(family: &str, hook: &str, rules: &str) -> String {
+    format!(
+        "nft -f - <<'END'\ntable {family} theirs {{ chain c {{ type filter hook {hook}; {rules}; }}; }}\nEND"
+    )
+}
+
+/// Family, hook and rules that drop connections to port 80, which are forwarded to port 8080, or their
+/// replies.
+const DROPPING: [(&str, &str, &str); 14] = [
+    ("ip", "prerouting priority raw", "tcp dport 80 drop"),
+    (
+        "inet",
+        "prerouting priority raw",
+        "fib daddr type local tcp dport 80 drop",
+    ),
+    ("ip", "prerouting priority raw", "tcp sport 8080 drop"),
+    ("ip", "prerouting priority raw", "tcp dport 80 notrack"),
+    (
+        "inet",
+        "prerouting priority mangle",
+        "ct state new tcp dport 80 drop",
+    ),
+    ("inet", "prerouting priority mangle", "policy drop"),
+    ("inet", "prerouting priority filter", "tcp dport 8080 drop"),
+    ("inet", "postrouting priority mangle", "tcp dport 8080 drop"),
+    (
+        "inet",
+        "postrouting priority 200",
+        "oifname \"client\" tcp sport 80 drop",
+    ),
+    (
+        "netdev",
+        "ingress device client priority 0",
+        "tcp dport 80 drop",
+    ),
+    (
+        "netdev",
+        "ingress devices = { client, lo } priority 0",
+        "tcp dport 80 drop",
+    ),
+    (
+        "netdev",
+        "ingress device backend-1 priority 0",
+        "tcp sport 8080 drop",
+    ),
+    (
+        "inet",
+        "ingress device client priority 0",
+        "tcp dport 80 drop",
+    ),
+    (
+        "netdev",
+        "egress device backend-1 priority 0",
+        "tcp dport 8080 drop",
+    ),
+];
+
+/// The same of iptables.
+const IPTABLES: [&str; 4] = [
+    "iptables -t raw -A PREROUTING -p tcp --dport 80 -j DROP",
+    "iptables -t raw -A PREROUTING -p tcp --dport 80 -j CT --notrack",
+    "iptables -t mangle -A PREROUTING -p tcp --dport 80 -j DROP",
+    "iptables -t mangle -A POSTROUTING -p tcp --dport 8080 -j DROP",
+];
+
+/// Rules that drop others.
+const PASSING: [(&str, &str, &str); 8] = [
+    (
+        "ip",
+        "prerouting priority raw",
+        "iifname client tcp dport 8080 drop",
+    ),
+    ("ip", "prerouting priority raw", "udp dport 80 drop"),
+    ("ip", "prerouting priority raw", "udp dport 80 notrack"),
+    ("inet", "prerouting priority filter", "tcp dport 80 drop"),
+    ("inet", "postrouting priority mangle", "tcp dport 80 drop"),
+    ("inet", "input priority 0", "policy drop"),
+    ("inet", "output priority 0", "policy drop"),
+    (
+        "netdev",
+        "ingress device lo priority 0",
+        "tcp dport 80 drop",
+    ),
+];
+
+#[test]
+fn what_drops_at_any_hook_is_a_failure_until_its_command_has_run() {
+    let net = net(1);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let _instance = start(&net, "tcp/80=10.2.1.2:8080");
+    let forwarded = || is_forwarded(&net, Protocol::Tcp, Family::V4);
+    let nftables = DROPPING.map(|(family, hook, rules)| nftables(family, hook, rules));
+    for rules in nftables.iter().map(String::as_str).chain(IPTABLES) {
+        shell(&net.node, "nft flush ruleset");
+        shell(&net.node, rules);
+        assert!(!forwarded(), "{rules}");
+        let report = Report::of(&net.node, "");
+        let failure = report.only("failure", "firewall");
+        shell(&net.node, failure.command());
+        assert!(forwarded(), "{rules}: {failure:?}");
+        Report::of(&net.node, "").expect_ok();
+    }
+}
+
+#[test]
+fn what_drops_others_at_any_hook_is_ok() {
+    let net = net(1);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let _instance = start(&net, "tcp/80=10.2.1.2:8080");
+    for (family, hook, rules) in PASSING {
+        shell(&net.node, "nft flush ruleset");
+        shell(&net.node, &nftables(family, hook, rules));
+        assert!(
+            is_forwarded(&net, Protocol::Tcp, Family::V4),
+            "{hook} {rules}"
+        );
+        Report::of(&net.node, "").expect_ok();
+    }
+}
+
+/// Conntrack's own state is not known where it has not seen a packet yet.
+#[test]
+fn what_may_drop_at_another_hook_is_a_warning() {
+    let net = net(1);
+    for rules in [
+        "ct state new drop",
+        "ip saddr 10.1.1.0/24 drop",
+        "meta mark 1 notrack",
+    ] {
+        shell(&net.node, "nft flush ruleset");
+        shell(&net.node, &nftables("ip", "prerouting priority raw", rules));
+        Report::of(&net.node, "tcp/80=10.2.1.2:8080").only("warning", "firewall");
+    }
+}
+
+#[test]
+fn chains_of_bridges_are_not_looked_at_and_that_is_said() {
+    let net = net(1);
+    shell(
+        &net.node,
+        &nftables("bridge", "forward priority 0", "tcp dport 8080 drop"),
+    );
+    let report = Report::of(&net.node, "tcp/80=10.2.1.2:8080");
+    let warning = report.only("warning", "firewall");
+    expect_parts(
+        &warning.text,
+        ["not looked at: ", "c in table bridge theirs"],
+    );
+}
