@@ -27,12 +27,12 @@ fn what_status_keeps_of_a_table_is_bounded() {
         .collect();
     node.load(&format!(
         "table inet nodefwd-evil {{
-            map balanced4 {{ type inet_service . inet_proto : verdict; }}
+            map chains4 {{ type inet_service . inet_proto : verdict; }}
             chain many {{
                 {rules}
             }}
          }}
-         add element inet nodefwd-evil balanced4 {{ {} }}",
+         add element inet nodefwd-evil chains4 {{ {} }}",
         services.join(", ")
     ));
     let web = nodefwd(["--name=web", "tcp/5000=10.2.0.11"]).start(&node);
