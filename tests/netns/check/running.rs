@@ -27,7 +27,7 @@ fn without_forwards_and_instances_it_fails() {
 }
 
 /// Arguments, the name, and what is read back.
-const CASES: [(&str, &str, &[&str]); 7] = [
+const CASES: [(&str, &str, &[&str]); 8] = [
     (
         "tcp/80=10.2.1.2:8080",
         "tcp-80",
@@ -68,6 +68,11 @@ const CASES: [(&str, &str, &[&str]); 7] = [
             ", from 10.1.1.0/24",
             ", also from this host",
         ],
+    ),
+    (
+        "--listen=client,10.2.1.1 tcp/80=10.2.1.2,fd00:2:1::2",
+        "tcp-80",
+        &["sent to 10.2.1.1, this host on client"],
     ),
     (
         "--listen=any --hairpin tcp/80=10.2.1.2",
