@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn the_schema_stays_as_it_is() {
-        let mended =
-            Finding::new(Level::Failure, "routes", "none: add one with").with_command("ip r");
+        let mended = Finding::new(Level::Failure, "routes", "none");
+        let mended = mended.mended(": add one with", Some("ip r".into()));
         let about = Finding {
             instance: Some("web".into()),
             ..Finding::new(Level::Unseen, "firewall", "not looked at: all")
