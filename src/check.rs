@@ -104,11 +104,22 @@ impl Subject {
                 return Ok(Subject::Running(Some(name)));
             }
         }
-        if options.forwards_nothing() {
+        if says_nothing(options) {
             return Ok(Subject::Running(Name::read(options)?));
         }
         Ok(Subject::Config(Config::new(options)?))
     }
+}
+
+/// Whether no option says what to forward.
+fn says_nothing(options: &Options) -> bool {
+    let classic = [
+        &options.dest_ips,
+        &options.dest_proto,
+        &options.src_port,
+        &options.dest_port,
+    ];
+    options.forwards.is_empty() && classic.into_iter().all(Option::is_none)
 }
 
 /// Checks everything and prints what it finds. Fails if a check does.

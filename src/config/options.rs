@@ -227,17 +227,6 @@ impl Options {
         self.env_file.is_some()
     }
 
-    /// Whether no option says what to forward.
-    pub fn forwards_nothing(&self) -> bool {
-        let classic = [
-            &self.dest_ips,
-            &self.dest_proto,
-            &self.src_port,
-            &self.dest_port,
-        ];
-        self.forwards.is_empty() && classic.into_iter().all(Option::is_none)
-    }
-
     /// Every option that is one text; not the forwards, nor the file.
     fn values_mut(&mut self) -> impl Iterator<Item = (OptionName, &mut Option<OsString>)> {
         [
