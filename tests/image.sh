@@ -284,9 +284,23 @@ step "externalTrafficPolicy: Local, with addresses of both families and a pod of
 start local local SRC_PORT=80 SRC_RANGES=0.0.0.0/0 DEST_PROTO=TCP DEST_PORT=30080 DEST_IPS=$node4,$node6
 ready local
 replied $local4 client tcp $local4 80
+# The node's connection to its own address is one of a destination to the forwarded port.
+reply=$(echo hello | on node timeout 5 socat - "TCP4:$local4:80,bind=$node4") || true
+[[ $reply == "hello, $local4" ]] || die "the node's own connection should be forwarded, not get '$reply'"
 warnings=$(podman logs local 2>&1 | grep '^warning: ') || true
 [[ $warnings == *IPv6* && $warnings != *$'\n'* ]] || die "there should be one warning, about IPv6, not: $warnings"
 stop local
+
+step "an image with options of its own, made as deploy/README.md says"
+derive=$(grep -F "printf 'FROM localhost/nodefwd:0.1.0" deploy/README.md)
+derive=${derive//localhost\/nodefwd:0.1.0-own/$image-own}
+quietly bash -c "set -o pipefail; ${derive//localhost\/nodefwd:0.1.0/$image}"
+options=$(podman image inspect --format '{{.Config.Env}}' "$image-own")
+for option in NODEFWD_HAIRPIN=true NODEFWD_STRICT=true NODEFWD_DRAIN=20; do
+    [[ $options == *$option* ]] || die "the derived image should have $option, not $options"
+done
+image=$image-own start strict local SRC_PORT=80 DEST_PROTO=TCP DEST_PORT=30080 DEST_IPS=$node4,$node6
+fails strict 'IPv6 forwarding is off'
 
 step "containers that cannot forward"
 environment=(SRC_PORT=80 SRC_RANGES=0.0.0.0/0 DEST_PROTO=TCP DEST_PORT=80 "DEST_IPS=$cluster4")

@@ -40,8 +40,8 @@ const ELSEWHERE: [(&str, &str); 26] = [
         "wants the image",
     ),
     (
-        r"printf 'FROM localhost/nodefwd:0.1.0\nENV NODEFWD_HAIRPIN=true\n' | podman build -t localhost/nodefwd:0.1.0-hairpin -",
-        "wants the image",
+        r"printf 'FROM localhost/nodefwd:0.1.0\nENV NODEFWD_STRICT=true NODEFWD_DRAIN=20\n' | podman build -t localhost/nodefwd:0.1.0-own -",
+        "tests/image.sh does it",
     ),
     ("podman tag", "wants the image"),
     (
@@ -74,10 +74,11 @@ const ELSEWHERE: [(&str, &str); 26] = [
 ];
 
 /// Code of several words that is no command.
-const NO_COMMANDS: [&str; 7] = [
+const NO_COMMANDS: [&str; 8] = [
     "--format json",
     "--format prometheus",
     "--listen 192.168.1.1",
+    "ct state",
     "enable-servicelb: true",
     "externalTrafficPolicy: Local",
     "fib daddr type local",
