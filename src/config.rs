@@ -18,6 +18,7 @@ mod port;
 mod port_name;
 mod protocol;
 mod service;
+mod setting;
 mod sources;
 mod summary;
 mod typos;
@@ -32,10 +33,11 @@ pub use forward::{Forward, ForwardError};
 pub use interface::{InterfaceError, InterfaceName};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
-pub use options::{ArgExt, OptionName, Options, shown};
+pub use options::{ArgExt, OptionName, Options};
 pub use port::{LengthError, PortError, PortRange};
 pub use protocol::{Family, Protocol, ProtocolError};
 pub use service::{Service, ServiceSet};
+pub use setting::shown;
 pub use sources::{Allowed, SourceError, Sources};
 pub use summary::{first_few, summary};
 pub use typos::warn_of_environment;
@@ -43,7 +45,7 @@ pub use value::{BooleanError, SecondsError, log_format};
 
 use forward::ForwardSpec;
 use log::warn;
-use options::Setting;
+use setting::Setting;
 use std::time::Duration;
 use value::{boolean, seconds};
 
@@ -60,6 +62,10 @@ pub struct Config {
     pub output: bool,
     /// Whether the destination sees this host's address instead of the client's.
     pub masquerade: bool,
+    /// Whether masqueraded connections get random source ports, instead of the client's where it is free.
+    pub fully_random: bool,
+    /// Whether the MSS of TCP connections is lowered to what fits the path MTU.
+    pub clamp_mss: bool,
     /// Whether a destination's own connection to the forwarded port is forwarded.
     pub hairpin: bool,
     /// Whether a family that cannot be forwarded is an error.
@@ -129,6 +135,8 @@ impl Config {
             listen,
             output: boolean(OptionName::OUTPUT, &options.output, false)?,
             masquerade: boolean(OptionName::MASQUERADE, &options.masquerade, true)?,
+            fully_random: boolean(OptionName::FULLY_RANDOM, &options.fully_random, true)?,
+            clamp_mss: boolean(OptionName::CLAMP_MSS, &options.clamp_mss, false)?,
             hairpin: boolean(OptionName::HAIRPIN, &options.hairpin, false)?,
             strict: boolean(OptionName::STRICT, &options.strict, false)?,
             owner: boolean(OptionName::OWNER, &options.owner, true)?,

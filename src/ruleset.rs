@@ -6,6 +6,7 @@
 
 mod balance;
 mod build;
+mod clamp_mss;
 mod forwards;
 mod hairpin;
 mod invalid;
@@ -221,6 +222,8 @@ pub enum Hook {
     Forward,
     /// Packets made on this host; type nat, priority dstnat.
     Output,
+    /// Packets that leave; type filter, priority mangle.
+    Mangle,
     /// Packets that leave; type nat, priority srcnat.
     Postrouting,
 }
@@ -321,6 +324,8 @@ pub enum Statement {
     Invalid,
     /// `tcp flags & (syn | rst) != 0`
     TcpSynOrRst,
+    /// `tcp flags syn`
+    TcpSyn,
     /// `th dport . meta l4proto . ip daddr @NAME`
     BackendIn(Family, String),
     /// `th sport . meta l4proto . ip saddr @NAME`
@@ -337,8 +342,18 @@ pub enum Statement {
     Goto(String),
     /// `dnat ip to ADDRESS:PORT`
     Dnat(Dnat),
-    /// `masquerade fully-random`
-    Masquerade,
+    /// `masquerade`, `masquerade fully-random`
+    Masquerade(SourcePort),
+    /// `tcp option maxseg size set rt mtu`
+    ClampMss,
+}
+
+/// The source port of a masqueraded connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourcePort {
+    /// The client's own, if it is free.
+    Kept,
+    FullyRandom,
 }
 
 /// Whether a destination, or a group of them, gets the connection.

@@ -45,7 +45,7 @@ _nodefwd() {
 
     case "${cmd}" in
         nodefwd)
-            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --env-file --verbose --quiet --log-format --help --version run render check status version completions"
+            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --name --strict --replace --drain --env-file --verbose --quiet --log-format --help --version run render check status version completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -99,6 +99,14 @@ _nodefwd() {
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
+                --fully-random)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --clamp-mss)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
                 --hairpin)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
@@ -144,7 +152,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__check)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --env-file --format --verbose --quiet --log-format --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --name --strict --replace --drain --env-file --format --verbose --quiet --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -195,6 +203,14 @@ _nodefwd() {
                     return 0
                     ;;
                 --masquerade)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --fully-random)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --clamp-mss)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
@@ -265,7 +281,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__render)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --env-file --verbose --quiet --log-format --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --name --strict --replace --drain --env-file --verbose --quiet --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -316,6 +332,14 @@ _nodefwd() {
                     return 0
                     ;;
                 --masquerade)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --fully-random)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --clamp-mss)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
@@ -364,7 +388,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__run)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --hairpin --name --strict --replace --drain --env-file --verbose --quiet --log-format --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --name --strict --replace --drain --env-file --verbose --quiet --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -415,6 +439,14 @@ _nodefwd() {
                     return 0
                     ;;
                 --masquerade)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --fully-random)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --clamp-mss)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;

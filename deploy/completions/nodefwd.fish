@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nodefwd_global_optspecs
-    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= hairpin= name= strict= replace= drain= env-file= v/verbose q/quiet log-format= h/help V/version
+    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= fully-random= clamp-mss= hairpin= name= strict= replace= drain= env-file= v/verbose q/quiet log-format= h/help V/version
 end
 
 function __fish_nodefwd_needs_command
@@ -40,6 +40,10 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -l output -d 'Forward conn
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l masquerade -d 'Let the destination see this host\'s address instead of the client\'s; false needs a route from the destination back through this host [default: true]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l fully-random -d 'Give masqueraded connections random source ports; false keeps the client\'s port where it is free [default: true]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l clamp-mss -d 'Lower the MSS of forwarded TCP connections to what fits the path MTU, for paths on which ICMP is dropped [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
@@ -77,6 +81,10 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l output -d 'Forwa
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l masquerade -d 'Let the destination see this host\'s address instead of the client\'s; false needs a route from the destination back through this host [default: true]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l fully-random -d 'Give masqueraded connections random source ports; false keeps the client\'s port where it is free [default: true]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l clamp-mss -d 'Lower the MSS of forwarded TCP connections to what fits the path MTU, for paths on which ICMP is dropped [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
@@ -107,6 +115,10 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l output -d 'Fo
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l masquerade -d 'Let the destination see this host\'s address instead of the client\'s; false needs a route from the destination back through this host [default: true]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l fully-random -d 'Give masqueraded connections random source ports; false keeps the client\'s port where it is free [default: true]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l clamp-mss -d 'Lower the MSS of forwarded TCP connections to what fits the path MTU, for paths on which ICMP is dropped [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
@@ -136,6 +148,10 @@ any\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l output -d 'Forward connections made on this host itself to its own addresses too, except to loopback addresses [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l masquerade -d 'Let the destination see this host\'s address instead of the client\'s; false needs a route from the destination back through this host [default: true]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l fully-random -d 'Give masqueraded connections random source ports; false keeps the client\'s port where it is free [default: true]' -r -f -a "true\t''
+false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l clamp-mss -d 'Lower the MSS of forwarded TCP connections to what fits the path MTU, for paths on which ICMP is dropped [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"

@@ -2,9 +2,10 @@
 
 use super::address::{AddressError, unicast};
 use super::brackets::{BracketsError, split_port};
-use super::options::{OptionName, Options, Setting, shown};
+use super::options::{OptionName, Options};
 use super::port::{LengthError, PortError, PortRange, fits};
 use super::protocol::{Family, Protocol, ProtocolError};
+use super::setting::{Setting, shown};
 use super::value::Boolean;
 use super::{ConfigError, Destination, MAX_MAPPED_PORTS, Service};
 use std::fmt;

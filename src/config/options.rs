@@ -1,17 +1,16 @@
-//! Every option, with its variable, its flag and its help; and how its text becomes words.
+//! Every option, with its variable, its flag and its help.
 //!
 //! The module of an option's name in `config` reads it, or `value.rs`. What it says is carried out by
 //! the module of its name in `ruleset` (`forwards`, `sources`, `balance`, `listen`, `output`,
-//! `masquerade`, `hairpin`) or `instance` (`replace`, `drain`), for `name` by `lock.rs`, and for
+//! `masquerade`, `clamp_mss`, `hairpin`) or `instance` (`replace`, `drain`), for `name` by `lock.rs`, and for
 //! `strict` by `sysctl.rs`, which knows what cannot be forwarded.
 
 use super::env_file::EnvFile;
 use super::typos::Variables;
-use super::{ConfigError, Location, Problem};
-use crate::text::Printable;
+use super::{ConfigError, Location, shown};
 use clap::{Arg, Args};
 use log::warn;
-use std::{ffi::OsString, fmt, path::Path, str::FromStr};
+use std::{ffi::OsString, fmt, path::Path};
 
 /// An option's two names: its environment variable and its flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +31,8 @@ impl OptionName {
     pub const LISTEN: Self = Self::new("NODEFWD_LISTEN", "listen");
     pub const OUTPUT: Self = Self::new("NODEFWD_OUTPUT", "output");
     pub const MASQUERADE: Self = Self::new("NODEFWD_MASQUERADE", "masquerade");
+    pub const FULLY_RANDOM: Self = Self::new("NODEFWD_FULLY_RANDOM", "fully-random");
+    pub const CLAMP_MSS: Self = Self::new("NODEFWD_CLAMP_MSS", "clamp-mss");
     pub const HAIRPIN: Self = Self::new("NODEFWD_HAIRPIN", "hairpin");
     pub const NAME: Self = Self::new("NODEFWD_NAME", "name");
     pub const STRICT: Self = Self::new("NODEFWD_STRICT", "strict");
@@ -147,6 +148,16 @@ pub struct Options {
     #[arg(help_heading = "How to forward", boolean = OptionName::MASQUERADE)]
     pub masquerade: Option<OsString>,
 
+    /// Give masqueraded connections random source ports; false keeps the client's port where it is free
+    /// [default: true]
+    #[arg(help_heading = "How to forward", boolean = OptionName::FULLY_RANDOM)]
+    pub fully_random: Option<OsString>,
+
+    /// Lower the MSS of forwarded TCP connections to what fits the path MTU, for paths on which ICMP is
+    /// dropped [default: false]
+    #[arg(help_heading = "How to forward", boolean = OptionName::CLAMP_MSS)]
+    pub clamp_mss: Option<OsString>,
+
     /// Also forward connections that a destination makes to the forwarded port [default: false]
     #[arg(help_heading = "How to forward", boolean = OptionName::HAIRPIN)]
     pub hairpin: Option<OsString>,
@@ -239,6 +250,8 @@ impl Options {
             (OptionName::LISTEN, &mut self.listen),
             (OptionName::OUTPUT, &mut self.output),
             (OptionName::MASQUERADE, &mut self.masquerade),
+            (OptionName::FULLY_RANDOM, &mut self.fully_random),
+            (OptionName::CLAMP_MSS, &mut self.clamp_mss),
             (OptionName::HAIRPIN, &mut self.hairpin),
             (OptionName::NAME, &mut self.name),
             (OptionName::STRICT, &mut self.strict),
@@ -259,114 +272,6 @@ impl Options {
                 error: Box::new(error),
             },
             None => error,
-        }
-    }
-}
-
-/// As much of a text as a message shows: a value may be 128 KiB long, and a rule list a thousand
-/// addresses.
-const SHOWN_CHARACTERS: usize = 160;
-
-/// A text as a message shows it: cut with an ellipsis after so many characters that it can be read.
-pub fn shown(text: &str) -> String {
-    // Escapes count as what they are long.
-    let printable = Printable(text).to_string();
-    let mut characters = printable.chars();
-    let mut shown: String = characters.by_ref().take(SHOWN_CHARACTERS).collect();
-    if characters.next().is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-/// One option with its text.
-#[derive(Debug, Clone, Copy)]
-pub struct Setting<'a> {
-    pub option: OptionName,
-    pub text: &'a str,
-}
-
-impl<'a> Setting<'a> {
-    /// The option's text if it is set. Refuses what is not UTF-8.
-    pub fn read(
-        option: OptionName,
-        value: &'a Option<OsString>,
-    ) -> Result<Option<Self>, ConfigError> {
-        value
-            .as_ref()
-            .map(|value| Self::of(option, value))
-            .transpose()
-    }
-
-    /// The option with this value. Refuses what is not UTF-8.
-    pub fn of(option: OptionName, value: &'a OsString) -> Result<Self, ConfigError> {
-        match value.to_str() {
-            Some(text) => Ok(Setting { option, text }),
-            None => Err(ConfigError::NotUtf8 {
-                option,
-                value: shown(&value.to_string_lossy()),
-            }),
-        }
-    }
-
-    /// Reads an option that is one word; `default` if it is not set.
-    pub fn value_or<T: FromStr>(
-        option: OptionName,
-        value: &'a Option<OsString>,
-        default: T,
-    ) -> Result<T, ConfigError>
-    where
-        Problem: From<T::Err>,
-    {
-        Self::read(option, value)?.map_or(Ok(default), |setting| setting.value())
-    }
-
-    /// Reads one word; refuses none.
-    pub fn value<T: FromStr>(&self) -> Result<T, ConfigError>
-    where
-        Problem: From<T::Err>,
-    {
-        let word = self.text.trim();
-        if word.is_empty() {
-            return Err(self.empty());
-        }
-        word.parse().map_err(|error| self.invalid(word, error))
-    }
-
-    /// The words of a list, separated by commas, white space or both.
-    pub fn words(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.text
-            .split(|c: char| c == ',' || c.is_whitespace())
-            .filter(|word| !word.is_empty())
-    }
-
-    /// Reads every word of a list; refuses a list without any.
-    pub fn list<T, E>(&self, read: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, ConfigError>
-    where
-        Problem: From<E>,
-    {
-        let values: Vec<T> = self
-            .words()
-            .map(|word| read(word).map_err(|error| self.invalid(word, error)))
-            .collect::<Result<_, _>>()?;
-        if values.is_empty() {
-            return Err(self.empty());
-        }
-        Ok(values)
-    }
-
-    fn empty(&self) -> ConfigError {
-        ConfigError::Empty {
-            option: self.option,
-        }
-    }
-
-    /// The error that says what is wrong with a part of the text.
-    pub fn invalid(&self, part: &str, problem: impl Into<Problem>) -> ConfigError {
-        ConfigError::Invalid {
-            option: self.option,
-            part: shown(part),
-            problem: problem.into(),
         }
     }
 }

@@ -8,13 +8,14 @@ use super::expr::{
 };
 use super::list::message_type;
 use super::matches::{
-    has_syn_or_rst, is_in, is_invalid, is_translated, is_type, link_local_destination,
+    has_syn, has_syn_or_rst, is_in, is_invalid, is_translated, is_type, link_local_destination,
     loopback_destination,
 };
 use super::set::{add_elements, add_set};
 use crate::config::Family;
 use crate::netlink::{Request, octets};
-use crate::ruleset::{self, AddressType, Dnat, Hook, Ruleset, Statement};
+use crate::ruleset::{self, AddressType, Dnat, Hook, Ruleset, SourcePort, Statement};
+use crate::uapi::NF_NAT_RANGE_PROTO_RANDOM_FULLY;
 use crate::uapi::{NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
@@ -207,6 +208,11 @@ fn at_hook(hook: Hook) -> (ChainType, nftnl::Hook, i32) {
             libc::NF_IP_PRI_FILTER - 10,
         ),
         Hook::Output => (ChainType::Nat, nftnl::Hook::Out, libc::NF_IP_PRI_NAT_DST),
+        Hook::Mangle => (
+            ChainType::Filter,
+            nftnl::Hook::PostRouting,
+            libc::NF_IP_PRI_MANGLE,
+        ),
         Hook::Postrouting => (
             ChainType::Nat,
             nftnl::Hook::PostRouting,
@@ -287,7 +293,16 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
         Statement::Jump(chain) => out.push(expr::to_chain(libc::NFT_JUMP, &c_string(chain))),
         Statement::Goto(chain) => out.push(expr::to_chain(libc::NFT_GOTO, &c_string(chain))),
         Statement::Dnat(to) => out.extend(dnat(to, set)),
-        Statement::Masquerade => out.push(expr::masquerade_fully_random()),
+        Statement::TcpSyn => out.extend(has_syn()),
+        Statement::Masquerade(port) => out.push(expr::masquerade(match port {
+            SourcePort::Kept => 0,
+            SourcePort::FullyRandom => NF_NAT_RANGE_PROTO_RANDOM_FULLY,
+        })),
+        Statement::ClampMss => {
+            out.push(expr::path_mss(REG_1));
+            out.push(expr::to_network_order(2));
+            out.push(expr::set_mss());
+        }
     }
 }
 

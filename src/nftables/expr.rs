@@ -225,9 +225,31 @@ pub fn destination_nat(family: u8, port_register: Option<u32>) -> Expression {
     }
 }
 
-/// Gives the packet this host's address and a random source port.
-pub fn masquerade_fully_random() -> Expression {
-    Expression::new(c"masq").u32(sys::NFTNL_EXPR_MASQ_FLAGS, NF_NAT_RANGE_PROTO_RANDOM_FULLY)
+/// Gives the packet this host's address. `flags` say how its source port is chosen, `NF_NAT_RANGE_*`.
+pub fn masquerade(flags: u32) -> Expression {
+    let masquerade = Expression::new(c"masq");
+    match flags {
+        0 => masquerade,
+        flags => masquerade.u32(sys::NFTNL_EXPR_MASQ_FLAGS, flags),
+    }
+}
+
+/// Loads the MSS that fits the path MTU of both directions.
+pub fn path_mss(register: u32) -> Expression {
+    Expression::new(c"rt")
+        .u32(sys::NFTNL_EXPR_RT_KEY, NFT_RT_TCPMSS)
+        .u32(sys::NFTNL_EXPR_RT_DREG, register)
+}
+
+/// Lowers the MSS in the options of a TCP header (kind 2, of which the value starts at the third byte:
+/// RFC 9293, section 3.2) to that in the first register.
+pub fn set_mss() -> Expression {
+    Expression::new(c"exthdr")
+        .u32(sys::NFTNL_EXPR_EXTHDR_SREG, REG_1)
+        .bytes(sys::NFTNL_EXPR_EXTHDR_TYPE, &[2])
+        .u32(sys::NFTNL_EXPR_EXTHDR_OFFSET, 2)
+        .u32(sys::NFTNL_EXPR_EXTHDR_LEN, 2)
+        .u32(sys::NFTNL_EXPR_EXTHDR_OP, NFT_EXTHDR_OP_TCPOPT)
 }
 
 /// Goes on only for packets of this family.

@@ -79,16 +79,26 @@ pub fn is_invalid() -> [Expression; 3] {
     )
 }
 
-/// SYN and RST among the flags of a TCP header (RFC 9293, section 3.1).
-const SYN_OR_RST: u8 = 0x02 | 0x04;
+/// Among the flags of a TCP header (RFC 9293, section 3.1).
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+
+/// Goes on only for TCP segments with SYN.
+pub fn has_syn() -> Vec<Expression> {
+    has_tcp_flag(SYN)
+}
 
 /// Goes on only for TCP segments with one of these.
 pub fn has_syn_or_rst() -> Vec<Expression> {
+    has_tcp_flag(SYN | RST)
+}
+
+fn has_tcp_flag(flags: u8) -> Vec<Expression> {
     let mut expressions = vec![
         expr::meta(libc::NFT_META_L4PROTO, REG_1),
         expr::equal(&[Protocol::Tcp.number()]),
     ];
-    expressions.extend(has_any_bit(expr::tcp_flags(REG_1), &[SYN_OR_RST]));
+    expressions.extend(has_any_bit(expr::tcp_flags(REG_1), &[flags]));
     expressions
 }
 

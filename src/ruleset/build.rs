@@ -2,7 +2,7 @@
 
 use super::shared_maps::SharedMaps;
 use super::{Chain, Hook, PREROUTING, Rule, Ruleset, Set, family_name};
-use super::{balance, forwards, hairpin, invalid, listen, masquerade, output, sources};
+use super::{balance, clamp_mss, forwards, hairpin, invalid, listen, masquerade, output, sources};
 use crate::config::{Config, Family, Forward};
 
 impl Ruleset {
@@ -34,7 +34,8 @@ impl Ruleset {
     }
 
     fn add_base_rules(&mut self, config: &Config, family: Family) {
-        let masquerade: Vec<Rule> = masquerade::rules(self, family).collect();
+        let masquerade: Vec<Rule> = masquerade::rules(self, config, family).collect();
+        let clamp_mss = clamp_mss::rules(self, config, family);
         for chain in &mut self.chains {
             match chain.hook {
                 Some(Hook::Prerouting) => {
@@ -42,6 +43,7 @@ impl Ruleset {
                         .rules
                         .extend(listen::rules(config, family, family_name(family)));
                 }
+                Some(Hook::Mangle) => chain.rules.extend(clamp_mss.iter().cloned()),
                 Some(Hook::Output) => chain.rules.extend(output::rules(config, family)),
                 Some(Hook::Postrouting) => chain.rules.extend(masquerade.iter().cloned()),
                 Some(Hook::Input | Hook::Forward) | None => {}
@@ -112,5 +114,6 @@ fn base_chains(config: &Config) -> Vec<Chain> {
             rules: Vec::new(),
         })
         .chain(invalid::base_chains(config))
+        .chain(clamp_mss::base_chain(config))
         .collect()
 }

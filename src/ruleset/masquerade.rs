@@ -1,7 +1,7 @@
-//! `NODEFWD_MASQUERADE`: a destination sees this host's address instead of the client's.
+//! `NODEFWD_MASQUERADE`, `NODEFWD_FULLY_RANDOM`: a destination sees this host's address instead of the client's.
 
 use super::sets::of_addresses_and_services;
-use super::{MASQUERADE, Rule, Ruleset, Set, Statement};
+use super::{MASQUERADE, Rule, Ruleset, Set, SourcePort, Statement};
 use crate::config::{Config, Destination, Family, Forward, PortRange, Protocol};
 use std::net::IpAddr;
 
@@ -22,12 +22,17 @@ pub fn backends(forwards: &[&Forward]) -> impl Iterator<Item = (IpAddr, Protocol
 }
 
 /// The rules for connections on their way to these.
-pub fn rules(ruleset: &Ruleset, family: Family) -> impl Iterator<Item = Rule> {
+pub fn rules(ruleset: &Ruleset, config: &Config, family: Family) -> impl Iterator<Item = Rule> {
+    let port = if config.fully_random {
+        SourcePort::FullyRandom
+    } else {
+        SourcePort::Kept
+    };
     let rule = move |name| {
         vec![
             Statement::Translated,
             Statement::BackendIn(family, name),
-            Statement::Masquerade,
+            Statement::Masquerade(port),
         ]
     };
     ruleset.existing(MASQUERADE, family).map(rule)

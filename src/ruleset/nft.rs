@@ -2,7 +2,7 @@
 
 use super::{
     AddressType, Chain, Choice, Dnat, Element, Field, FieldType, Hook, Numbers, Ruleset,
-    SOURCE_HASH_SEED, Set, Statement, Value, ValueType,
+    SOURCE_HASH_SEED, Set, SourcePort, Statement, Value, ValueType,
 };
 use crate::config::{Balance, Family};
 use std::fmt::{self, Display, Formatter};
@@ -124,6 +124,7 @@ impl Display for Hook {
             Hook::Input => "type filter hook input priority filter - 10; policy accept;",
             Hook::Forward => "type filter hook forward priority filter - 10; policy accept;",
             Hook::Output => "type nat hook output priority -100; policy accept;",
+            Hook::Mangle => "type filter hook postrouting priority mangle; policy accept;",
             Hook::Postrouting => "type nat hook postrouting priority srcnat; policy accept;",
         })
     }
@@ -168,7 +169,12 @@ impl Display for Statement {
             Statement::Jump(chain) => write!(f, "jump {chain}"),
             Statement::Goto(chain) => write!(f, "goto {chain}"),
             Statement::Dnat(to) => to.fmt(f),
-            Statement::Masquerade => f.write_str("masquerade fully-random"),
+            Statement::Masquerade(SourcePort::Kept) => f.write_str("masquerade"),
+            Statement::Masquerade(SourcePort::FullyRandom) => {
+                f.write_str("masquerade fully-random")
+            }
+            Statement::TcpSyn => f.write_str("tcp flags syn"),
+            Statement::ClampMss => f.write_str("tcp option maxseg size set rt mtu"),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod asymmetric;
 mod balance;
 mod by_interface;
+mod clamp_mss;
 mod forward_syntax;
 mod hairpin;
 mod invalid;

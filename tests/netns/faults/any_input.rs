@@ -256,7 +256,9 @@ fn set_of(statement: &Statement) -> Option<&str> {
         | Statement::Jump(_)
         | Statement::Goto(_)
         | Statement::Dnat(Dnat::SamePort(_) | Dnat::Port(..))
-        | Statement::Masquerade => None,
+        | Statement::TcpSyn
+        | Statement::ClampMss
+        | Statement::Masquerade(_) => None,
     }
 }
 

@@ -22,6 +22,8 @@ pub const VARIABLES: [&str; COUNT] = [
     "NODEFWD_LISTEN",
     "NODEFWD_OUTPUT",
     "NODEFWD_MASQUERADE",
+    "NODEFWD_FULLY_RANDOM",
+    "NODEFWD_CLAMP_MSS",
     "NODEFWD_HAIRPIN",
     "NODEFWD_NAME",
     "NODEFWD_STRICT",
@@ -31,7 +33,7 @@ pub const VARIABLES: [&str; COUNT] = [
     "NODEFWD_FORWARDS",
 ];
 
-const COUNT: usize = 16;
+const COUNT: usize = 18;
 
 /// The text of each option, if it is set.
 type Texts = [Option<OsString>; COUNT];
@@ -58,6 +60,8 @@ impl Input {
             listen,
             output,
             masquerade,
+            fully_random,
+            clamp_mss,
             hairpin,
             name,
             strict,
@@ -78,6 +82,8 @@ impl Input {
             listen,
             output,
             masquerade,
+            fully_random,
+            clamp_mss,
             hairpin,
             name,
             strict,
@@ -187,7 +193,7 @@ fn mutate(bytes: &mut Vec<u8>, index: Index, edit: Edit, byte: u8) {
 /// Options of which each is valid; together they may still forward a port twice.
 fn valid() -> impl Strategy<Value = Texts> {
     let classic = prop_oneof![1 => Just([const { None }; 4]), 2 => valid_input::classic()];
-    let switches = [(); 6].map(|()| option(select(valid_input::SWITCHES)));
+    let switches = [(); 8].map(|()| option(select(valid_input::SWITCHES)));
     let words = (
         option(select(valid_input::BALANCES)),
         option(select(valid_input::NAMES)),
@@ -202,7 +208,16 @@ fn valid() -> impl Strategy<Value = Texts> {
         let [dest_ips, dest_proto, src_port, dest_port] = classic;
         let (src_ranges, listen, forwards) = lists;
         let text = |word: Option<&str>| word.map(OsString::from);
-        let [output, masquerade, hairpin, strict, replace, owner] = switches.map(text);
+        let [
+            output,
+            masquerade,
+            fully_random,
+            clamp_mss,
+            hairpin,
+            strict,
+            replace,
+            owner,
+        ] = switches.map(text);
         [
             dest_ips.map(OsString::from),
             dest_proto.map(OsString::from),
@@ -213,6 +228,8 @@ fn valid() -> impl Strategy<Value = Texts> {
             listen.map(OsString::from),
             output,
             masquerade,
+            fully_random,
+            clamp_mss,
             hairpin,
             text(words.1),
             strict,
