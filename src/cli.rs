@@ -3,7 +3,7 @@
 use crate::check::CheckOptions;
 #[cfg(feature = "completions")]
 use crate::completions::Shell;
-use crate::config::{ArgExt, ConfigError, OptionName, Options, log_format};
+use crate::config::{ArgExt, ConfigError, Name, OptionName, Options, log_format};
 use crate::logging::LogFormat;
 use crate::status::StatusOptions;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
@@ -153,6 +153,14 @@ pub enum Command {
     /// Show all instances in this network namespace
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),
+    /// Have a running instance read its --env-file again, and wait for it
+    ///
+    /// Fails, with the reason, if the instance goes on with the rules as they were. HUP does the same
+    /// without an answer. Only the user of the instance, and root, may do this.
+    Reload {
+        /// The instance [default: the one that the environment configures]
+        name: Option<Name>,
+    },
     /// Print the version
     Version,
     #[cfg(feature = "completions")]

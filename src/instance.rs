@@ -35,6 +35,7 @@ use host::{HostChange, HostChanges};
 use install::{IfExists, InstallError};
 use log::{info, warn};
 use reload::reload;
+pub use reload::{RequestError, request as request_reload};
 use replace::{Clients, Predecessor, ReplaceError, ReplaceProblem};
 use rules::{Rules, RulesError};
 pub use signals::Signals;

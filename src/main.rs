@@ -5,8 +5,8 @@
 use clap::{CommandFactory, Parser};
 use nodefwd::check::{self, CheckError, Subject};
 use nodefwd::cli::{self, Cli, Command, Verbosity};
-use nodefwd::config::{self, Config, ConfigError, Name, Options};
-use nodefwd::instance::{self, InstanceError, Signals};
+use nodefwd::config::{self, Config, ConfigError, Name, OptionName, Options};
+use nodefwd::instance::{self, InstanceError, RequestError, Signals};
 use nodefwd::logging::{self, LogFormat};
 use nodefwd::ruleset::Ruleset;
 use nodefwd::status::{self, StatusError};
@@ -26,6 +26,8 @@ enum MainError {
     Check(#[from] CheckError),
     #[error(transparent)]
     Status(#[from] StatusError),
+    #[error("not reloaded")]
+    Reload(#[from] RequestError),
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
     #[error("'{word}' is no command, and no forward: did you mean '{command}'?")]
@@ -147,6 +149,15 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
                 status.name = Name::read(&options.with_env_file()?)?;
             }
             status::run(&status)?;
+        }
+        Command::Reload { name } => {
+            let configured = || Name::read(&options.with_env_file()?);
+            let name = name.map_or_else(configured, |name| Ok(Some(name)))?;
+            let missing = || ConfigError::Missing {
+                option: OptionName::NAME,
+                fix: "the name of the instance that is to reload",
+            };
+            instance::request_reload(&name.ok_or_else(missing)?)?;
         }
         Command::Version => writeln!(
             io::stdout(),

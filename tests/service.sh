@@ -140,6 +140,36 @@ until_true property_is NRestarts 1
 until_true property_is ActiveState active
 forwards || die "it does not forward after a restart"
 
+step "changing its file while traffic runs"
+good='NODEFWD_FORWARDS=tcp/80=10.0.0.5:8080'
+write() { inside bash -c 'echo "$1" >/etc/nodefwd/web.env' bash "$1"; }
+# Over one connection: the next number when the last one has come back.
+coproc COUNT {
+    exec ip netns exec "$id-peer" bash -c 'exec 3<>/dev/tcp/10.0.0.1/80
+        for ((n = 0; ; n++)); do
+            echo $n >&3
+            read -r -t 30 reply <&3 && [[ $reply == "$n" ]] || exit 1
+            sleep 0.02
+        done'
+}
+count=$COUNT_PID
+for n in {1001..1020}; do
+    write "$good tcp/$n=10.0.0.5:8080"
+    inside systemctl reload nodefwd@web || die "reload $n failed"$'\n'"$(journal)"
+    forwards || die "it does not forward after reload $n"
+done
+expect_property StatusText "forwarding tcp/80=10.0.0.5:8080 tcp/1020=10.0.0.5:8080 in table inet nodefwd-web"
+write "$good tcp/80=10.0.0.6"
+! inside systemctl reload nodefwd@web 2>/dev/null || die "a reload with a wrong file succeeds"
+expect_property ActiveState active
+expect_property StatusText 'not reloaded: *'
+forwards || die "it does not forward after a failed reload"
+kill -0 "$count" || die "the connection has ended"
+kill "$count"
+write "$good"
+inside systemctl reload nodefwd@web
+expect_property NRestarts 1
+
 step "draining for longer than systemd's own timeout"
 inside mkdir /run/systemd/system/nodefwd@web.service.d
 inside bash -c 'printf "[Service]\nTimeoutStopSec=1\nEnvironment=NODEFWD_DRAIN=3600\n" >/run/systemd/system/nodefwd@web.service.d/drain.conf'

@@ -26,6 +26,9 @@ _nodefwd() {
             nodefwd,completions)
                 cmd="nodefwd__subcmd__completions"
                 ;;
+            nodefwd,reload)
+                cmd="nodefwd__subcmd__reload"
+                ;;
             nodefwd,render)
                 cmd="nodefwd__subcmd__render"
                 ;;
@@ -45,7 +48,7 @@ _nodefwd() {
 
     case "${cmd}" in
         nodefwd)
-            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --name --strict --replace --drain --env-file --verbose --quiet --log-format --help --version run render check status version completions"
+            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --name --strict --replace --drain --env-file --verbose --quiet --log-format --help --version run render check status reload version completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -264,6 +267,24 @@ _nodefwd() {
             ;;
         nodefwd__subcmd__completions)
             opts="-v -q -h --verbose --quiet --log-format --help bash fish zsh"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nodefwd__subcmd__reload)
+            opts="-v -q -h --verbose --quiet --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

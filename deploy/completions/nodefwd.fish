@@ -63,6 +63,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "run" -d 'Forward until
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "render" -d 'Print the nftables ruleset that `run` would install; changes nothing'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "check" -d 'Check whether `run` would work here, or what runs works, and what prevents it; changes nothing'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show all instances in this network namespace'
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "reload" -d 'Have a running instance read its --env-file again, and wait for it'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "version" -d 'Print the version'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "completions" -d 'Print a script with which a shell completes the command line'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
@@ -179,6 +180,11 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l watch -d 'Wri
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand reload" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand reload" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand reload" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand version" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand version" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'

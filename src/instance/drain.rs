@@ -67,7 +67,13 @@ pub fn wait(
                 }
                 continue;
             }
-            Event::Host(_) | Event::Reload => continue,
+            Event::Host(_) => continue,
+            Event::Reload => {
+                events.answer_reload(Err(
+                    "it is ending, and only lets running connections finish",
+                ));
+                continue;
+            }
             Event::TimeUp => "draining is over",
             Event::Signal => "draining is cut short by a signal",
             Event::Replaced(process) => return Ok(Some(process)),

@@ -2,7 +2,7 @@
 
 use super::host::{HostChange, HostChanges};
 use super::poll::readable;
-use super::replace::Clients;
+use super::replace::{Clients, Request};
 use super::rules::{Rules, RulesError};
 use super::signals::Signals;
 use crate::config::Config;
@@ -77,9 +77,10 @@ impl<'a> Events<'a> {
                 return Ok(Event::Signal);
             }
             if client || self.clients.deadline().is_some() {
-                let successor = self.clients.serve(&self.rules, self.signals)?;
-                if let Some(process) = successor {
-                    return Ok(Event::Replaced(process));
+                match self.clients.serve(&self.rules, self.signals)? {
+                    Some(Request::Replaced(process)) => return Ok(Event::Replaced(process)),
+                    Some(Request::Reload) => return Ok(Event::Reload),
+                    None => {}
                 }
             }
             if reload {
@@ -96,6 +97,11 @@ impl<'a> Events<'a> {
                 return Ok(Event::TimeUp);
             }
         }
+    }
+
+    /// Tells those that have asked for a reload what came of it.
+    pub fn answer_reload(&mut self, outcome: Result<(), &str>) {
+        self.clients.answer_reload(outcome);
     }
 
     /// Has status show that the last reload has failed, until the rules change.

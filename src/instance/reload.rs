@@ -1,5 +1,9 @@
-//! HUP where the options come from a file: it is read again, and the rules change in place, in one
-//! transaction. Whatever fails, the rules from before stay.
+//! HUP where the options come from a file, or `nodefwd reload`: the file is read again, and the rules change
+//! in place, in one transaction. Whatever fails, the rules from before stay.
+
+mod request;
+
+pub use request::{RequestError, request};
 
 use super::events::Events;
 use super::forwarding::in_table;
@@ -36,6 +40,7 @@ pub fn reload(
             let summary = in_table(config);
             info!("reloaded: {summary}");
             notify::ready(&summary);
+            events.answer_reload(Ok(()));
             true
         }
         Err(error) => {
@@ -45,6 +50,7 @@ pub fn reload(
                 warn!("status does not show that: {}", with_causes(&error));
             }
             notify::not_reloaded(&causes);
+            events.answer_reload(Err(&causes));
             false
         }
     }

@@ -11,13 +11,20 @@ mod predecessor;
 mod proof;
 mod successor;
 
-pub use clients::Clients;
+pub use clients::{Clients, Request};
 pub use predecessor::{Predecessor, ReplaceError, ReplaceProblem};
 
 use std::time::Duration;
 
 /// What the new process asks with. The old one replies with its nonce.
 const HELLO: &[u8] = b"nodefwd replace 2\n";
+
+/// What a process asks with for a reload: one of the instance's own user, or root. The old one replies with
+/// [`RELOADED`], or with the reason why not, and hangs up.
+pub const RELOAD: &[u8] = b"nodefwd reload 1\n";
+
+/// The rules have changed.
+pub const RELOADED: &[u8] = b"reloaded\n";
 
 /// From the new process: the proof can be seen. The old one replies with the sockets.
 const PROVED: u8 = b'p';

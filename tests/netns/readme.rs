@@ -17,7 +17,7 @@ const README: &str = include_str!("../../README.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 26] = [
+const ELSEWHERE: [(&str, &str); 27] = [
     ("cargo test", "this is a part of it"),
     ("benches/run.sh --quick", "takes a minute"),
     ("tests/demo.sh", ".ci/run does it"),
@@ -28,6 +28,7 @@ const ELSEWHERE: [(&str, &str); 26] = [
     ("nft -f", "wants a file; the encoders' tests have one"),
     ("systemctl status", "tests/service.sh asks for its words"),
     ("systemctl restart nodefwd@web", "tests/service.sh does it"),
+    ("systemctl reload nodefwd@web", "tests/service.sh does it"),
     ("systemd-analyze security", "tests/service.sh does it"),
     ("modprobe nf_tables", "changes the machine's kernel"),
     ("modprobe nft_chain_nat", "changes the machine's kernel"),
@@ -74,7 +75,8 @@ const ELSEWHERE: [(&str, &str); 26] = [
 ];
 
 /// Code of several words that is no command.
-const NO_COMMANDS: [&str; 8] = [
+const NO_COMMANDS: [&str; 9] = [
+    "--build-arg NODEFWD_COMMIT=$(git rev-parse HEAD)",
     "--format json",
     "--format prometheus",
     "--listen 192.168.1.1",

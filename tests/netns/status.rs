@@ -269,6 +269,7 @@ fn another_programs_table_with_a_name_like_its_own_is_listed_without_forwards() 
         "name": "theirs",
         "table": "nodefwd-theirs",
         (json::ACCEPTING): false,
+        "reload_failed": false,
         "listen": [],
         "interfaces": [],
         "owner": null,

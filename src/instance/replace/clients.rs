@@ -5,12 +5,13 @@ use super::super::rules::{Rules, RulesError};
 use super::super::signals::Signals;
 use super::proof::{self, Nonce};
 use super::successor::hand_over;
-use super::{HELLO, PROVED, REPLY_TIMEOUT};
+use super::{HELLO, PROVED, RELOAD, RELOADED, REPLY_TIMEOUT};
 use crate::config::Name;
 use crate::lock::{Holder, Lock, Peer};
 use crate::nftables::Nftables;
 use log::{debug, info, warn};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::unistd::geteuid;
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,6 +37,14 @@ const NAME_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is said that clients cannot be accepted.
 const WARNING_INTERVAL: Duration = Duration::from_secs(600);
 
+/// What a client has asked for, and may.
+pub enum Request {
+    /// This process has replaced the instance.
+    Replaced(Holder),
+    /// The options are to be read again; [`Clients::answer_reload`] says what came of it.
+    Reload,
+}
+
 /// The lock and its clients.
 pub struct Clients {
     name: Name,
@@ -45,6 +54,8 @@ pub struct Clients {
     files: Epoll,
     /// In the order in which they came.
     waiting: Vec<Client>,
+    /// Those that have asked for a reload, and wait for what comes of it.
+    reloads: Vec<UnixStream>,
     /// How many were accepted since then.
     accepted: (usize, Instant),
     /// When the lock is listened on again, or, if there is none, when the name is tried again.
@@ -71,6 +82,7 @@ impl Clients {
             lock,
             files: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             waiting: Vec::new(),
+            reloads: Vec::new(),
             accepted: (0, now),
             rests_until: Some(now + NAME_INTERVAL),
             warned: None,
@@ -92,13 +104,12 @@ impl Clients {
         waiting.chain(self.rests_until).min()
     }
 
-    /// Serves the clients. Waits for none, unless it has proved that it may replace the instance. Gives the
-    /// process that has done so, or `None` if this instance goes on.
+    /// Serves the clients. Waits for none, unless it has proved that it may replace the instance.
     pub fn serve(
         &mut self,
         rules: &Rules<'_>,
         signals: &Signals,
-    ) -> Result<Option<Holder>, RulesError> {
+    ) -> Result<Option<Request>, RulesError> {
         if self.rests_until.is_some_and(|end| end <= Instant::now()) {
             self.wake()?;
         }
@@ -111,13 +122,23 @@ impl Clients {
                     let replaced = hand_over(&client.stream, client.process, lock, rules, signals);
                     client.forget(rules.nftables());
                     if let Some(process) = replaced? {
-                        return Ok(Some(process));
+                        return Ok(Some(Request::Replaced(process)));
                     }
                 }
+                Step::Reloads if client.may_reload() => self.reloads.push(client.stream),
                 _ => self.ignore(&client, rules.nftables()),
             }
         }
-        Ok(None)
+        Ok((!self.reloads.is_empty()).then_some(Request::Reload))
+    }
+
+    /// Tells those that have asked for a reload why it has failed, or that it has not.
+    pub fn answer_reload(&mut self, outcome: Result<(), &str>) {
+        let answer = outcome.map_or_else(str::as_bytes, |()| RELOADED);
+        for mut stream in self.reloads.drain(..) {
+            // Who does not read it, or has gone, does without.
+            let _ = stream.write_all(answer);
+        }
     }
 
     fn listen(&mut self) -> io::Result<()> {
@@ -203,6 +224,7 @@ impl Clients {
 struct Client {
     stream: UnixStream,
     process: Holder,
+    user: Option<u32>,
     /// Its nonce, if it is bound to a name with one.
     prover: Option<Nonce>,
     /// Ours, once it has asked.
@@ -216,6 +238,8 @@ enum Step {
     Waits,
     /// It says that its proof can be seen.
     Proved,
+    /// It asks for a reload.
+    Reloads,
     /// Anything else, or it has hung up.
     Wrong,
 }
@@ -223,8 +247,10 @@ enum Step {
 impl Client {
     fn new(stream: UnixStream, address: &SocketAddr) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
+        let peer = Peer::of(&stream).ok();
         Ok(Client {
-            process: Peer::of(&stream).map_or(Holder::Unseen, |peer| peer.process),
+            process: peer.map_or(Holder::Unseen, |peer| peer.process),
+            user: peer.and_then(|peer| peer.user),
             stream,
             prover: Nonce::of(address),
             asked: None,
@@ -246,8 +272,14 @@ impl Client {
                 Err(_) => Step::Wrong,
             },
             ([PROVED], Some(_)) => Step::Proved,
+            (RELOAD, None) => Step::Reloads,
             _ => Step::Wrong,
         }
+    }
+
+    /// Whether it may have the options read again: the user of the instance, and root, could send HUP too.
+    fn may_reload(&self) -> bool {
+        self.user == Some(0) || self.user == Some(geteuid().as_raw())
     }
 
     /// Asks for the proof.

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::SECOND_PORT;
 use super::flows::{expect_nothing_lost, live_flows};
 use crate::fixture::{
-    BACKEND_PORT, FORWARDED_PORT, Host, Manager, Namespace, Net, Nodefwd, OTHER_NAT, Process,
-    Protocol, TempFile, addresses, expect_parts, nodefwd, wait_until,
+    BACKEND_PORT, FORWARDED_PORT, Host, Manager, Namespace, Net, Nodefwd, OTHER_NAT, Outcome,
+    Process, Protocol, TempFile, addresses, expect_parts, nodefwd, wait_until,
 };
 
 /// Forwards [`FORWARDED_PORT`] and [`SECOND_PORT`] of both protocols and families to a host.
@@ -226,4 +226,65 @@ fn no_hup_is_lost() {
     );
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
     assert_eq!(node.ruleset(), "");
+}
+
+/// Asks for a reload with the command.
+fn request(node: &Namespace) -> Outcome {
+    nodefwd(["reload", "web"]).finish(node)
+}
+
+#[test]
+fn the_command_waits_for_the_reload_and_fails_with_it() {
+    let node = Namespace::forwarding("node");
+    expect_parts(
+        &request(&node).expect_exit(1).stderr,
+        ["no instance 'web' answers"],
+    );
+    let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11\n");
+    let named = with_file(&file).env("NODEFWD_NAME", "web");
+    let forwarder = named.start(&node);
+    file.write("NODEFWD_FORWARDS=tcp/80=10.2.0.12\n");
+    let outcome = request(&node).expect_exit(0);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("", ""));
+    let rules = node.rules();
+    expect_parts(&rules, ["10.2.0.12"]);
+
+    file.write("NODEFWD_FORWARDS=nonsense\n");
+    // As a service's ExecReload: the name is in the environment.
+    let outcome = nodefwd(["reload"]).env("NODEFWD_NAME", "web").finish(&node);
+    let location = format!("{}, line 1: ", file.path().display());
+    let stderr = outcome.expect_exit(1).stderr;
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let going_on = "error: not reloaded: instance web goes on with the rules as they were: ";
+    expect_parts(&stderr, [going_on, &location, "'nonsense'"]);
+    expect_parts(&node.rules(), ["10.2.0.12", "chain reload-failed"]);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// HUP would end it.
+#[test]
+fn the_command_leaves_an_instance_without_a_file_as_it_is() {
+    let node = Namespace::forwarding("node");
+    let forwarder = nodefwd(["--name=web", "tcp/80=10.2.0.11"]).start(&node);
+    let stderr = request(&node).expect_exit(1).stderr;
+    expect_parts(&stderr, ["NODEFWD_ENV_FILE (--env-file) is not set"]);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+#[test]
+fn another_user_cannot_have_an_instance_reload_but_root_can() {
+    let node = Namespace::forwarding("node");
+    let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11\n");
+    let named = with_file(&file).env("NODEFWD_NAME", "web");
+    let forwarder = named.start(&node);
+    let stranger = nodefwd(["reload", "web"]).run_as_nobody(&[]);
+    let stderr = stranger.finish(&node).expect_exit(1).stderr;
+    expect_parts(&stderr, ["instance web closed the connection"]);
+    assert!(!forwarder.stderr().contains("reloaded"));
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+
+    let forwarder = named.run_as_nobody_with_net_admin().start(&node);
+    request(&node).expect_exit(0);
+    stranger.finish(&node).expect_exit(0);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
