@@ -29,6 +29,7 @@ make_guest() {
     for deb in "$folder"/archives/*.deb; do
         dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$root" --exclude='./usr/share/[dilm]*'
     done
+    ln -sf bash "$root/bin/sh"
     kernel=$(apt-cache "${apt_options[@]}" depends "linux-image-$3" | sed -n '0,/Depends: /s/.*Depends: //p')
     (cd "$folder" && apt_get "${apt_options[@]}" download "$kernel")
     dpkg-deb --extract "$folder/$kernel"_*.deb "$folder/kernel"
