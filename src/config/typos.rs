@@ -1,7 +1,7 @@
 //! Variables that look like an option's but are none. Nothing would come of them, and one that was meant to
 //! restrict who may connect would leave the host open.
 
-use super::Options;
+use super::{OptionName, Options};
 use clap::{Arg, Args, Command};
 use log::warn;
 use std::env;
@@ -26,7 +26,10 @@ impl Variables {
     pub fn all() -> Self {
         let command = Options::augment_args(Command::new(""));
         let variable = |arg: &Arg| Some(arg.get_env()?.to_str()?.to_owned());
-        Variables(command.get_arguments().filter_map(variable).collect())
+        let of_options = command.get_arguments().filter_map(variable);
+        // That of the log belongs to every command.
+        let of_log = OptionName::LOG_FORMAT.variable().to_owned();
+        Variables(of_options.chain([of_log]).collect())
     }
 
     /// What to say of a variable that looks like one of these but is none.

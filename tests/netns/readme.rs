@@ -17,7 +17,15 @@ const README: &str = include_str!("../../README.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 27] = [
+const ELSEWHERE: [(&str, &str); 32] = [
+    (
+        "tests/architectures.sh arm64 armhf",
+        ".ci/run does a part of it",
+    ),
+    (
+        "podman build --build-arg BASE=docker.io/library/debian@sha256:… -t localhost/nodefwd:0.1.0 .",
+        "wants a registry; tests/image.sh builds it",
+    ),
     ("cargo test", "this is a part of it"),
     ("benches/run.sh --quick", "takes a minute"),
     ("tests/demo.sh", ".ci/run does it"),
@@ -27,6 +35,14 @@ const ELSEWHERE: [(&str, &str); 27] = [
     ("nodefwd check", "wants an instance that runs"),
     ("nft -f", "wants a file; the encoders' tests have one"),
     ("systemctl status", "tests/service.sh asks for its words"),
+    (
+        "cargo install --path . --no-default-features --features completions",
+        "tests/package.sh does it",
+    ),
+    (
+        "nodefwd reload",
+        "wants an instance with a file, which other tests have",
+    ),
     ("systemctl restart nodefwd@web", "tests/service.sh does it"),
     ("systemctl reload nodefwd@web", "tests/service.sh does it"),
     ("systemd-analyze security", "tests/service.sh does it"),
@@ -69,18 +85,23 @@ const ELSEWHERE: [(&str, &str); 27] = [
         "wants a cluster",
     ),
     (
+        "nft list ruleset",
+        "shows other programs' rules, which other tests see",
+    ),
+    (
         "nft flush ruleset",
         "leaves nodefwd's table alone, which other tests see",
     ),
 ];
 
 /// Code of several words that is no command.
-const NO_COMMANDS: [&str; 9] = [
+const NO_COMMANDS: [&str; 10] = [
+    "nft list table",
     "--build-arg NODEFWD_COMMIT=$(git rev-parse HEAD)",
     "--format json",
     "--format prometheus",
+    "--log-format json",
     "--listen 192.168.1.1",
-    "ct state",
     "enable-servicelb: true",
     "externalTrafficPolicy: Local",
     "fib daddr type local",
@@ -103,10 +124,11 @@ fn run(node: &Namespace, command: &str) -> Outcome {
     let cli = Cli::command();
     let mut words = command.split(' ').skip_while(|word| word.contains('='));
     let program = words.next();
-    let subcommand = words.next().and_then(|word| cli.find_subcommand(word));
+    let first = words.next();
+    let subcommand = first.and_then(|word| cli.find_subcommand(word));
     let process = start(node, command);
     match (program, subcommand) {
-        (Some("nodefwd"), None) => {
+        (Some("nodefwd"), None) if first != Some("--version") => {
             process.wait_for_line("ready");
             process.stop(Signal::SIGTERM)
         }

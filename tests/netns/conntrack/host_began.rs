@@ -1,5 +1,6 @@
 //! UDP flows that the host itself began from the forwarded port, as WireGuard, NTP and SIP do.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use nix::sys::signal::Signal;
@@ -75,7 +76,13 @@ fn begin(net: &Net, peer: &UdpSocket, family: Family, bind: Bind) -> UdpSocket {
     }
     let set = socket.set_read_timeout(Some(EVENT_TIMEOUT));
     set.expect("a read timeout");
-    let (_, from) = peer.recv_from(&mut [0; 8]).expect("a packet");
+    let from = loop {
+        match peer.recv_from(&mut [0; 8]) {
+            // A timeout keeps the kernel from going on after another test's signal (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => break received.expect("a packet").1,
+        }
+    };
     assert_eq!(from, node_addr);
     socket
 }

@@ -8,7 +8,7 @@ use super::trace::Trace;
 use crate::fixture::{Namespace, Nodefwd, nodefwd};
 
 /// How many calls fail at least, one in each run.
-pub const CALLS: usize = 50;
+pub const CALLS: usize = 30;
 
 const TRACED: [&str; 2] = ["--decode-fds=all", "--trace=sendto,recvmsg,write"];
 
