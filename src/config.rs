@@ -96,12 +96,6 @@ impl Config {
     /// Reads the options' file again, for an instance that runs with this config. Refuses a change of what
     /// only a restart can change.
     pub fn read_again(&self, options: &Options) -> Result<Self, ConfigError> {
-        if !options.have_env_file() {
-            return Err(ConfigError::Missing {
-                option: OptionName::ENV_FILE,
-                fix: "the file to read again when the instance is started",
-            });
-        }
         let mut options = options.clone().with_env_file()?;
         // The name by default is that of the first forward when the instance was started.
         let name = || self.name.to_string().into();

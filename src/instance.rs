@@ -152,6 +152,10 @@ fn serve(
             }
             Event::Host(HostChange::Forwarding) => report.update(config),
             Event::Host(HostChange::Addresses) => delete_all_stale_flows(config, signals),
+            // HUP would have ended it.
+            Event::Reload if signals.reloads().is_none() => {
+                events.answer_reload(Err("it was started without NODEFWD_ENV_FILE (--env-file)"));
+            }
             Event::Reload => {
                 if reload(config, &mut waiting, events, read_again) {
                     report = ForwardingReport::new(config);

@@ -161,7 +161,7 @@ fn interface(index: u32, message: &Message<'_>) -> Option<Interface> {
     let forwarding = settings.chunks_exact(4).nth(IPV4_DEVCONF_FORWARDING - 1);
     Some(Interface {
         index,
-        name: attributes.text(libc::IFLA_IFNAME)?.to_owned(),
+        name: attributes.name(libc::IFLA_IFNAME)?,
         forwards_ipv4: forwarding != Some(&[0; 4]),
     })
 }

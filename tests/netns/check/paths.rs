@@ -45,6 +45,22 @@ fn a_backend_without_a_route_is_a_failure_until_there_is_one() {
     Report::of(&net.node, "tcp/80=10.9.0.1,10.2.1.2 udp/80=10.9.0.2").expect_ok();
 }
 
+/// A name of an interface is up to 15 bytes without blanks and slashes (dev_valid_name in net/core/dev.c).
+#[test]
+fn a_route_through_an_interface_whose_name_is_no_text_is_one() {
+    let net = net(1);
+    let script = r"odd=$'x\xff\xfey'
+        ip link add $odd type dummy 2>/dev/null || ip link add $odd type veth peer name odd-peer
+        ip link set $odd up; ip link set odd-peer up 2>/dev/null
+        ip address add 10.3.0.1/24 dev $odd";
+    net.node.succeed("bash", &["-c", script]);
+    let report = Report::of(&net.node, "tcp/80=10.3.0.5");
+    assert_eq!(
+        report.only("ok", "routes").text,
+        "every destination has one"
+    );
+}
+
 /// The host's own packets may have another route.
 #[test]
 fn the_route_that_counts_is_that_of_packets_that_come_in() {

@@ -1,6 +1,13 @@
 //! HUP: an instance with a file of options reads it again, and changes its rules in place.
 
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::thread;
+
 use nix::sys::signal::Signal;
+use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::Value;
 
 use super::SECOND_PORT;
@@ -267,7 +274,11 @@ fn the_command_leaves_an_instance_without_a_file_as_it_is() {
     let node = Namespace::forwarding("node");
     let forwarder = nodefwd(["--name=web", "tcp/80=10.2.0.11"]).start(&node);
     let stderr = request(&node).expect_exit(1).stderr;
-    expect_parts(&stderr, ["NODEFWD_ENV_FILE (--env-file) is not set"]);
+    expect_parts(
+        &stderr,
+        ["it was started without NODEFWD_ENV_FILE (--env-file)"],
+    );
+    assert!(!reload_failed(&node));
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
@@ -279,12 +290,48 @@ fn another_user_cannot_have_an_instance_reload_but_root_can() {
     let forwarder = named.start(&node);
     let stranger = nodefwd(["reload", "web"]).run_as_nobody(&[]);
     let stderr = stranger.finish(&node).expect_exit(1).stderr;
-    expect_parts(&stderr, ["instance web closed the connection"]);
+    expect_parts(
+        &stderr,
+        ["instance web gives no answer: only its own user and root may"],
+    );
     assert!(!forwarder.stderr().contains("reloaded"));
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 
     let forwarder = named.run_as_nobody_with_net_admin().start(&node);
     request(&node).expect_exit(0);
     stranger.finish(&node).expect_exit(0);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// Any process can bind the name, and say anything.
+#[test]
+fn the_command_believes_nobody_but_the_owner_of_the_table() {
+    let node = Namespace::forwarding("node");
+    let address = SocketAddr::from_abstract_name("nodefwd-web").expect("an address");
+    let squatter = node.run(|| UnixListener::bind_addr(&address).expect("a free name"));
+    let forwarder = nodefwd(["--name=web", "tcp/80=10.2.0.11"]).start(&node);
+    let listener = squatter.try_clone().expect("a descriptor");
+    let answers = thread::spawn(move || {
+        let mut clients = Vec::new();
+        while let Ok((mut client, _)) = listener.accept() {
+            // Who only asks who holds the name has hung up.
+            let _ = client.write_all(b"reloaded\n");
+            clients.push(client);
+        }
+    });
+    let stderr = request(&node).expect_exit(1).stderr;
+    let holder = format!(
+        "process {} of user 0 holds the abstract socket @nodefwd-web",
+        std::process::id()
+    );
+    expect_parts(
+        &stderr,
+        [
+            holder.as_str(),
+            "is not the process that owns table inet nodefwd-web",
+        ],
+    );
+    shutdown(squatter.as_raw_fd(), Shutdown::Both).expect("no more clients");
+    answers.join().expect("a thread");
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
