@@ -39,7 +39,7 @@ step() { echo "$SECONDS s: $*"; }
 # or longer than the program waits for another process (of several that replace one another, for one).
 list_tests() {
     local filter filters=(forwarding::traffic forwarding::source_ranges forwarding::balance status::connections
-        check::kernel::every_kind replace::starts lifecycle::start_and_stop)
+        check::kernel::every_kind replace::starts::an_instance_that_drains lifecycle::start_and_stop)
     [[ $1 == brief ]] || filters=(forwarding:: status:: check:: replace:: lifecycle:: encoders:: conntrack::)
     echo 'unit --skip fuzz:: --skip many_ --skip contention --skip rejected'
     for filter in "${filters[@]}"; do
@@ -72,7 +72,7 @@ in_builder() {
 
 # build ARCH: the release as $work/ARCH/tests/nodefwd, and the tests beside it.
 build() {
-    local arch=$1 properties target kind machine header program
+    local arch=$1 properties target kind machine header program limit
     properties=$(properties_of "$arch")
     read -r target kind machine <<<"$properties"
     step "$arch: building the release"
@@ -84,7 +84,9 @@ build() {
     [[ ! $header =~ NEEDED|INTERP ]] || die "$arch: not static: $(grep -E 'NEEDED|INTERP' <<<"$header")"
     [[ $header == *Type:*"$kind ("*Machine:*"$machine"* ]] || die "$arch: not of type $kind for $machine: $header"
     size=$(stat -c %s "$work/$arch/tests/nodefwd")
-    ((size <= 2 * 1024 * 1024)) || die "$arch: the program takes $size bytes; 2 MiB are allowed"
+    # The code of these two is larger by a fifth.
+    [[ $arch == s390x || $arch == ppc64el ]] && limit=2560 || limit=2048
+    ((size <= limit * 1024)) || die "$arch: the program takes $size bytes; $limit KiB are allowed"
     [[ $depth != build ]] || return 0
 
     step "$arch: building the tests"
