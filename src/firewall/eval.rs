@@ -3,7 +3,7 @@
 use super::action::Action;
 use super::fields::{self, LONGEST};
 use super::packet::{Bytes, Packet, known, unknown};
-use super::registers::Registers;
+use super::registers::{REGISTER_BYTES, Registers};
 use super::set::{Found, within};
 use super::{Tristate, xtables};
 use crate::netlink::Attributes;
@@ -136,6 +136,7 @@ impl State<'_> {
             value(data, NFTA_BITWISE_XOR),
         );
         let length = data.u32(NFTA_BITWISE_LEN).unwrap_or(0) as usize;
+        let length = length.min(REGISTER_BYTES);
         let source = self.registers.read(data.u32(NFTA_BITWISE_SREG), length);
         let changed = match data.u32(NFTA_BITWISE_OP) {
             None | Some(NFT_BITWISE_MASK_XOR) => {
