@@ -20,7 +20,7 @@ const BENCHES: &str = include_str!("../../benches/README.md");
 const ELSEWHERE: [(&str, &str); 32] = [
     (
         "tests/architectures.sh arm64 armhf",
-        ".ci/run does a part of it",
+        "boots kernels of other machines",
     ),
     (
         "podman build --build-arg BASE=docker.io/library/debian@sha256:… -t localhost/nodefwd:0.1.0 .",
