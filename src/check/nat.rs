@@ -3,7 +3,8 @@
 
 use super::blocker::{Blocker, Blockers, over_ports};
 use super::paths::Paths;
-use super::{Finding, Level, QueryError, fix};
+use super::surroundings::QueryError;
+use super::{Finding, Level, fix};
 use crate::config::{Config, Family, Forward, Listen, TABLE_PREFIX, first_few};
 use crate::firewall::{Firewall, Outcome, Packet};
 use crate::nftables::list::{BaseChain, Hook, Table, TableFamily};

@@ -1,7 +1,8 @@
 //! The paths to destinations and back, as the kernel would route packets.
 
 use super::sockets::{Sockets, listens};
-use super::{CLIENT_PORT, Finding, Level, kernel};
+use super::surroundings::CLIENT_PORT;
+use super::{Finding, Level, kernel};
 use crate::config::{Config, Destination, Family, Protocol, first_few};
 use crate::rtnetlink::{
     Arrival, Ingress, Interface, Ports, Route, Routes, RtnetlinkError, forwards_from,
