@@ -31,10 +31,12 @@ pub enum PortError {
 impl PortRange {
     /// Takes `80`, `8000-8100`, or the name of a service with these protocols.
     pub fn read(word: &str, protocols: &[Protocol]) -> Result<Self, PortError> {
-        match (word.parse(), port_name::look_up(word, protocols)) {
-            (Err(PortError::NotAPort), Some(port)) => (port, port).try_into(),
-            (parsed, _) => parsed,
-        }
+        word.parse().or_else(|error| {
+            let is_name = error == PortError::NotAPort;
+            let port = is_name.then(|| port_name::look_up(word, protocols));
+            port.flatten()
+                .map_or(Err(error), |port| (port, port).try_into())
+        })
     }
 
     /// The lowest port.

@@ -1,10 +1,15 @@
 //! Names of services, in the place of ports: as this host has them in /etc/services (services(5)).
 
 use super::Protocol;
+use std::collections::HashMap;
 use std::{fs, sync::LazyLock};
 
-static SERVICES: LazyLock<String> =
+/// The services of each name and alias, read once: a command line may name thousands.
+type Services<'a> = HashMap<&'a str, Vec<(u16, Protocol)>>;
+
+static TEXT: LazyLock<String> =
     LazyLock::new(|| fs::read_to_string("/etc/services").unwrap_or_default());
+static SERVICES: LazyLock<Services<'static>> = LazyLock::new(|| services(&TEXT));
 
 /// The port that a service has with these protocols. `None` if this host knows no such service, or if the
 /// protocols have different ports.
@@ -12,12 +17,11 @@ pub fn look_up(name: &str, protocols: &[Protocol]) -> Option<u16> {
     port_in(&SERVICES, name, protocols)
 }
 
-fn port_in(services: &str, name: &str, protocols: &[Protocol]) -> Option<u16> {
+fn port_in(services: &Services<'_>, name: &str, protocols: &[Protocol]) -> Option<u16> {
+    let services = services.get(name)?.iter();
     let mut ports: Vec<u16> = services
-        .lines()
-        .filter_map(|line| entry(line, name))
         .filter(|(_, protocol)| protocols.contains(protocol))
-        .map(|(port, _)| port)
+        .map(|(port, _)| *port)
         .collect();
     ports.dedup();
     match ports[..] {
@@ -26,15 +30,24 @@ fn port_in(services: &str, name: &str, protocols: &[Protocol]) -> Option<u16> {
     }
 }
 
-/// Port and protocol in a line that has this name: `https 443/tcp alias # comment`.
-fn entry(line: &str, name: &str) -> Option<(u16, Protocol)> {
+fn services(text: &str) -> Services<'_> {
+    let mut services = Services::new();
+    for (names, service) in text.lines().filter_map(entry) {
+        for name in names {
+            services.entry(name).or_default().push(service);
+        }
+    }
+    services
+}
+
+/// The names in a line, and what they stand for: `https 443/tcp alias # comment`.
+fn entry(line: &str) -> Option<(Vec<&str>, (u16, Protocol))> {
     let (line, _) = line.split_once('#').unwrap_or((line, ""));
     let mut words = line.split_ascii_whitespace();
-    let (first, service) = (words.next()?, words.next()?);
+    let (name, service) = (words.next()?, words.next()?);
     let (port, protocol) = service.split_once('/')?;
-    let is_named = first == name || words.any(|alias| alias == name);
-    let found = (port.parse().ok()?, protocol.parse().ok()?);
-    is_named.then_some(found)
+    let names = [name].into_iter().chain(words).collect();
+    Some((names, (port.parse().ok()?, protocol.parse().ok()?)))
 }
 
 #[cfg(test)]
@@ -43,7 +56,7 @@ mod tests {
 
     #[test]
     fn names_and_aliases_have_the_port_of_their_protocol() {
-        let services = "\
+        let text = "\
 # comment
 http\t\t80/tcp\t\twww\t\t# WorldWideWeb
 domain\t53/tcp
@@ -54,7 +67,8 @@ odd 1/tcp
 odd 2/udp
 bad x/tcp
 ";
-        let port = |name, protocols: &[Protocol]| port_in(services, name, protocols);
+        let services = services(text);
+        let port = |name, protocols: &[Protocol]| port_in(&services, name, protocols);
         let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
         assert_eq!(port("http", &[tcp]), Some(80));
         assert_eq!(port("www", &[tcp, udp]), Some(80));
