@@ -62,15 +62,22 @@ fn misspelled(name: &str, known: &[String]) -> Option<String> {
         mine && (known.starts_with(&upper) || upper.starts_with(known))
     };
     let distance = |known: &String| {
+        // A pod's environment may hold hundreds of variables that have nothing to do with this program.
+        let most = match own {
+            Some(_) => usize::MAX,
+            None if known.starts_with(PREFIX) => 2,
+            None => 1,
+        };
         if begins(known) {
-            1
+            Some(1)
         } else {
-            distance(&upper, known)
+            distance(&upper, known, most)
         }
     };
-    let (distance, nearest) = known.iter().map(|known| (distance(known), known)).min()?;
-    let limit = if nearest.starts_with(PREFIX) { 2 } else { 1 };
-    (own.is_some() || distance <= limit).then(|| nearest.clone())
+    let near = known
+        .iter()
+        .filter_map(|known| Some((distance(known)?, known)));
+    near.min().map(|(_, nearest)| nearest.clone())
 }
 
 /// The classic variable that a name stands for, in other words than the variable has.
@@ -113,13 +120,17 @@ fn is_link(words: &[&str]) -> bool {
 }
 
 /// How many characters must be added, left out, replaced, or exchanged with their neighbour to make one
-/// text of the other (optimal string alignment).
-fn distance(one: &str, other: &str) -> usize {
+/// text of the other (optimal string alignment); `None` if those are more than `most`.
+fn distance(one: &str, other: &str, most: usize) -> Option<usize> {
     let (one, other) = (one.as_bytes(), other.as_bytes());
+    if one.len().abs_diff(other.len()) > most {
+        return None;
+    }
     let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (i, byte) in one.iter().enumerate() {
-        let mut next = vec![i + 1];
+        let mut next = Vec::with_capacity(row.len());
+        next.push(i + 1);
         for (j, with) in other.iter().enumerate() {
             let replaced = row[j] + usize::from(byte != with);
             let mut best = replaced.min(row[j + 1] + 1).min(next[j] + 1);
@@ -130,8 +141,12 @@ fn distance(one: &str, other: &str) -> usize {
         }
         before = row;
         row = next;
+        // Each row follows from the two before it.
+        if before.iter().chain(&row).all(|distance| *distance > most) {
+            return None;
+        }
     }
-    row[other.len()]
+    row.last().copied().filter(|distance| *distance <= most)
 }
 
 #[cfg(test)]
