@@ -170,6 +170,27 @@ write "$good"
 inside systemctl reload nodefwd@web
 expect_property NRestarts 1
 
+step "comparing its reading of files with systemd's"
+# Values in every form, each as the one of NODEFWD_BALANCE, which the program says in its error.
+values=(
+    'a' '  a b c ' '"a b"' "'a b'" 'a"b"c' '"a"b' "'a'\"b\"' c'" 'a\b' 'a\\b' '"a\"b\\c\$d\`e\mf"' "'a\\b'"
+    $'a \\\n  b' $'"a \\\n  b"' $'"a\nb"' $'\'a\nb\'' 'a # b' 'a;b' '#a' "a'b c" '"a' "a\\" 'a=b' '$HOME %i ${x}' 'ä'
+    $'a\r' $'a\nexport NODEFWD_BALANCE=b' $'a\n# NODEFWD_BALANCE=b' $'a\n; NODEFWD_BALANCE=b' $'a\n NODEFWD_BALANCE = b'
+    $'a\nNODEFWD-BALANCE=b' $'a\n1=b\nNODEFWD_BALANCE=c d'
+)
+inside bash -c 'printf "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nEnvironmentFile=/etc/nodefwd/value\nExecStart=cp /proc/self/environ /run/environ\n" >/run/systemd/system/environ.service'
+inside systemctl daemon-reload
+for value in "${values[@]}"; do
+    # shellcheck disable=SC2016 # the inner shell fills it in
+    inside bash -c 'printf "NODEFWD_BALANCE=%s\n" "$1" >/etc/nodefwd/value' bash "$value"
+    inside systemctl start environ
+    theirs=$(inside cat /run/environ | sed -zn 's/^NODEFWD_BALANCE=//p' | tr '\0\n' '\n~')
+    ours=$(inside /usr/local/bin/nodefwd --env-file /etc/nodefwd/value tcp/80=10.0.0.5 2>&1 || true)
+    ours=$(sed -n "s/^error: .* NODEFWD_BALANCE (--balance): '\(.*\)' is .*/\1/p" <<<"$ours" | sed 's/\\n/~/g')
+    [[ $ours && ${theirs%"~"} == "$ours" ]] || die "of $(printf %q "$value") systemd makes '$theirs', nodefwd '$ours'"
+done
+inside rm /etc/nodefwd/value
+
 step "draining for longer than systemd's own timeout"
 inside mkdir /run/systemd/system/nodefwd@web.service.d
 inside bash -c 'printf "[Service]\nTimeoutStopSec=1\nEnvironment=NODEFWD_DRAIN=3600\n" >/run/systemd/system/nodefwd@web.service.d/drain.conf'
