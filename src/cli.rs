@@ -70,9 +70,11 @@ Exit status:
 // A test in status/json.rs keeps the shape of the JSON.
 const STATUS_NOTES: &str = "\
 Shows for each destination
-  connections  how many were forwarded to it since these rules were installed
+  connections  how many were forwarded to it since these rules were installed, or since
+               destinations of the forward were left out or taken in last
   active       how many conntrack entries to it there are now, closed connections included until
                they expire
+  (down)       that it fails, so it gets no new connections; only with NODEFWD_HEALTH
 and for each forward
   dropped      how many first packets were dropped because their source may not connect; a client's
                retries count too
@@ -102,7 +104,8 @@ JSON, to which fields may be added; the comments are not part of it:
       \"destinations\": [{
         \"to\": {\"address\": \"10.0.0.5\", \"ports\": {\"first\": 8080, \"last\": 8080}},
         \"connections\": 12,
-        \"active\": 3}]}]}]}                    // null if the kernel does not say
+        \"active\": 3,                         // null if the kernel does not say
+        \"up\": true}]}]}]}                     // null if it is not tried (NODEFWD_HEALTH)
 
 Examples:
   Everything that is forwarded here, once a second:

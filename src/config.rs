@@ -10,6 +10,7 @@ mod destination;
 mod env_file;
 mod error;
 mod forward;
+mod health;
 mod interface;
 mod listen;
 mod name;
@@ -30,6 +31,7 @@ pub use destination::{Backend, Destination};
 pub use env_file::{EnvFileError, Location};
 pub use error::{ConfigError, Problem};
 pub use forward::{Forward, ForwardError};
+pub use health::Down;
 pub use interface::{InterfaceError, InterfaceName};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
@@ -76,6 +78,12 @@ pub struct Config {
     pub replace: bool,
     /// How long running connections may go on after the signal to end.
     pub drain: Duration,
+    /// How often destinations are tried; zero: never.
+    pub health: Duration,
+    /// Whether running connections to a destination that fails are ended.
+    pub health_reset: bool,
+    /// Whether the file of options is read again when it changes.
+    pub watch: bool,
 }
 
 /// How many ports may be mapped to other ports, counted for each destination. Each is an element of a
@@ -104,6 +112,7 @@ impl Config {
         let fixed = [
             (OptionName::NAME, config.name != self.name),
             (OptionName::OWNER, config.owner != self.owner),
+            (OptionName::WATCH, config.watch != self.watch),
         ];
         match fixed.into_iter().find(|(_, differs)| *differs) {
             Some((option, _)) => Err(options.locate(ConfigError::Fixed { option })),
@@ -142,6 +151,9 @@ impl Config {
             owner: boolean(OptionName::OWNER, &options.owner, true)?,
             replace: boolean(OptionName::REPLACE, &options.replace, false)?,
             drain: seconds(OptionName::DRAIN, &options.drain)?,
+            health: seconds(OptionName::HEALTH, &options.health)?,
+            health_reset: boolean(OptionName::HEALTH_RESET, &options.health_reset, false)?,
+            watch: watch(options)?,
         })
     }
 
@@ -155,6 +167,7 @@ impl Config {
         self.closed_families()
             .chain(self.hairpin_without_masquerade())
             .chain(self.output_by_interface())
+            .chain(self.health_without_effect())
     }
 
     /// Reports families in which no client can connect.
@@ -248,6 +261,19 @@ fn specs(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
         });
     }
     Ok(specs)
+}
+
+/// Whether the file is watched; refuses that without a file.
+fn watch(options: &Options) -> Result<bool, ConfigError> {
+    let watch = boolean(OptionName::WATCH, &options.watch_file, false)?;
+    if watch && !options.have_env_file() {
+        return Err(ConfigError::Incomplete {
+            given: OptionName::WATCH,
+            option: OptionName::ENV_FILE,
+            fix: "the file to watch",
+        });
+    }
+    Ok(watch)
 }
 
 /// Splits the forwards by family, and refuses two that overlap.

@@ -8,6 +8,7 @@ mod drain;
 mod events;
 mod flows;
 mod forwarding;
+mod health;
 mod host;
 mod install;
 mod notify;
@@ -16,10 +17,11 @@ mod reload;
 mod replace;
 mod rules;
 mod signals;
+mod watch;
 
 use crate::capability;
 use crate::check;
-use crate::config::{Config, ConfigError, Family, Forward};
+use crate::config::{Config, ConfigError, Down, Family, Forward};
 use crate::conntrack::{self, Conntrack, ConntrackError, Flow, Wanted};
 use crate::lock::{self, Holder, Lock, LockError, Peer};
 use crate::logging::with_causes;
@@ -31,6 +33,7 @@ use crate::sysctl::{Forwarding, ForwardingError};
 use events::{Event, Events};
 use flows::{ClaimMatcher, FlowMatcher};
 use forwarding::{ForwardingReport, in_table, take_in};
+use health::Health;
 use host::{HostChange, HostChanges};
 use install::{IfExists, InstallError};
 use log::{info, warn};
@@ -42,6 +45,7 @@ pub use signals::Signals;
 use std::io;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+pub use watch::FileWatch;
 
 /// Why forwarding ended, or did not begin.
 #[derive(Debug, Error)]
@@ -75,10 +79,11 @@ pub enum InstanceError {
 /// refuses the rules.
 ///
 /// `read_again` reads the options once more for the config that runs; it is called when HUP comes, if
-/// the signals were registered so.
+/// the signals were registered so, and with `watch` when `file` changes.
 pub fn run(
     mut config: Config,
     signals: &Signals,
+    file: Option<io::Result<FileWatch>>,
     read_again: &dyn Fn(&Config) -> Result<Config, ConfigError>,
 ) -> Result<(), InstanceError> {
     let started = Instant::now();
@@ -91,7 +96,9 @@ pub fn run(
 
     let (lock, nftables, predecessor) = take_name(&config, signals)?;
     let clients = Clients::new(&config.name, lock)?;
-    let rules = install(&nftables, signals, &config, predecessor)?;
+    let mut health = Health::new(&config, None)?;
+    let down = health::take_over(&nftables, &config, health.as_mut());
+    let rules = install(&nftables, signals, &config, &down, predecessor)?;
     clients.refresh_credentials()?;
     delete_stale_flows(&config, &flows::can_be_stale(&config), signals);
     if !signals.have_come() {
@@ -104,7 +111,9 @@ pub fn run(
         warn!("keeping privileges that are not needed: {causes}");
     }
 
-    let mut events = Events::new(signals, clients, rules, host);
+    let file = file.filter(|_| config.watch);
+    let file = file.and_then(|file| file.inspect_err(FileWatch::warn).ok());
+    let mut events = Events::new(signals, clients, rules, host, file, health);
     let served = serve(&mut events, &mut config, waiting, read_again);
     if matches!(served, Ok(Event::Signal)) {
         signals.wait()?;
@@ -150,8 +159,9 @@ fn serve(
                     delete_all_stale_flows(config, signals);
                 }
             }
-            Event::Host(HostChange::Forwarding) => report.update(config),
+            Event::Host(HostChange::Forwarding) => report.update(config, events),
             Event::Host(HostChange::Addresses) => delete_all_stale_flows(config, signals),
+            Event::Health => health::apply(config, events),
             // HUP would have ended it.
             Event::Reload if signals.reloads().is_none() => {
                 events.answer_reload(Err("it was started without NODEFWD_ENV_FILE (--env-file)"));
@@ -221,13 +231,15 @@ fn install<'a>(
     nftables: &'a Nftables,
     signals: &'a Signals,
     config: &Config,
+    down: &Down,
     predecessor: Option<Predecessor>,
 ) -> Result<Rules<'a>, InstanceError> {
+    let install = |if_exists| Rules::install(nftables, signals, config, down, if_exists);
     let Some(predecessor) = predecessor else {
-        return Ok(Rules::install(nftables, signals, config, IfExists::Fail)?);
+        return Ok(install(IfExists::Fail)?);
     };
     let waits = || predecessor.waits();
-    match Rules::install(nftables, signals, config, IfExists::Replace(&waits)) {
+    match install(IfExists::Replace(&waits)) {
         Err(RulesError::Install(InstallError::ReplaceCancelled)) => {
             Err(predecessor.error(ReplaceProblem::Cancelled).into())
         }

@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser};
 use nodefwd::check::{self, CheckError, Subject};
 use nodefwd::cli::{self, Cli, Command, Verbosity};
 use nodefwd::config::{self, Config, ConfigError, Name, OptionName, Options};
-use nodefwd::instance::{self, InstanceError, RequestError, Signals};
+use nodefwd::instance::{self, FileWatch, InstanceError, RequestError, Signals};
 use nodefwd::logging::{self, LogFormat};
 use nodefwd::ruleset::Ruleset;
 use nodefwd::status::{self, StatusError};
@@ -128,8 +128,11 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
             // Reading many forwards takes a while too.
             let signals =
                 Signals::register(options.have_env_file()).map_err(InstanceError::from)?;
+            // Before the file is read, so that no change goes unnoticed.
+            let file = options.env_file.as_deref().map(FileWatch::open);
             let config = config(options.clone())?;
-            instance::run(config, &signals, &|config| config.read_again(&options))?;
+            let read_again = |config: &Config| config.read_again(&options);
+            instance::run(config, &signals, file, &read_again)?;
         }
         Command::Render(options) => {
             let config = config(options)?;

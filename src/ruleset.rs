@@ -7,6 +7,7 @@
 mod balance;
 mod build;
 mod clamp_mss;
+mod failover;
 mod forwards;
 mod hairpin;
 mod invalid;
@@ -17,6 +18,8 @@ mod output;
 mod sets;
 mod shared_maps;
 mod sources;
+
+pub use failover::{HEALTH, down_chain_name};
 
 use crate::config::{Balance, Family, InterfaceName, PortRange, Protocol, Service};
 use ipnet::IpNet;
@@ -363,6 +366,8 @@ pub struct Choice {
     pub balance: Balance,
     /// The number is less than this.
     pub modulus: u32,
+    /// What the hash of a source begins with.
+    pub seed: u32,
     /// Which numbers match.
     pub matches: Numbers,
 }
@@ -386,7 +391,3 @@ pub enum Dnat {
     /// To the address and port that this map has for the protocol and port that it came to.
     Map(Family, String),
 }
-
-/// The seed of the hash that gives a client its destination. A fixed one, so that a client keeps
-/// its destination across restarts and on every node.
-pub const SOURCE_HASH_SEED: u32 = 0x6e6f_6465;

@@ -107,17 +107,6 @@ pub struct ForwardStatus {
     pub destinations: Vec<DestinationStatus>,
 }
 
-impl ForwardStatus {
-    /// Without destinations.
-    fn new(service: Service) -> Self {
-        ForwardStatus {
-            service,
-            dropped: 0,
-            destinations: Vec::new(),
-        }
-    }
-}
-
 /// One destination of a forward.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DestinationStatus {
@@ -127,6 +116,8 @@ pub struct DestinationStatus {
     /// How many conntrack entries they have now, also of connections that have just ended; `None` if the
     /// kernel does not say.
     pub active: Option<u64>,
+    /// Whether it answers; `None` if it is not tried (`NODEFWD_HEALTH`).
+    pub up: Option<bool>,
 }
 
 /// Why there is no status, or why an instance is not ready.

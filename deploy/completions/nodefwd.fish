@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nodefwd_global_optspecs
-    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= fully-random= clamp-mss= hairpin= name= strict= replace= drain= env-file= v/verbose q/quiet log-format= h/help V/version
+    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= fully-random= clamp-mss= hairpin= health= health-reset= name= strict= replace= drain= env-file= watch-file= v/verbose q/quiet log-format= h/help V/version
 end
 
 function __fish_nodefwd_needs_command
@@ -46,6 +46,9 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -l clamp-mss -d 'Lower the
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l health -d 'Try to connect to each TCP destination of a forward with several once in this time; one that fails three times in a row gets no new connections until it succeeds twice [default: 0, never]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l health-reset -d 'End the running connections to a destination that fails, so that clients connect again [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l strict -d 'Fail if a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
 false\t''"
@@ -53,6 +56,8 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -l replace -d 'Take the pl
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l watch-file -d 'Read that file again as soon as it changes, also by the symbolic links of a Kubernetes volume [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
@@ -88,6 +93,9 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l clamp-mss -d 'Lo
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l health -d 'Try to connect to each TCP destination of a forward with several once in this time; one that fails three times in a row gets no new connections until it succeeds twice [default: 0, never]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l health-reset -d 'End the running connections to a destination that fails, so that clients connect again [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l strict -d 'Fail if a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
 false\t''"
@@ -95,6 +103,8 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l replace -d 'Take
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l watch-file -d 'Read that file again as soon as it changes, also by the symbolic links of a Kubernetes volume [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
@@ -122,6 +132,9 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l clamp-mss -d 
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l health -d 'Try to connect to each TCP destination of a forward with several once in this time; one that fails three times in a row gets no new connections until it succeeds twice [default: 0, never]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l health-reset -d 'End the running connections to a destination that fails, so that clients connect again [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l strict -d 'Fail if a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
 false\t''"
@@ -129,6 +142,8 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l replace -d 'T
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l watch-file -d 'Read that file again as soon as it changes, also by the symbolic links of a Kubernetes volume [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
@@ -156,6 +171,9 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l clamp-mss -d '
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l health -d 'Try to connect to each TCP destination of a forward with several once in this time; one that fails three times in a row gets no new connections until it succeeds twice [default: 0, never]' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l health-reset -d 'End the running connections to a destination that fails, so that clients connect again [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l name -d 'The instance\'s name; its table is nodefwd-NAME [default: from the first forward: tcp-80]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l strict -d 'Fail if a family among the destinations cannot be forwarded, instead of going on with the other one [default: false]' -r -f -a "true\t''
 false\t''"
@@ -163,6 +181,8 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l replace -d 'Ta
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'After a signal accept no new connections, but let running ones go on for at most this time; a second signal ends the wait [default: 0]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l watch-file -d 'Read that file again as soon as it changes, also by the symbolic links of a Kubernetes volume [default: false]' -r -f -a "true\t''
+false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l format -d 'How to write it' -r -f -a "text\t'A line for each, for people'
 json\t'For programs'"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''

@@ -40,6 +40,9 @@ impl OptionName {
     pub const DRAIN: Self = Self::new("NODEFWD_DRAIN", "drain");
     pub const OWNER: Self = Self::new("NODEFWD_OWNER", "owner");
     pub const ENV_FILE: Self = Self::new("NODEFWD_ENV_FILE", "env-file");
+    pub const HEALTH: Self = Self::new("NODEFWD_HEALTH", "health");
+    pub const HEALTH_RESET: Self = Self::new("NODEFWD_HEALTH_RESET", "health-reset");
+    pub const WATCH: Self = Self::new("NODEFWD_WATCH", "watch-file");
     pub const LOG_FORMAT: Self = Self::new("NODEFWD_LOG_FORMAT", "log-format");
 
     const fn new(variable: &'static str, flag: &'static str) -> Self {
@@ -66,6 +69,13 @@ impl fmt::Display for OptionName {
         }
     }
 }
+
+/// Variables that a file cannot set: the log begins before the file is read.
+const NOT_IN_FILE: [&str; 3] = [
+    OptionName::ENV_FILE.variable,
+    OptionName::LOG_FORMAT.variable,
+    "RUST_LOG",
+];
 
 /// What the options' definitions have in common.
 pub trait ArgExt {
@@ -162,6 +172,16 @@ pub struct Options {
     #[arg(help_heading = "How to forward", boolean = OptionName::HAIRPIN)]
     pub hairpin: Option<OsString>,
 
+    /// Try to connect to each TCP destination of a forward with several once in this time; one that fails
+    /// three times in a row gets no new connections until it succeeds twice [default: 0, never]
+    #[arg(help_heading = "How to forward", value_name = "SECONDS", option = OptionName::HEALTH)]
+    pub health: Option<OsString>,
+
+    /// End the running connections to a destination that fails, so that clients connect again
+    /// [default: false]
+    #[arg(help_heading = "How to forward", boolean = OptionName::HEALTH_RESET)]
+    pub health_reset: Option<OsString>,
+
     /// The instance's name; its table is nodefwd-NAME [default: from the first forward: tcp-80]
     #[arg(help_heading = "The instance", value_name = "NAME", option = OptionName::NAME)]
     pub name: Option<OsString>,
@@ -185,6 +205,11 @@ pub struct Options {
     /// Flags and the environment go before it. HUP reads it again and changes the rules in place
     #[arg(help_heading = "The instance", value_name = "FILE", option = OptionName::ENV_FILE)]
     pub env_file: Option<OsString>,
+
+    /// Read that file again as soon as it changes, also by the symbolic links of a Kubernetes volume
+    /// [default: false]
+    #[arg(help_heading = "The instance", boolean = OptionName::WATCH)]
+    pub watch_file: Option<OsString>,
 
     /// The options that were read from the file, with the lines that they begin in.
     #[arg(skip)]
@@ -212,7 +237,14 @@ impl Options {
         }
         let variables = Variables::all();
         for (name, line) in file.names() {
-            if let Some(warning) = variables.warning(name) {
+            let warning = if NOT_IN_FILE.contains(&name) {
+                Some(format!(
+                    "{name} is ignored: set it in the environment, as it must be known before this file is read"
+                ))
+            } else {
+                variables.warning(name)
+            };
+            if let Some(warning) = warning {
                 warn!("{}: {warning}", file.location(line));
             }
         }
@@ -257,6 +289,9 @@ impl Options {
             (OptionName::STRICT, &mut self.strict),
             (OptionName::REPLACE, &mut self.replace),
             (OptionName::DRAIN, &mut self.drain),
+            (OptionName::WATCH, &mut self.watch_file),
+            (OptionName::HEALTH, &mut self.health),
+            (OptionName::HEALTH_RESET, &mut self.health_reset),
             (OptionName::OWNER, &mut self.owner),
         ]
         .into_iter()

@@ -1,13 +1,19 @@
 //! What a running instance waits for, and what it does meanwhile.
 
+use super::forwarding::in_table;
+use super::health::Health;
 use super::host::{HostChange, HostChanges};
 use super::poll::readable;
 use super::replace::{Clients, Request};
 use super::rules::{Rules, RulesError};
 use super::signals::Signals;
-use crate::config::Config;
+use super::watch::FileWatch;
+use crate::config::{Config, Down, first_few};
 use crate::lock::Holder;
+use crate::logging::with_causes;
 use crate::nftables::NftablesError;
+use log::warn;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -17,6 +23,10 @@ pub struct Events<'a> {
     clients: Clients,
     rules: Rules<'a>,
     host: HostChanges,
+    /// Of the options.
+    file: Option<FileWatch>,
+    /// `None` if no destination is tried.
+    health: Option<Health>,
 }
 
 /// What the caller must act on.
@@ -30,24 +40,30 @@ pub enum Event {
     Reload,
     /// This host has changed.
     Host(HostChange),
+    /// Other destinations fail than before.
+    Health,
     /// The deadline has come.
     TimeUp,
 }
 
 impl<'a> Events<'a> {
     /// Waits for signals, for changes of rules without an owner, for clients of the lock, and for changes
-    /// of this host.
+    /// of this host, of the file and of destinations.
     pub fn new(
         signals: &'a Signals,
         clients: Clients,
         rules: Rules<'a>,
         host: HostChanges,
+        file: Option<FileWatch>,
+        health: Option<Health>,
     ) -> Self {
         Events {
             signals,
             clients,
             rules,
             host,
+            file,
+            health,
         }
     }
 
@@ -65,10 +81,17 @@ impl<'a> Events<'a> {
                 Some(self.clients.as_fd()),
                 self.host.events(),
                 self.signals.reloads(),
+                self.file.as_ref().map(AsFd::as_fd),
+                self.health.as_ref().map(AsFd::as_fd),
             ];
-            let own = [self.clients.deadline(), self.host.deadline()];
+            let own = [
+                self.clients.deadline(),
+                self.host.deadline(),
+                self.file.as_ref().and_then(FileWatch::deadline),
+                self.health.as_ref().map(Health::deadline),
+            ];
             let wake = deadline.into_iter().chain(own.into_iter().flatten()).min();
-            let [changes, signal, client, host, reload] = readable(files, wake)?;
+            let [changes, signal, client, host, reload, file, _] = readable(files, wake)?;
             // First, so that the rules are in place for whatever follows.
             if changes {
                 self.rules.restore_if_changed()?;
@@ -87,11 +110,24 @@ impl<'a> Events<'a> {
                 self.signals.take_reload()?;
                 return Ok(Event::Reload);
             }
+            if let Some(watch) = &mut self.file {
+                if file {
+                    watch.read()?;
+                }
+                if watch.is_due(Instant::now()) {
+                    return Ok(Event::Reload);
+                }
+            }
             if host {
                 self.host.read()?;
             }
             if let Some(change) = self.host.next(Instant::now()) {
                 return Ok(Event::Host(change));
+            }
+            if let Some(health) = &mut self.health {
+                if health.step(Instant::now())? {
+                    return Ok(Event::Health);
+                }
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(Event::TimeUp);
@@ -111,11 +147,46 @@ impl<'a> Events<'a> {
 
     /// Puts the rules for another config in their place.
     pub fn change_rules(&mut self, config: &Config) -> Result<(), RulesError> {
-        self.rules.change(config)
+        let health = Health::new(config, self.health.as_ref())?;
+        let none = Down::default();
+        let down = health.as_ref().map_or(&none, Health::applied);
+        self.rules.change(config, down)?;
+        self.health = health;
+        Ok(())
+    }
+
+    /// Leaves the destinations that fail out of new connections. Gives those that did before, and those that
+    /// do now, if that has changed.
+    pub fn leave_out_failed(&mut self, config: &Config) -> Option<(Down, Down)> {
+        let health = self.health.as_mut()?;
+        let down = health.down();
+        if let Err(error) = self.rules.leave_out(config, &down) {
+            let causes = with_causes(&error);
+            warn!("cannot change which destinations get connections, trying again later: {causes}");
+            health.retry_later();
+            return None;
+        }
+        Some((health.set_applied(down.clone()), down))
+    }
+
+    /// What is forwarded, and what is not since its destination fails.
+    pub fn summary(&self, config: &Config) -> String {
+        let summary = in_table(config);
+        let down = self.health.iter().flat_map(Health::applied);
+        let mut down: Vec<SocketAddr> = down.copied().map(SocketAddr::from).collect();
+        if down.is_empty() {
+            return summary;
+        }
+        down.sort();
+        format!(
+            "{summary}; destinations that fail: {}",
+            first_few(down.iter())
+        )
     }
 
     /// Empties the chains that new connections come in through. Running connections go on.
     pub fn close(&mut self) -> Result<(), NftablesError> {
+        self.health = None;
         self.rules.close()
     }
 }

@@ -26,7 +26,7 @@ impl ForwardingReport {
     }
 
     /// Says what has changed.
-    pub fn update(&mut self, config: &Config) {
+    pub fn update(&mut self, config: &Config, events: &Events<'_>) {
         let Some(unmet) = unmet(config, |_| true) else {
             return;
         };
@@ -37,7 +37,7 @@ impl ForwardingReport {
             return;
         }
         self.unmet = unmet;
-        let summary = in_table(config);
+        let summary = events.summary(config);
         if self.unmet.is_empty() {
             info!("ready again: {summary}");
             notify::ready(&summary);
@@ -87,7 +87,7 @@ pub fn take_in(
             return true;
         }
         *config = wider;
-        let summary = in_table(config);
+        let summary = events.summary(config);
         info!("ready: {summary}, now over {family} too, as its forwarding was switched on");
         notify::ready(&summary);
         false

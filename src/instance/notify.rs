@@ -35,6 +35,11 @@ pub fn not_reloaded(reason: &str) {
     send(&format!("READY=1\nSTATUS=not reloaded: {reason}\n"));
 }
 
+/// What is forwarded has changed.
+pub fn forwarding(status: &str) {
+    send(&format!("STATUS={status}\n"));
+}
+
 /// The rules are in the kernel, but packets are not forwarded, for this reason.
 pub fn not_forwarding(reason: &str) {
     send(&format!("STATUS=not ready: {reason}\n"));

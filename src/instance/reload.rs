@@ -6,7 +6,6 @@ mod request;
 pub use request::{RequestError, request};
 
 use super::events::Events;
-use super::forwarding::in_table;
 use super::{
     InstanceError, Waiting, delete_abandoned_flows, delete_all_stale_flows,
     keep_forwarded_families, notify,
@@ -37,7 +36,7 @@ pub fn reload(
     notify::reloading();
     match change(config, waiting, events, read) {
         Ok(()) => {
-            let summary = in_table(config);
+            let summary = events.summary(config);
             info!("reloaded: {summary}");
             notify::ready(&summary);
             events.answer_reload(Ok(()));

@@ -5,11 +5,12 @@
 
 use super::install::{IfExists, InstallError, install};
 use super::signals::Signals;
-use crate::config::Config;
+use crate::config::{Config, Down};
+use crate::logging::with_causes;
 use crate::nftables::{Changed, Nftables, NftablesError, TableEvents};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{RELOAD_FAILED, Ruleset};
 use crate::siblings::{Claims, SiblingError};
-use log::{info, warn};
+use log::{debug, info, warn};
 use std::cell::Cell;
 use std::io;
 use std::mem::replace;
@@ -51,18 +52,20 @@ pub struct Rules<'a> {
 }
 
 impl<'a> Rules<'a> {
-    /// Installs the rules that do what `config` asks for, and defers signals before anything is changed.
+    /// Installs the rules that do what `config` asks for, but lead to no destination that is down, and defers
+    /// signals before anything is changed.
     /// If the kernel has no tables with an owner, the table gets none.
     pub fn install(
         nftables: &'a Nftables,
         signals: &'a Signals,
         config: &Config,
+        down: &Down,
         if_exists: IfExists<'_>,
     ) -> Result<Self, RulesError> {
         let mut rules = Rules {
             nftables,
             signals,
-            ruleset: Ruleset::new(config),
+            ruleset: Ruleset::without(config, down),
             claims: Claims::of(config),
             changes: None,
             generation: Cell::new(None),
@@ -168,8 +171,8 @@ impl<'a> Rules<'a> {
 
     /// Puts the rules that do what another config asks for in their place, in one transaction. If that
     /// fails, they stay.
-    pub fn change(&mut self, config: &Config) -> Result<(), RulesError> {
-        let mut ruleset = Ruleset::new(config);
+    pub fn change(&mut self, config: &Config, down: &Down) -> Result<(), RulesError> {
+        let mut ruleset = Ruleset::without(config, down);
         ruleset.owner = self.ruleset.owner;
         let before = (
             replace(&mut self.ruleset, ruleset),
@@ -178,6 +181,27 @@ impl<'a> Rules<'a> {
         let changed = self.restore();
         if changed.is_err() {
             (self.ruleset, self.claims) = before;
+        }
+        changed
+    }
+
+    /// Leaves destinations that fail out of new connections, and takes in the others: changes only the chains of
+    /// their forwards, in one transaction. If that fails, the rules stay.
+    pub fn leave_out(&mut self, config: &Config, down: &Down) -> Result<(), RulesError> {
+        let mut ruleset = Ruleset::without(config, down);
+        ruleset.owner = self.ruleset.owner;
+        let last = self.ruleset.chains.last();
+        let failed_reload = last.filter(|chain| chain.name == RELOAD_FAILED);
+        ruleset.chains.extend(failed_reload.cloned());
+        let before = replace(&mut self.ruleset, ruleset);
+        let changed = self.nftables.change(&before, &self.ruleset);
+        // Without an owner, another process may have changed the chains.
+        let changed = changed.or_else(|error| {
+            debug!("{}", with_causes(&error));
+            self.restore()
+        });
+        if changed.is_err() {
+            self.ruleset = before;
         }
         changed
     }

@@ -2,7 +2,7 @@
 
 use super::expr::{self, Expression, REG_2, address_length, is_family, source};
 use crate::config::Balance;
-use crate::ruleset::{Choice, Numbers, SOURCE_HASH_SEED};
+use crate::ruleset::{Choice, Numbers};
 use nftnl::nftnl_sys::libc;
 
 /// Goes on only if the number is one of those that match.
@@ -11,6 +11,7 @@ pub fn choose(choice: &Choice) -> Vec<Expression> {
         family,
         balance,
         modulus,
+        seed,
         matches,
     } = *choice;
     let mut expressions = match balance {
@@ -20,7 +21,7 @@ pub fn choose(choice: &Choice) -> Vec<Expression> {
             let length = address_length(family) as u32;
             let mut expressions = Vec::from(is_family(family));
             expressions.push(source(family, REG_2));
-            expressions.push(expr::hash(length, modulus, SOURCE_HASH_SEED));
+            expressions.push(expr::hash(length, modulus, seed));
             expressions
         }
     };

@@ -147,6 +147,17 @@ impl Nftables {
         done.map_err(|failure| refused(failure, "add", table))
     }
 
+    /// Turns the chains of one ruleset, which is in the kernel, into those of another, which has the same sets.
+    pub fn change(&self, before: &Ruleset, after: &Ruleset) -> Result<(), NftablesError> {
+        match encode::change(before, after) {
+            None => Ok(()),
+            Some(transaction) => {
+                let done = self.transact(&transaction);
+                done.map_err(|failure| refused(failure, "change", &after.table))
+            }
+        }
+    }
+
     /// Adds the ruleset's last chain, which is at no hook, to the table that is there.
     pub fn add_last_chain(&self, ruleset: &Ruleset) -> Result<(), NftablesError> {
         let done = self.transact(&encode::add_last_chain(ruleset));

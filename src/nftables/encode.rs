@@ -72,10 +72,41 @@ fn batch(ruleset: &Ruleset, replaces: bool, generation: Option<u32>) -> Batch {
     }
     let table = add_table(&ruleset.table, ruleset.owner);
     encoder.batch.push(Step::Table, table);
-    encoder.chains(ruleset);
+    encoder.chains(ruleset, &|_| true);
     encoder.sets(ruleset);
-    encoder.rules(ruleset);
+    encoder.rules(ruleset, &|_| true);
     encoder.batch
+}
+
+/// The messages that turn the chains of one ruleset into those of another, which has the same sets: only what
+/// differs. None if nothing does.
+pub fn change(before: &Ruleset, after: &Ruleset) -> Option<Transaction> {
+    let mut encoder = Encoder {
+        batch: Batch::new(None),
+        table: Table::new(c_string(&after.table), ProtoFamily::Inet),
+        overlap: false,
+    };
+    let [old, new] = [before, after].map(|ruleset| {
+        let chains = ruleset.chains.iter();
+        chains
+            .map(|chain| (&*chain.name, &*chain.rules))
+            .collect::<HashMap<&str, &[ruleset::Rule]>>()
+    });
+    for name in old.keys().filter(|name| old.get(*name) != new.get(*name)) {
+        let chain = Chain::new(c_string(name), &encoder.table);
+        // All its rules, as in `close`.
+        let rules = Rule::new(&chain);
+        encoder.batch.add(Step::Table, &rules, MsgType::Del);
+    }
+    let changed = |chain: &ruleset::Chain| old.get(&*chain.name) != Some(&&*chain.rules);
+    encoder.chains(after, &|chain| !old.contains_key(&*chain.name));
+    encoder.rules(after, &changed);
+    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+        let chain = Chain::new(c_string(name), &encoder.table);
+        encoder.batch.add(Step::Table, &chain, MsgType::Del);
+    }
+    let transaction = encoder.batch.finish();
+    (transaction.last_sequence() > 0).then_some(transaction)
 }
 
 /// The message that adds the ruleset's last chain, which is at no hook.
@@ -132,8 +163,9 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn chains(&mut self, ruleset: &Ruleset) {
-        for (index, chain) in ruleset.chains.iter().enumerate() {
+    fn chains(&mut self, ruleset: &Ruleset, wanted: &dyn Fn(&ruleset::Chain) -> bool) {
+        let chains = ruleset.chains.iter().enumerate();
+        for (index, chain) in chains.filter(|(_, chain)| wanted(chain)) {
             for (name, later) in self.names(chain).iter().zip(0..) {
                 let mut message = Chain::new(c_string(name), &self.table);
                 if let Some(hook) = chain.hook {
@@ -166,10 +198,11 @@ impl Encoder {
         }
     }
 
-    fn rules(&mut self, ruleset: &Ruleset) {
+    fn rules(&mut self, ruleset: &Ruleset, wanted: &dyn Fn(&ruleset::Chain) -> bool) {
         let names = ruleset.sets.iter().map(|set| &set.name[..]);
         let ids: HashMap<&str, u32> = names.zip((0..).map(set_id)).collect();
-        for (chain_index, chain) in ruleset.chains.iter().enumerate() {
+        let chains = ruleset.chains.iter().enumerate();
+        for (chain_index, chain) in chains.filter(|(_, chain)| wanted(chain)) {
             for (rule_index, rule) in chain.rules.iter().enumerate() {
                 let step = Step::Rule(chain_index, rule_index);
                 let mut expressions = Vec::new();

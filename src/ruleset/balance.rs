@@ -3,62 +3,139 @@
 //! Rule by rule, not by a map from numbers: nft has no name for the type of such keys, and nft 0.9.8 (Debian
 //! 11) crashes on the note that stands in for it, whatever table it lists.
 
+use super::failover::{self, slots};
 use super::shared_maps::SharedMaps;
-use super::{Chain, Choice, Dnat, Numbers, Rule, Statement, chain_name};
-use crate::config::{Balance, Destination, Forward};
+use super::{Chain, Choice, Dnat, Numbers, Rule, Statement, chain_name, down_chain_name};
+use crate::config::{Balance, Destination, Down, Forward};
 
 /// A chain has no more rules than this; further destinations are in chains of groups.
-const FAN_OUT: usize = 16;
+pub const FAN_OUT: usize = 16;
 
-/// The chain of a forward, and those of groups of its destinations.
-pub fn chains(balance: Balance, forward: &Forward, maps: &mut SharedMaps) -> Vec<Chain> {
-    let destinations: Vec<(usize, &Destination)> = (0..).zip(&forward.destinations).collect();
+/// The seed of the hash that gives a client its destination. A fixed one, so that a client keeps
+/// its destination across restarts and on every node.
+const SOURCE_HASH_SEED: u32 = 0x6e6f_6465;
+
+/// The chain of a forward, those of groups of its destinations, and those for what becomes of the connections
+/// to destinations that fail.
+pub fn chains(
+    balance: Balance,
+    forward: &Forward,
+    down: &Down,
+    maps: &mut SharedMaps,
+) -> Vec<Chain> {
+    let destinations = (1..).zip(&forward.destinations);
     let mut chains = Chains {
         balance,
         forward,
-        maps,
+        left_out: forward.left_out(down),
+        dnats: destinations
+            .map(|(number, to)| dnat(forward, number, to, maps))
+            .collect(),
         chains: Vec::new(),
     };
-    chains.add(chain_name(forward.service), &destinations);
+    let name = chain_name(forward.service);
+    let places = 0..forward.destinations.len();
+    // A client whose destination is left out is the only one that is given another.
+    let choices: Vec<usize> = match balance {
+        Balance::Source => places.collect(),
+        Balance::Random | Balance::RoundRobin => {
+            places.filter(|place| !chains.left_out[*place]).collect()
+        }
+    };
+    chains.add(name.clone(), &choices);
+    if balance == Balance::Source {
+        chains.add_substitutes(&name);
+    }
+    let failed = forward.failed(down);
+    if failed.contains(&true) {
+        chains.add_failed(&name, &failed);
+    }
     chains.chains
 }
 
 struct Chains<'a> {
     balance: Balance,
     forward: &'a Forward,
-    maps: &'a mut SharedMaps,
+    /// For each destination.
+    left_out: Vec<bool>,
+    dnats: Vec<Dnat>,
     chains: Vec<Chain>,
 }
 
 impl Chains<'_> {
-    /// Adds the chain that chooses one of these destinations, each with its place in the forward's list.
-    fn add(&mut self, name: String, destinations: &[(usize, &Destination)]) {
+    /// Adds the chain that chooses one of the destinations at these places in the forward's list.
+    fn add(&mut self, name: String, places: &[usize]) {
         let mut title = self.forward.service.to_string();
-        if let ([first, ..], true) = (destinations, self.has_groups()) {
-            title = format!("{title}, from destination {} on", first.0 + 1);
+        if let ([first, ..], true) = (places, self.has_groups()) {
+            title = format!("{title}, from destination {} on", first + 1);
         }
         let index = self.chains.len();
         self.chains
             .push(Chain::regular(name.clone(), title, Vec::new()));
         let mut size = 1;
-        while size * FAN_OUT < destinations.len() {
+        while size * FAN_OUT < places.len() {
             size *= FAN_OUT;
         }
-        let mut left = destinations;
+        let mut left = places;
         for number in 1.. {
             let (group, rest) = left.split_at(size.min(left.len()));
-            let [(place, to), ..] = group else { break };
+            let [place, ..] = group else { break };
             let choice = self.choice(*place, group.len(), left.len());
-            let rule = if size == 1 {
-                dnat(self.forward, *place, to, choice, self.maps)
+            let rule = if size == 1 && !self.left_out[*place] {
+                self.rule(*place, choice)
             } else {
-                let name = format!("{name}-{number}");
-                self.add(name.clone(), group);
+                let name = if size == 1 {
+                    failover::chain_name(&self.own_chain(), *place)
+                } else {
+                    let name = format!("{name}-{number}");
+                    self.add(name.clone(), group);
+                    name
+                };
                 choice.into_iter().chain([Statement::Goto(name)]).collect()
             };
             self.chains[index].rules.push(rule);
             left = rest;
         }
+    }
+
+    fn own_chain(&self) -> String {
+        chain_name(self.forward.service)
+    }
+
+    /// Adds the chains that give the clients of destinations which are left out another one.
+    fn add_substitutes(&mut self, name: &str) {
+        for place in 0..self.left_out.len() {
+            if !self.left_out[place] {
+                continue;
+            }
+            let to = &self.forward.destinations[place];
+            let title = format!("clients of {to}, which fails");
+            let slots = slots(place, &self.left_out);
+            let count = slots.len() as u32;
+            let rules = (0..).zip(slots).map(|(number, place)| {
+                let choice = Choice {
+                    family: self.forward.service.family,
+                    balance: Balance::Source,
+                    modulus: count,
+                    seed: failover::HASH_SEED,
+                    matches: Numbers::Is(number),
+                };
+                let choice = (number + 1 < count).then_some(Statement::Choose(choice));
+                self.rule(place, choice)
+            });
+            let name = failover::chain_name(name, place);
+            let chain = Chain::regular(name, title, rules.collect());
+            self.chains.push(chain);
+        }
+    }
+
+    /// Adds the chain that lists the destinations which fail, for `status`.
+    fn add_failed(&mut self, name: &str, failed: &[bool]) {
+        let places = (0..failed.len()).filter(|place| failed[*place]);
+        let rules = places.map(|place| self.rule(place, None)).collect();
+        let title = format!("destinations of {} that fail", self.forward.service);
+        let chain = Chain::regular(down_chain_name(name), title, rules);
+        self.chains.push(chain);
     }
 
     fn has_groups(&self) -> bool {
@@ -83,31 +160,31 @@ impl Chains<'_> {
             family: self.forward.service.family,
             balance: self.balance,
             modulus: modulus as u32,
+            seed: SOURCE_HASH_SEED,
             matches,
         }))
     }
+
+    /// The rule that sends a connection to a destination, if it is chosen.
+    fn rule(&self, place: usize, choice: Option<Statement>) -> Rule {
+        let mut rule = vec![Statement::Protocol(self.forward.service.protocol)];
+        rule.extend(choice);
+        let dnat = Statement::Dnat(self.dnats[place].clone());
+        rule.extend([Statement::Counter, dnat]);
+        rule
+    }
 }
 
-/// The rule that sends a connection to a destination, if it is chosen.
-fn dnat(
-    forward: &Forward,
-    place: usize,
-    to: &Destination,
-    choice: Option<Statement>,
-    maps: &mut SharedMaps,
-) -> Rule {
-    let dnat = if to.ports.is_single() {
+/// How connections are sent to a destination, which has this number in the forward's list.
+fn dnat(forward: &Forward, number: usize, to: &Destination, maps: &mut SharedMaps) -> Dnat {
+    if to.ports.is_single() {
         Dnat::Port(to.address, to.ports.first())
     } else if forward.maps_ports(to) {
-        let map = maps.add_port_map(forward, place + 1, to);
+        let map = maps.add_port_map(forward, number, to);
         Dnat::Map(forward.service.family, map)
     } else {
         Dnat::SamePort(to.address)
-    };
-    let mut rule = vec![Statement::Protocol(forward.service.protocol)];
-    rule.extend(choice);
-    rule.extend([Statement::Counter, Statement::Dnat(dnat)]);
-    rule
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +206,7 @@ mod tests {
         let chains = chains(
             balance,
             &config.unwrap().forwards[0],
+            &Down::default(),
             &mut SharedMaps::default(),
         );
         let rules = |chain: Chain| (chain.name, chain.rules);

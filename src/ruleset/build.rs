@@ -2,12 +2,18 @@
 
 use super::shared_maps::SharedMaps;
 use super::{Chain, Hook, PREROUTING, Rule, Ruleset, Set, family_name};
-use super::{balance, clamp_mss, forwards, hairpin, invalid, listen, masquerade, output, sources};
-use crate::config::{Config, Family, Forward};
+use super::{balance, clamp_mss, failover, forwards, hairpin};
+use super::{invalid, listen, masquerade, output, sources};
+use crate::config::{Config, Down, Family, Forward};
 
 impl Ruleset {
     /// The rules that do what `config` asks for.
     pub fn new(config: &Config) -> Self {
+        Self::without(config, &Down::default())
+    }
+
+    /// The same, but destinations that fail get no new connections.
+    pub fn without(config: &Config, down: &Down) -> Self {
         let mut ruleset = Ruleset {
             table: config.name.table(),
             owner: config.owner,
@@ -25,11 +31,12 @@ impl Ruleset {
         let mut maps = SharedMaps::default();
         for forward in config.reachable_forwards() {
             if forwards::has_chain(forward) {
-                let chains = balance::chains(config.balance, forward, &mut maps);
+                let chains = balance::chains(config.balance, forward, down, &mut maps);
                 ruleset.chains.extend(chains);
             }
         }
         ruleset.sets.extend(maps.into_sets());
+        ruleset.chains.extend(failover::mark(config));
         ruleset
     }
 

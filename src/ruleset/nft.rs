@@ -1,8 +1,8 @@
 //! Ruleset → text for nft(8).
 
 use super::{
-    AddressType, Chain, Choice, Dnat, Element, Field, FieldType, Hook, Numbers, Ruleset,
-    SOURCE_HASH_SEED, Set, SourcePort, Statement, Value, ValueType,
+    AddressType, Chain, Choice, Dnat, Element, Field, FieldType, Hook, Numbers, Ruleset, Set,
+    SourcePort, Statement, Value, ValueType,
 };
 use crate::config::{Balance, Family};
 use std::fmt::{self, Display, Formatter};
@@ -204,6 +204,7 @@ impl Display for Choice {
             family,
             balance,
             modulus,
+            seed,
             matches,
         } = self;
         match balance {
@@ -211,10 +212,7 @@ impl Display for Choice {
             Balance::RoundRobin => write!(f, "numgen inc mod {modulus}")?,
             Balance::Source => {
                 let ip = ip(*family);
-                write!(
-                    f,
-                    "jhash {ip} saddr mod {modulus} seed {SOURCE_HASH_SEED:#x}"
-                )?;
+                write!(f, "jhash {ip} saddr mod {modulus} seed {seed:#x}")?;
             }
         }
         match matches {

@@ -6,6 +6,7 @@ use super::{DestinationStatus, ForwardStatus};
 use crate::config::{Destination, PortRange, Service};
 use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Table, Verdict};
+use crate::ruleset::down_chain_name;
 use std::collections::{HashMap, HashSet};
 
 /// The chain that a map sends packets to.
@@ -87,7 +88,21 @@ impl Reader {
         left: &mut usize,
     ) -> Option<ForwardStatus> {
         let mut forward = ForwardStatus::new(service);
-        self.add_destinations(&mut forward, chain_of(data)?, left);
+        let chain = chain_of(data)?;
+        let mut places = HashMap::new();
+        for (chain, up) in [(chain, None), (&down_chain_name(chain), Some(false))] {
+            for (to, connections) in self.destinations(&forward, chain, left) {
+                let next = forward.destinations.len();
+                let place = *places.entry(to).or_insert(next);
+                if place == next {
+                    let destination = DestinationStatus::new(to, 0);
+                    forward.destinations.push(destination);
+                }
+                let destination = &mut forward.destinations[place];
+                destination.connections = destination.connections.saturating_add(connections);
+                destination.up = destination.up.or(up);
+            }
+        }
         Some(forward)
     }
 
@@ -105,9 +120,16 @@ impl Reader {
         self.actions.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds the destinations of a chain, and of those that it leads to, as long as actions are left. Each
-    /// chain is read once: in a table of another program, many rules may lead to the same one.
-    fn add_destinations(&self, forward: &mut ForwardStatus, chain: &str, left: &mut usize) {
+    /// The destinations of a chain, and of those that it leads to, as long as actions are left, with what each
+    /// rule has counted. Each chain is read once: in a table of another program, many rules may lead to the same
+    /// one.
+    fn destinations(
+        &self,
+        forward: &ForwardStatus,
+        chain: &str,
+        left: &mut usize,
+    ) -> Vec<(Destination, u64)> {
+        let mut destinations = Vec::new();
         let mut read = HashSet::from([chain]);
         let mut stack = vec![self.chain(chain).iter()];
         while let Some(actions) = stack.last_mut() {
@@ -116,22 +138,19 @@ impl Reader {
                 continue;
             };
             match left.checked_sub(1) {
-                None => return,
+                None => break,
                 Some(fewer) => *left = fewer,
             }
             match action {
                 Action::Dnat { count, to } => {
                     let to = self.destination(forward, to);
-                    forward.destinations.extend(to.map(|to| DestinationStatus {
-                        to,
-                        connections: *count,
-                        active: None,
-                    }));
+                    destinations.extend(to.map(|to| (to, *count)));
                 }
                 Action::Goto(chain) if read.insert(chain) => stack.push(self.chain(chain).iter()),
                 Action::Goto(_) | Action::Jump | Action::Drop { .. } => {}
             }
         }
+        destinations
     }
 
     fn destination(&self, forward: &ForwardStatus, to: &DnatTo) -> Option<Destination> {
@@ -197,6 +216,41 @@ mod tests {
     }
 
     #[test]
+    fn destinations_that_fail_are_read_from_their_chain() {
+        let dnat = |count, number| Action::Dnat {
+            count,
+            to: DnatTo::Address([10, 2, 0, number].into(), Some(8080)),
+        };
+        let goto = |chain: &str| Action::Goto(chain.into());
+        let chains = [
+            ("all", vec![goto("all-down-1"), dnat(5, 2), dnat(7, 3)]),
+            ("all-down-1", vec![dnat(1, 2), dnat(2, 3)]),
+            ("all-down", vec![dnat(0, 1)]),
+        ];
+        let chains = chains.map(|(name, actions)| (name.to_owned(), actions));
+        let reader = Reader {
+            actions: chains.into(),
+            maps: HashMap::new(),
+        };
+        let verdict = Data::Verdict(Verdict {
+            code: libc::NFT_GOTO,
+            chain: Some("all".into()),
+        });
+        let forward = reader.forward(forward("53").service, Some(&verdict), &mut 100);
+        let found: Vec<_> = forward
+            .unwrap()
+            .destinations
+            .iter()
+            .map(|it| (it.to.to_string(), it.connections, it.up))
+            .collect();
+        let to = |number| format!("10.2.0.{number}:8080");
+        assert_eq!(
+            found,
+            [(to(2), 6, None), (to(3), 9, None), (to(1), 0, Some(false))]
+        );
+    }
+
+    #[test]
     fn chains_that_lead_to_each_other_are_read_once() {
         let dnat = Action::Dnat {
             count: 7,
@@ -224,7 +278,8 @@ mod tests {
             let forward = reader.forward(service, Some(&verdict), &mut left);
             (forward.unwrap().destinations.len(), left)
         };
-        assert_eq!(count(100), (2, 94));
+        // Both rules lead to the same destination.
+        assert_eq!(count(100), (1, 94));
         assert_eq!(count(4), (1, 0));
         assert_eq!(count(0), (0, 0));
     }

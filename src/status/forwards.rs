@@ -4,12 +4,13 @@
 use super::chains::{self, Reader};
 use super::rule::Action;
 use super::{DestinationStatus, ForwardStatus};
-use crate::config::{Destination, Family, PortRange, Service};
+use crate::config::{Backend, Destination, Family, PortRange, Protocol, Service};
 use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Element, Table};
-use crate::ruleset::{PREROUTING, ServiceMaps};
+use crate::ruleset::{HEALTH, PREROUTING, ServiceMaps};
 use crate::siblings;
 use log::warn;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// How many actions of chains are gone through for a table: an instance has three for each destination of
@@ -57,12 +58,36 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
         forwards.truncate(MAX_FORWARDS);
     }
     forwards.sort_by_key(|forward| forward.service);
+    if list::chain_use(socket, table, HEALTH)?.is_some() {
+        mark_up(&mut forwards);
+    }
     for (service, packets) in dropped {
         if let Some(forward) = containing(&mut forwards, service) {
             forward.dropped += packets;
         }
     }
     Ok(forwards)
+}
+
+/// Marks the destinations that are tried and do not fail (`config/health.rs` says which those are).
+fn mark_up(forwards: &mut [ForwardStatus]) {
+    let balanced = |forward: &&ForwardStatus| forward.destinations.len() > 1;
+    let of_tcp = |forward: &&ForwardStatus| forward.service.protocol == Protocol::Tcp;
+    let destinations = forwards.iter().filter(balanced).filter(of_tcp);
+    let tried = destinations.flat_map(|forward| &forward.destinations);
+    let tried: HashSet<Backend> = tried.filter_map(|it| it.to.single()).collect();
+    for forward in forwards.iter_mut().filter(|forward| balanced(&&**forward)) {
+        let follows = forward.service.protocol != Protocol::Sctp;
+        for destination in forward.destinations.iter_mut().filter(|_| follows) {
+            if destination
+                .to
+                .single()
+                .is_some_and(|to| tried.contains(&to))
+            {
+                destination.up.get_or_insert(true);
+            }
+        }
+    }
 }
 
 /// The forward that has this service, of forwards in their order. It may have more ports: see [`joined`].
@@ -85,13 +110,10 @@ pub fn accepts_connections(socket: &Socket, table: &Table) -> Result<bool, Failu
 fn single((service, element): &(Service, Element)) -> ForwardStatus {
     let mut forward = ForwardStatus::new(*service);
     let to = element.data.as_ref().and_then(address_and_port);
-    forward
-        .destinations
-        .extend(to.map(|(address, ports)| DestinationStatus {
-            to: Destination { address, ports },
-            connections: element.packets.unwrap_or(0),
-            active: None,
-        }));
+    forward.destinations.extend(to.map(|(address, ports)| {
+        let to = Destination { address, ports };
+        DestinationStatus::new(to, element.packets.unwrap_or(0))
+    }));
     forward
 }
 
@@ -119,7 +141,28 @@ fn joined(mut ports: Vec<ForwardStatus>) -> Vec<ForwardStatus> {
     joined
 }
 
+impl DestinationStatus {
+    /// Without what the rules do not count.
+    pub(super) fn new(to: Destination, connections: u64) -> Self {
+        DestinationStatus {
+            to,
+            connections,
+            active: None,
+            up: None,
+        }
+    }
+}
+
 impl ForwardStatus {
+    /// Without destinations.
+    pub(super) fn new(service: Service) -> Self {
+        ForwardStatus {
+            service,
+            dropped: 0,
+            destinations: Vec::new(),
+        }
+    }
+
     /// Takes up the next port, if it continues this range.
     fn join(&mut self, next: &ForwardStatus) -> bool {
         let ([to], [next_to]) = (&mut self.destinations[..], &next.destinations[..]) else {

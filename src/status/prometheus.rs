@@ -39,6 +39,11 @@ const ACTIVE: Metric = (
     "gauge",
     "Conntrack entries of connections to a destination.",
 );
+const UP: Metric = (
+    "nodefwd_destination_up",
+    "gauge",
+    "Whether a destination that is tried answers (NODEFWD_HEALTH).",
+);
 const DROPPED: Metric = (
     "nodefwd_dropped_packets_total",
     "counter",
@@ -93,6 +98,7 @@ pub fn render(instances: &[Instance]) -> String {
     let connections = destinations().map(|(labels, destination)| (labels, destination.connections));
     let active =
         destinations().filter_map(|(labels, destination)| Some((labels, destination.active?)));
+    let up = destinations().filter_map(|(labels, to)| Some((labels, to.up?.into())));
     let dropped = forwards()
         .map(|(instance, forward)| (forward_labels(instance, forward, None), forward.dropped));
     let invalid = instances
@@ -111,6 +117,7 @@ pub fn render(instances: &[Instance]) -> String {
         metric(START, start),
         metric(CONNECTIONS, connections),
         metric(ACTIVE, active),
+        metric(UP, up),
         metric(DROPPED, dropped),
         metric(INVALID, invalid),
         metric(RELOADED, reloaded),
@@ -201,6 +208,10 @@ nodefwd_connections_total{forwarder="web",protocol="tcp",ports="8000-8100",famil
 # TYPE nodefwd_conntrack_entries gauge
 nodefwd_conntrack_entries{forwarder="web",protocol="tcp",ports="80",family="ipv4",destination="10.2.0.11:8080"} 3
 nodefwd_conntrack_entries{forwarder="web",protocol="tcp",ports="80",family="ipv4",destination="10.2.0.12:8080"} 0
+# HELP nodefwd_destination_up Whether a destination that is tried answers (NODEFWD_HEALTH).
+# TYPE nodefwd_destination_up gauge
+nodefwd_destination_up{forwarder="web",protocol="tcp",ports="80",family="ipv4",destination="10.2.0.11:8080"} 1
+nodefwd_destination_up{forwarder="web",protocol="tcp",ports="80",family="ipv4",destination="10.2.0.12:8080"} 0
 # HELP nodefwd_dropped_packets_total First packets of connections from sources that may not connect; each retry counts.
 # TYPE nodefwd_dropped_packets_total counter
 nodefwd_dropped_packets_total{forwarder="web",protocol="tcp",ports="80",family="ipv4"} 5

@@ -8,6 +8,10 @@ pub const SINCE: u64 = 1_700_000_000;
 
 /// One instance with forwards of both families, and one whose names are no text that a terminal may get.
 pub fn instances() -> Vec<Instance> {
+    let mut down = destination("10.2.0.12", "8080", 0, Some(0));
+    down.up = Some(false);
+    let mut up = destination("10.2.0.11", "8080", 12, Some(3));
+    up.up = Some(true);
     let web = Instance {
         name: "web".into(),
         table: "nodefwd-web".into(),
@@ -42,10 +46,7 @@ pub fn instances() -> Vec<Instance> {
                     ports: 80.into(),
                 },
                 dropped: 5,
-                destinations: vec![
-                    destination("10.2.0.11", "8080", 12, Some(3)),
-                    destination("10.2.0.12", "8080", 0, Some(0)),
-                ],
+                destinations: vec![up, down],
             },
             ForwardStatus {
                 service: Service {
@@ -86,5 +87,6 @@ fn destination(
         },
         connections,
         active,
+        up: None,
     }
 }

@@ -126,12 +126,14 @@ fn destination_row(destination: &DestinationStatus) -> [String; HEADINGS.len()] 
         to,
         connections,
         active,
+        up,
     } = destination;
+    let down = if *up == Some(false) { " (down)" } else { "" };
     let active = active.map_or("-".into(), |active| active.to_string());
     let [forward, dropped] = Default::default();
     [
         forward,
-        to.to_string(),
+        format!("{to}{down}"),
         connections.to_string(),
         active,
         dropped,
@@ -148,10 +150,10 @@ mod tests {
         let expected = "\
 web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefwd) for 1h 1m
   not ready: IPv6 forwarding is off
-  FORWARD             TO                  CONNECTIONS  ACTIVE  DROPPED
-  tcp/80 IPv4         10.2.0.11:8080               12       3        5
-                      10.2.0.12:8080                0       0
-  tcp/8000-8100 IPv6  [fd00:2::11]:9-109       123456       -        0
+  FORWARD             TO                     CONNECTIONS  ACTIVE  DROPPED
+  tcp/80 IPv4         10.2.0.11:8080                  12       3        5
+                      10.2.0.12:8080 (down)            0       0
+  tcp/8000-8100 IPv6  [fd00:2::11]:9-109          123456       -        0
   dropped as invalid: 2
 
 odd\\u{1b}\": table inet nodefwd-odd\\u{1b}\", at eth1, accepts no new connections, without an owner

@@ -6,6 +6,8 @@ mod by_interface;
 mod clamp_mss;
 mod forward_syntax;
 mod hairpin;
+mod health;
+mod health_haproxy;
 mod invalid;
 mod iptables_parity;
 mod link_local;

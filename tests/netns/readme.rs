@@ -17,7 +17,7 @@ const README: &str = include_str!("../../README.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 32] = [
+const ELSEWHERE: [(&str, &str); 35] = [
     (
         "tests/architectures.sh arm64 armhf",
         "boots kernels of other machines",
@@ -44,6 +44,12 @@ const ELSEWHERE: [(&str, &str); 32] = [
         "wants an instance with a file, which other tests have",
     ),
     ("systemctl restart nodefwd@web", "tests/service.sh does it"),
+    (
+        "nodefwd check --name web --replace --env-file FILE",
+        "wants a file",
+    ),
+    ("systemctl reload", "tests/service.sh does it"),
+    ("systemctl edit", "opens an editor"),
     ("systemctl reload nodefwd@web", "tests/service.sh does it"),
     ("systemd-analyze security", "tests/service.sh does it"),
     ("modprobe nf_tables", "changes the machine's kernel"),

@@ -8,6 +8,7 @@ mod peer;
 mod reload;
 mod starts;
 mod taken_name;
+mod watch;
 
 pub use flows::REPLACEMENTS;
 pub use lock_clients::{ATTEMPTS, CONNECTIONS};

@@ -213,6 +213,7 @@ fn every_kind_of_forward_is_read_back_from_the_rules() {
                 "to": {"address": address, "ports": range(*ports)},
                 (json::CONNECTIONS): 0,
                 (json::ACTIVE): 0,
+                "up": null,
             })
         };
         json!({

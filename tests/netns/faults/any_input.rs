@@ -112,8 +112,11 @@ fn expect_readable(input: &Input, error: &ConfigError) -> Checked {
     let message = error.to_string();
     prop_assert!(!message.contains(char::is_control), "{message:?}");
     prop_assert!(message.len() < 1000, "{} bytes", message.len());
+    let words: Vec<&str> = message
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .collect();
     let named: Vec<usize> = (0..VARIABLES.len())
-        .filter(|index| message.contains(VARIABLES[*index]))
+        .filter(|index| words.contains(&VARIABLES[*index]))
         .collect();
     prop_assert!(!named.is_empty(), "no option is named: {message}");
     let blamed = match error {
@@ -138,6 +141,22 @@ fn expect_sound(config: &Config) -> Checked {
         .any(|family| config.forwards_family(*family));
     prop_assert!(forwarded, "nothing is forwarded");
     let ruleset = Ruleset::new(config);
+    expect_sound_rules(&ruleset)?;
+    // Every other one that is tried fails, and all do.
+    for step in [2, 1] {
+        let down = config.tried().into_iter().step_by(step).collect();
+        let without = Ruleset::without(config, &down);
+        expect_sound_rules(&without)?;
+        prop_assert_eq!(
+            &without.sets,
+            &ruleset.sets,
+            "sets cannot change with destinations"
+        );
+    }
+    Ok(())
+}
+
+fn expect_sound_rules(ruleset: &Ruleset) -> Checked {
     let chains: HashSet<&str> = ruleset.chains.iter().map(|chain| &chain.name[..]).collect();
     prop_assert_eq!(chains.len(), ruleset.chains.len(), "two chains of a name");
     let sets: HashSet<&str> = ruleset.sets.iter().map(|set| &set.name[..]).collect();

@@ -25,6 +25,8 @@ pub const VARIABLES: [&str; COUNT] = [
     "NODEFWD_FULLY_RANDOM",
     "NODEFWD_CLAMP_MSS",
     "NODEFWD_HAIRPIN",
+    "NODEFWD_HEALTH",
+    "NODEFWD_HEALTH_RESET",
     "NODEFWD_NAME",
     "NODEFWD_STRICT",
     "NODEFWD_REPLACE",
@@ -33,7 +35,7 @@ pub const VARIABLES: [&str; COUNT] = [
     "NODEFWD_FORWARDS",
 ];
 
-const COUNT: usize = 18;
+const COUNT: usize = 20;
 
 /// The text of each option, if it is set.
 type Texts = [Option<OsString>; COUNT];
@@ -63,6 +65,8 @@ impl Input {
             fully_random,
             clamp_mss,
             hairpin,
+            health,
+            health_reset,
             name,
             strict,
             replace,
@@ -85,6 +89,8 @@ impl Input {
             fully_random,
             clamp_mss,
             hairpin,
+            health,
+            health_reset,
             name,
             strict,
             replace,
@@ -92,6 +98,7 @@ impl Input {
             owner,
             // Invalid files have tests of their own.
             env_file: None,
+            watch_file: None,
             locations: Vec::new(),
         }
     }
@@ -193,10 +200,11 @@ fn mutate(bytes: &mut Vec<u8>, index: Index, edit: Edit, byte: u8) {
 /// Options of which each is valid; together they may still forward a port twice.
 fn valid() -> impl Strategy<Value = Texts> {
     let classic = prop_oneof![1 => Just([const { None }; 4]), 2 => valid_input::classic()];
-    let switches = [(); 8].map(|()| option(select(valid_input::SWITCHES)));
+    let switches = [(); 9].map(|()| option(select(valid_input::SWITCHES)));
     let words = (
         option(select(valid_input::BALANCES)),
         option(select(valid_input::NAMES)),
+        option(select(valid_input::SECONDS)),
         option(select(valid_input::SECONDS)),
     );
     let lists = (
@@ -214,6 +222,7 @@ fn valid() -> impl Strategy<Value = Texts> {
             fully_random,
             clamp_mss,
             hairpin,
+            health_reset,
             strict,
             replace,
             owner,
@@ -231,6 +240,8 @@ fn valid() -> impl Strategy<Value = Texts> {
             fully_random,
             clamp_mss,
             hairpin,
+            text(words.3),
+            health_reset,
             text(words.1),
             strict,
             replace,

@@ -129,7 +129,7 @@ fn balanced_by_source_a_client_stays_with_its_backend_after_a_restart_and_in_any
 }
 
 /// Gives the client a hundred more addresses.
-fn add_addresses(net: &Net, family: Family) -> Vec<IpAddr> {
+pub fn add_addresses(net: &Net, family: Family) -> Vec<IpAddr> {
     let address = |number| match family {
         Family::V4 => (IpAddr::from([10, 1, 1, number]), "/24"),
         Family::V6 => {
@@ -149,7 +149,7 @@ fn add_addresses(net: &Net, family: Family) -> Vec<IpAddr> {
 
 /// The server that replies to all of a client's requests.
 #[track_caller]
-fn the_one_server(net: &Net, source: IpAddr) -> String {
+pub fn the_one_server(net: &Net, source: IpAddr) -> String {
     let family = if source.is_ipv4() {
         Family::V4
     } else {

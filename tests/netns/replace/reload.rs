@@ -18,7 +18,7 @@ use crate::fixture::{
 };
 
 /// Forwards [`FORWARDED_PORT`] and [`SECOND_PORT`] of both protocols and families to a host.
-fn both_ports(host: &Host) -> String {
+pub fn both_ports(host: &Host) -> String {
     format!(
         "NODEFWD_NAME=web\nDEST_IPS={}\nDEST_PROTO=TCP,UDP\nSRC_PORT={FORWARDED_PORT},{SECOND_PORT}\nDEST_PORT={BACKEND_PORT},{SECOND_PORT}\n",
         addresses(host)

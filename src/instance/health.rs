@@ -1,0 +1,337 @@
+//! `NODEFWD_HEALTH`: which destinations fail. Each is tried once in an interval, and sooner after a failure, by a TCP
+//! connection that is given up as soon as it would be there; all of them spread over the interval, without a thread.
+
+mod attempt;
+
+use super::events::Events;
+use super::{delete_flows, deleted, flows, notify};
+use crate::config::{Backend, Config, Down, Forward, Service};
+use crate::nftables::Nftables;
+use crate::nftables::list::Table;
+use crate::status;
+use attempt::{Attempt, Begun, Outcome};
+use log::{info, warn};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// How many failures in a row leave a destination out, and how many successes bring it back.
+const FALL: u32 = 3;
+const RISE: u32 = 2;
+
+/// How long an attempt may take: the kernel sends three SYNs meanwhile (tcp_syn_retries in tcp(7)).
+const MAX_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Attempts that are due within this time begin together, so that many destinations wake the process no more
+/// often.
+const TICK: Duration = Duration::from_millis(50);
+
+/// After a failure it is tried again this part of the interval later, until it is clear whether it fails.
+const RETRIES_PER_INTERVAL: u32 = 4;
+
+/// As many results are taken at once.
+const MAX_EVENTS: usize = 64;
+
+/// The destinations that are tried, and what has come of it.
+pub struct Health {
+    interval: Duration,
+    targets: Vec<Target>,
+    /// Readable when an attempt is over. Its events have indexes of targets.
+    attempts: Epoll,
+    /// When the round began in which each is tried once, and which is the next one.
+    round: Instant,
+    next: usize,
+    /// Those that failed when that was last carried out, and whether others may do so now.
+    applied: Down,
+    changed: bool,
+    /// When it is tried again to carry it out.
+    retry: Option<Instant>,
+    /// Whether the last attempt could not even begin.
+    hindered: bool,
+}
+
+/// A destination.
+struct Target {
+    backend: Backend,
+    is_up: bool,
+    /// How many attempts in a row have contradicted that.
+    contradictions: u32,
+    attempt: Option<Attempt>,
+    /// When the last attempt began, and when the next one does if not in its turn.
+    began: Instant,
+    again: Option<Instant>,
+}
+
+impl Health {
+    /// For the destinations of a config that are tried. What is known of them from `before` stays known; others
+    /// are taken for up. `None` if there are none.
+    pub fn new(config: &Config, before: Option<&Self>) -> io::Result<Option<Self>> {
+        let known = before.map_or(&[][..], |before| &before.targets);
+        let now = Instant::now();
+        let target = |backend| {
+            let place = known.binary_search_by_key(&backend, |target| target.backend);
+            let known = place.ok().map(|place| &known[place]);
+            Target {
+                backend,
+                is_up: known.is_none_or(|known| known.is_up),
+                contradictions: known.map_or(0, |known| known.contradictions),
+                attempt: None,
+                began: now,
+                again: None,
+            }
+        };
+        let targets: Vec<Target> = config.tried().into_iter().map(target).collect();
+        if targets.is_empty() {
+            return Ok(None);
+        }
+        let mut health = Health {
+            interval: config.health,
+            targets,
+            attempts: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            round: now,
+            next: 0,
+            applied: Down::default(),
+            changed: false,
+            retry: None,
+            hindered: false,
+        };
+        health.applied = health.down();
+        let same = |before: &&Self| {
+            let backends = |health: &Self| {
+                health
+                    .targets
+                    .iter()
+                    .map(|it| it.backend)
+                    .collect::<Vec<_>>()
+            };
+            before.interval == health.interval && backends(before) == backends(&health)
+        };
+        if let Some(before) = before.filter(same) {
+            (health.round, health.next) = (before.round, before.next);
+        }
+        Ok(Some(health))
+    }
+
+    /// Takes these destinations, of those that are tried, for failed.
+    pub fn assume(&mut self, down: &Down) {
+        for target in &mut self.targets {
+            target.is_up &= !down.contains(&target.backend);
+        }
+        self.applied = self.down();
+    }
+
+    /// The destinations that fail.
+    pub fn down(&self) -> Down {
+        let down = self.targets.iter().filter(|target| !target.is_up);
+        down.map(|target| target.backend).collect()
+    }
+
+    /// Those of them that are left out already.
+    pub fn applied(&self) -> &Down {
+        &self.applied
+    }
+
+    /// Remembers that they are left out; gives those that were before.
+    pub fn set_applied(&mut self, down: Down) -> Down {
+        (self.retry, self.changed) = (None, false);
+        std::mem::replace(&mut self.applied, down)
+    }
+
+    /// Has [`step`](Self::step) tell again later what has changed.
+    pub fn retry_later(&mut self) {
+        self.retry = Some(Instant::now() + self.interval);
+    }
+
+    /// When [`step`](Self::step) has something to do though nothing is readable.
+    pub fn deadline(&self) -> Instant {
+        let times = self.targets.iter().flat_map(|target| {
+            let end = target.attempt.as_ref().map(|attempt| attempt.deadline);
+            [end, target.again].into_iter().flatten()
+        });
+        times.fold(self.due(), Instant::min)
+    }
+
+    /// When the next destination is tried.
+    fn due(&self) -> Instant {
+        let part = self.next as f64 / self.targets.len() as f64;
+        let ticks = (self.interval.as_secs_f64() * part / TICK.as_secs_f64()).ceil();
+        self.round + TICK.mul_f64(ticks)
+    }
+
+    /// Takes up what has come of attempts, and begins those that are due. Gives whether other destinations are
+    /// to be left out now.
+    pub fn step(&mut self, now: Instant) -> io::Result<bool> {
+        self.take_outcomes()?;
+        for index in 0..self.targets.len() {
+            let attempt = self.targets[index].attempt.as_ref();
+            if attempt.is_some_and(|attempt| attempt.deadline <= now) {
+                self.judge(index, Err(Errno::ETIMEDOUT));
+            }
+            if self.targets[index].again.is_some_and(|again| again <= now) {
+                self.begin(index, now)?;
+            }
+        }
+        while self.due() <= now {
+            self.begin(self.next, now)?;
+            self.next += 1;
+            if self.next == self.targets.len() {
+                self.next = 0;
+                // Not a round for each that a suspended machine has missed.
+                self.round = now.max(self.round + self.interval);
+            }
+        }
+        Ok(self.changed && self.retry.is_none_or(|retry| retry <= now))
+    }
+
+    fn take_outcomes(&mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); MAX_EVENTS];
+        loop {
+            let count = match self.attempts.wait(&mut events, EpollTimeout::ZERO) {
+                Err(Errno::EINTR) => continue,
+                count => count?,
+            };
+            for event in &events[..count] {
+                let index = event.data() as usize;
+                let attempt = self.targets.get(index).and_then(|it| it.attempt.as_ref());
+                if let Some(outcome) = attempt.map(Attempt::outcome) {
+                    self.judge(index, outcome);
+                }
+            }
+            if count < MAX_EVENTS {
+                return Ok(());
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize, now: Instant) -> io::Result<()> {
+        let target = &mut self.targets[index];
+        target.again = None;
+        if target.attempt.is_some() {
+            return Ok(());
+        }
+        target.began = now;
+        let deadline = now + self.interval.min(MAX_TIMEOUT);
+        match Attempt::begin(target.backend, deadline) {
+            Ok(Begun::Runs(attempt)) => {
+                let event = EpollEvent::new(EpollFlags::EPOLLOUT, index as u64);
+                self.attempts.add(&attempt, event)?;
+                target.attempt = Some(attempt);
+                self.hindered = false;
+            }
+            Ok(Begun::Over(outcome)) => self.judge(index, outcome),
+            Err(errno) => {
+                if !self.hindered {
+                    warn!(
+                        "cannot try whether destinations answer, so those that fail are not left out: {}",
+                        errno.desc()
+                    );
+                }
+                self.hindered = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, index: usize, outcome: Outcome) {
+        let target = &mut self.targets[index];
+        target.attempt = None;
+        if outcome.is_ok() == target.is_up {
+            target.contradictions = 0;
+            return;
+        }
+        target.contradictions += 1;
+        let needed = if target.is_up { FALL } else { RISE };
+        if target.contradictions < needed {
+            let retry = target.began + self.interval / RETRIES_PER_INTERVAL;
+            target.again = target.is_up.then_some(retry);
+            return;
+        }
+        target.is_up = outcome.is_ok();
+        self.changed = true;
+        target.contradictions = 0;
+        let destination = SocketAddr::from(target.backend);
+        match outcome {
+            Ok(()) => info!("destination {destination} is up again: {RISE} connections in a row"),
+            Err(errno) => warn!(
+                "destination {destination} is down: {FALL} connections in a row have failed, the last one with: {}",
+                errno.desc()
+            ),
+        }
+    }
+}
+
+impl AsFd for Health {
+    /// Readable when attempts are over.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.attempts.0.as_fd()
+    }
+}
+
+/// The destinations that the table of this name leaves out, as the instance has them that is to be replaced. They
+/// are tried from then on like the others.
+pub fn take_over(nftables: &Nftables, config: &Config, health: Option<&mut Health>) -> Down {
+    let Some(health) = health.filter(|_| config.replace) else {
+        return Down::default();
+    };
+    let table = Table::inet(&config.name.table());
+    // It may not be there.
+    let forwards = nftables.list(|socket| status::forwards(socket, &table));
+    let forwards = forwards.unwrap_or_default();
+    let destinations = forwards.iter().flat_map(|forward| &forward.destinations);
+    let down = destinations.filter(|destination| destination.up == Some(false));
+    health.assume(
+        &down
+            .filter_map(|destination| destination.to.single())
+            .collect(),
+    );
+    health.down()
+}
+
+/// Leaves out the destinations that fail now, and says so; with `NODEFWD_HEALTH_RESET` ends the connections to
+/// those that did not before.
+pub fn apply(config: &Config, events: &mut Events<'_>) {
+    let Some((before, now)) = events.leave_out_failed(config) else {
+        return;
+    };
+    let all_fail = |forward: &Forward, down| forward.failed(down).iter().all(|failed| *failed);
+    for forward in config.reachable_forwards() {
+        if all_fail(forward, &now) && !all_fail(forward, &before) {
+            let service = forward.service;
+            warn!("all destinations of {service} fail: they get connections as if none did");
+        }
+    }
+    notify::forwarding(&events.summary(config));
+    if config.health_reset {
+        let ended = end_flows(config, &now, &before);
+        if ended > 0 {
+            info!("deleted the conntrack entries of {ended} connections to destinations that fail");
+        }
+    }
+}
+
+/// Deletes the conntrack entries of connections to destinations that are left out now and were not before.
+fn end_flows(config: &Config, now: &Down, before: &Down) -> usize {
+    let wanted = flows::can_be_forwarded(config);
+    let newly: Vec<Down> = config
+        .forwards
+        .iter()
+        .map(|forward| {
+            let left_out = |down| forward.left_out(down);
+            let pairs = left_out(now).into_iter().zip(left_out(before));
+            let destinations = forward.destinations.iter().zip(pairs);
+            let newly = destinations.filter(|(_, (now, before))| *now && !before);
+            newly.filter_map(|(to, _)| to.single()).collect()
+        })
+        .collect();
+    let service = |forward: &Forward| forward.service;
+    let ended = delete_flows(config, &wanted, &|matcher, flow| {
+        let made_to = (flow.family, flow.protocol, flow.port);
+        let place = Service::position(&config.forwards, service, made_to);
+        let to_failed = |place: usize| flow.backend.is_some_and(|to| newly[place].contains(&to));
+        place.is_some_and(to_failed) && matcher.is_forwarded(flow)
+    });
+    deleted(ended)
+}

@@ -1,0 +1,83 @@
+//! One attempt to connect to a destination.
+
+use crate::config::{Backend, Family};
+use crate::netlink::put_off_acknowledgement;
+use nix::errno::Errno;
+use nix::libc::linger;
+use nix::sys::socket::sockopt::{Linger, SocketError};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getsockopt, setsockopt, socket,
+};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+/// What has come of an attempt: why it failed, if it did.
+pub type Outcome = Result<(), Errno>;
+
+/// A connection that is being made. Dropped, it is given up with a RST, so that neither end, nor conntrack,
+/// keeps anything of it.
+pub struct Attempt {
+    socket: OwnedFd,
+    /// When it has failed.
+    pub deadline: Instant,
+}
+
+/// How far an attempt has come at once.
+pub enum Begun {
+    Runs(Attempt),
+    Over(Outcome),
+}
+
+impl Attempt {
+    /// Begins one. Fails if this host cannot begin it, which says nothing of the destination.
+    pub fn begin((address, port): Backend, deadline: Instant) -> Result<Begun, Errno> {
+        let family = match Family::of(address) {
+            Family::Ipv4 => AddressFamily::Inet,
+            Family::Ipv6 => AddressFamily::Inet6,
+        };
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(family, SockType::Stream, flags, None)?;
+        let reset = linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&socket, Linger, &reset)?;
+        // Without it, the destination's program sees a connection that ends at once.
+        let _ = put_off_acknowledgement(socket.as_fd());
+        let address = SockaddrStorage::from(SocketAddr::new(address, port));
+        match connect(socket.as_raw_fd(), &address) {
+            Err(Errno::EINPROGRESS) => Ok(Begun::Runs(Attempt { socket, deadline })),
+            Ok(()) => Ok(Begun::Over(Ok(()))),
+            Err(errno) if is_of_the_way(errno) => Ok(Begun::Over(Err(errno))),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// What has come of it, once its socket is writable.
+    pub fn outcome(&self) -> Outcome {
+        match getsockopt(&self.socket, SocketError)? {
+            0 => Ok(()),
+            code => Err(Errno::from_raw(code)),
+        }
+    }
+}
+
+impl AsFd for Attempt {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Whether forwarded packets would not come through either: no route, or one that leads nowhere (ip-route(8)).
+fn is_of_the_way(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ECONNREFUSED
+            | Errno::ENETUNREACH
+            | Errno::EHOSTUNREACH
+            | Errno::ENETDOWN
+            | Errno::EACCES
+            | Errno::EINVAL
+    )
+}
