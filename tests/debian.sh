@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Debian 13 in a folder, from wherever this machine gets its packages; for scripts that have sourced setup.sh.
+# Debian in a folder, from wherever this machine gets its packages; for scripts that have sourced setup.sh.
 set -euo pipefail
 
 # Prints the address of that mirror.
@@ -11,10 +11,11 @@ debian_mirror() {
     rm -r "$folder"
 }
 
-# make_debian FOLDER: a small system, which trusts the certificates that this machine trusts.
+# make_debian FOLDER [SUITE [PACKAGE,…]]: a small system, which trusts the certificates that this machine trusts;
+# Debian 13 unless the suite is another's.
 make_debian() {
     local said
-    said=$(debootstrap --variant=minbase --include=ca-certificates trixie "$1" "$(debian_mirror)" 2>&1) ||
+    said=$(debootstrap --variant=minbase --include="ca-certificates${3:+,$3}" "${2:-trixie}" "$1" "$(debian_mirror)" 2>&1) ||
         die "debootstrap failed: $(tail -n 30 <<<"$said")"
     cp -r /usr/local/share/ca-certificates/. "$1/usr/local/share/ca-certificates/"
     chroot "$1" update-ca-certificates >/dev/null

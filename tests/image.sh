@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the Containerfile and runs its image as k3s does: two containers share a pod, and clients
-# connect to the pod itself or to host ports that lead to it. It leaves nothing. As root.
+# Builds the image for several architectures, and runs that of this one as k3s does: two containers share a
+# pod, and clients connect to the pod itself or to host ports that lead to it. It leaves nothing. As root.
+# The arguments are the platforms besides this machine's; default: arm64, arm/v7 and riscv64.
 set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -8,12 +9,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 source tests/debian.sh
 [[ $EUID -eq 0 ]] || die "the test makes network namespaces and containers: run me as root"
 # shellcheck disable=SC2034 # setup.sh reads it
-packages=(podman runc debootstrap containernetworking-plugins iptables)
+packages=(podman runc debootstrap containernetworking-plugins iptables python3 binutils)
 mapfile -t missing < <(missing_packages)
 [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
 
+platforms=("$(dpkg --print-architecture)" "$@")
+[[ $# -gt 0 ]] || platforms+=(arm64 arm/v7 riscv64)
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 id=nodefwd-image-$$
-image=localhost/nodefwd:$id
+image=localhost/nodefwd:$version
 files=$(mktemp -d)
 hosts=(client node pod local off backend)
 
@@ -75,22 +79,38 @@ make_debian "$files/base"
 tar -C "$files/base" -cf "$files/base.tar" .
 quietly podman import "$files/base.tar" localhost/debian
 rm -rf --one-file-system "$files/base" "$files/base.tar"
-step "building the Containerfile"
-platform=$(podman info --format '{{.Version.OsArch}}')
-quietly podman build --network=host --isolation=chroot --pull=never --layers=false --tag "$image" \
-    --build-arg BASE=localhost/debian --build-arg BUILDPLATFORM="$platform" .
+step "building the images"
+quietly deploy/image.sh "${platforms[@]}" -- \
+    --network=host --isolation=chroot --pull=never --layers=false --build-arg BASE=localhost/debian
 
-step "looking at the image"
-size=$(podman image inspect --format '{{.Size}}' "$image")
-((size <= 2 * 1024 * 1024)) || die "the image takes $size bytes; 2 MiB are allowed"
-podman create --name files "$image" >/dev/null
-contents=$(podman export files | tar -t | grep -v '/$' | sort)
+step "looking at them"
+/usr/bin/python3 tests/image/entries.py target/nodefwd.tar "$files/entries" >"$files/list"
+found=$(cut -d' ' -f1 "$files/list" | paste -sd' ')
+[[ $found == "${platforms[*]}" ]] || die "the index should hold images for ${platforms[*]}, not for $found"
 expected='usr/bin/entry
 usr/bin/nodefwd
 usr/share/licenses/nodefwd/LICENSE.gz
 usr/share/licenses/nodefwd/third-party.gz'
-[[ $contents == "$expected" ]] || die "the image should hold only these files:"$'\n'"$expected"$'\n'"but it holds:"$'\n'"$contents"
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+while read -r platform size folder; do
+    ((size <= 2 * 1024 * 1024)) || die "the image for $platform takes $size bytes; 2 MiB are allowed"
+    contents=$(cd "$folder" && find . ! -type d -printf '%P\n' | sort)
+    [[ $contents == "$expected" ]] || die "the image for $platform should hold only these files:"$'\n'"$expected"$'\n'"but it holds:"$'\n'"$contents"
+    header=$(readelf --wide --file-header --dynamic --program-headers "$folder/usr/bin/nodefwd")
+    [[ ! $header =~ NEEDED|INTERP ]] || die "the program for $platform is not static: $(grep -E 'NEEDED|INTERP' <<<"$header")"
+    case $platform in
+        amd64) machine=X86-64 ;;
+        arm64) machine=AArch64 ;;
+        arm/v7) machine=ARM ;;
+        riscv64) machine=RISC-V ;;
+        *) machine='' ;;
+    esac
+    [[ $header =~ Machine:[^$'\n']*$machine ]] || die "the program for $platform is for another machine: $header"
+    step "$platform: $size bytes"
+done <"$files/list"
+# As a node gets it.
+podman manifest rm "$image" >/dev/null
+podman rmi --all --force >/dev/null
+quietly podman pull oci-archive:target/nodefwd.tar
 label=$(podman image inspect --format '{{index .Labels "org.opencontainers.image.version"}}' "$image")
 [[ $label == "$version" ]] || die "the image's label says version $label, Cargo.toml says $version"
 
@@ -293,8 +313,7 @@ stop local
 
 step "an image with options of its own, made as deploy/README.md says"
 derive=$(grep -F "printf 'FROM localhost/nodefwd:0.1.0" deploy/README.md)
-derive=${derive//localhost\/nodefwd:0.1.0-own/$image-own}
-quietly bash -c "set -o pipefail; ${derive//localhost\/nodefwd:0.1.0/$image}"
+quietly bash -c "set -o pipefail; $derive"
 options=$(podman image inspect --format '{{.Config.Env}}' "$image-own")
 for option in NODEFWD_HAIRPIN=true NODEFWD_STRICT=true NODEFWD_DRAIN=20; do
     [[ $options == *$option* ]] || die "the derived image should have $option, not $options"
@@ -308,4 +327,4 @@ capability='' start powerless pod "${environment[@]}"
 fails powerless 'CAP_NET_ADMIN is missing'
 start off off "${environment[@]}"
 fails off 'net.ipv4.ip_forward'
-step "everything passed: the image takes $size bytes"
+step "everything passed"

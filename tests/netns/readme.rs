@@ -23,7 +23,7 @@ const ELSEWHERE: [(&str, &str); 35] = [
         "boots kernels of other machines",
     ),
     (
-        "podman build --build-arg BASE=docker.io/library/debian@sha256:… -t localhost/nodefwd:0.1.0 .",
+        "deploy/image.sh -- --build-arg BASE=docker.io/library/debian@sha256:…",
         "wants a registry; tests/image.sh builds it",
     ),
     ("cargo test", "this is a part of it"),
@@ -54,21 +54,21 @@ const ELSEWHERE: [(&str, &str); 35] = [
     ("systemd-analyze security", "tests/service.sh does it"),
     ("modprobe nf_tables", "changes the machine's kernel"),
     ("modprobe nft_chain_nat", "changes the machine's kernel"),
+    ("deploy/image.sh", "tests/image.sh does it"),
     (
-        "podman build -t localhost/nodefwd:0.1.0 .",
-        "tests/image.sh does it",
-    ),
-    (
-        "podman save -o nodefwd.tar localhost/nodefwd:0.1.0",
-        "wants the image",
+        "deploy/image.sh amd64 arm64 s390x ppc64le",
+        "tests/image.sh builds for others",
     ),
     (
         r"printf 'FROM localhost/nodefwd:0.1.0\nENV NODEFWD_STRICT=true NODEFWD_DRAIN=20\n' | podman build -t localhost/nodefwd:0.1.0-own -",
         "tests/image.sh does it",
     ),
-    ("podman tag", "wants the image"),
     (
-        "install -D nodefwd.tar /var/lib/rancher/k3s/agent/images/nodefwd.tar",
+        "podman manifest push --all localhost/nodefwd:0.1.0\noci-archive:FILE:NAME",
+        "wants the image",
+    ),
+    (
+        "install -D target/nodefwd.tar /var/lib/rancher/k3s/agent/images/nodefwd.tar",
         "wants a node of k3s",
     ),
     ("k3s crictl images", "wants a node of k3s"),
