@@ -7,7 +7,6 @@ mod clamp_mss;
 mod forward_syntax;
 mod hairpin;
 mod health;
-mod health_haproxy;
 mod invalid;
 mod iptables_parity;
 mod link_local;

@@ -1,0 +1,97 @@
+//! The rules when a destination fails: how little changes, and what a reload and a successor make of it.
+
+use std::collections::HashSet;
+
+use nix::sys::signal::Signal;
+
+use super::{reached, tried, tried_every, up, wait_until_up};
+use crate::fixture::{
+    BACKEND_PORT, Family, Monitor, Net, Process, TempFile, expect_parts, nodefwd, wait_until,
+};
+
+/// A forwarder of which one forward has a destination that fails, and its file.
+fn one_of_several_fails(net: &Net) -> (Process, TempFile) {
+    let [one, other] = net.two_backends().map(|host| host.address(Family::V4));
+    let file = TempFile::new(format!(
+        "NODEFWD_NAME=web\nNODEFWD_HEALTH=1\nNODEFWD_FORWARDS=tcp/80={one}:8080,{other}:8080 tcp/81={one}:8080,{one}:8081 tcp/82={one}:8080\n"
+    ));
+    let call = nodefwd([""; 0]).env("NODEFWD_ENV_FILE", file.path());
+    (call.start(&net.node), file)
+}
+
+#[test]
+fn a_change_is_one_transaction_that_touches_one_forward() {
+    let net = Net::new(2);
+    let _servers = [8080, 8081].map(|port| net.backends[0].serve(port));
+    let (forwarder, _file) = one_of_several_fails(&net);
+    let monitor = Monitor::start(&net.node);
+    wait_until_up(&net.node, &net.backends[1], false);
+    let changes = monitor.changes();
+    let (transactions, changes): (Vec<&str>, Vec<&str>) =
+        changes.lines().partition(|line| line.starts_with('#'));
+    assert_eq!(transactions.len(), 1, "{changes:?}");
+    assert!(!changes.is_empty());
+    for change in changes {
+        expect_parts(change, [" inet nodefwd-web tcp-80-ipv4"]);
+    }
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+#[test]
+fn a_reload_keeps_what_is_known() {
+    let net = Net::new(2);
+    let _servers = [8080, 8081].map(|port| net.backends[0].serve(port));
+    let (mut forwarder, file) = one_of_several_fails(&net);
+    wait_until_up(&net.node, &net.backends[1], false);
+    let parts = || {
+        let mut parts: Vec<String> = net.node.rules().split("\n\n").map(str::to_owned).collect();
+        parts
+            .iter_mut()
+            .for_each(|part| part.truncate(part.trim_end_matches(['\n', '}']).len()));
+        parts.sort();
+        parts
+    };
+    let before = parts();
+    forwarder.signal(Signal::SIGHUP);
+    forwarder.wait_for_line("reloaded: ");
+    assert_eq!(parts(), before);
+    // Also when the rules are marked, and when nothing is tried any more.
+    file.write("nonsense");
+    forwarder.signal(Signal::SIGHUP);
+    forwarder.wait_for_line("warning: not reloaded");
+    let _back = net.backends[1].serve(8080);
+    wait_until_up(&net.node, &net.backends[1], true);
+    expect_parts(&net.node.rules(), ["chain reload-failed"]);
+    let one = net.backends[0].address(Family::V4);
+    let other = net.backends[1].address(Family::V4);
+    file.write(format!(
+        "NODEFWD_NAME=web\nNODEFWD_FORWARDS=tcp/80={one}:8080,{other}:8080\n"
+    ));
+    forwarder.signal(Signal::SIGHUP);
+    wait_until(
+        "no more attempts",
+        || up(&net.node, &net.backends[1]),
+        |up| *up == [None],
+    );
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// Whoever takes its place would have to learn it again.
+#[test]
+fn a_successor_knows_what_fails() {
+    let net = Net::new(2);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let forwarder = tried(&net.backends).start(&net.node);
+    wait_until_up(&net.node, &net.backends[1], false);
+    // It does not try soon.
+    let call = tried_every(3600, &net.backends).args(&["--replace"]);
+    let successor = call.start(&net.node);
+    assert!(
+        up(&net.node, &net.backends[1])
+            .iter()
+            .all(|up| *up == Some(false))
+    );
+    assert_eq!(reached(&net), HashSet::from(["backend-1".to_owned()]));
+    forwarder.finish().expect_exit(0);
+    successor.stop(Signal::SIGTERM).expect_exit(0);
+}
