@@ -2,10 +2,14 @@
 //! forwarded connection meets on this host, and changes nothing.
 
 mod blocker;
+mod client;
+mod connect;
 mod filter;
 mod fix;
+mod flows;
 mod input;
 mod kernel;
+mod legacy;
 mod nat;
 mod packets;
 mod paths;
@@ -22,6 +26,7 @@ use crate::config::{Config, ConfigError, Name, Options};
 use crate::lock::Holder;
 use crate::nftables::{Nftables, NftablesError};
 use clap::Args;
+use client::Client;
 use report::{Finding, Level};
 use running::Running;
 use std::ffi::OsString;
@@ -52,6 +57,18 @@ pub struct CheckOptions {
     /// The options of `run`; without forwards, or with a name in their place, running instances are checked.
     #[command(flatten)]
     pub options: Options,
+
+    /// Follow this client only, with the interface that it comes in on if that is known
+    #[arg(
+        help_heading = "What is checked",
+        long,
+        value_name = "ADDRESS[%INTERFACE]"
+    )]
+    pub from: Option<Client>,
+
+    /// Connect to the TCP destinations from this host: changes nothing, but their servers notice
+    #[arg(help_heading = "What is checked", long)]
+    pub connect: bool,
 
     /// How to write it
     #[arg(help_heading = "Output", long, value_enum, default_value_t)]
@@ -94,12 +111,12 @@ fn says_nothing(options: &Options) -> bool {
 }
 
 /// Checks everything and prints what it finds. Fails if a check does.
-pub fn run(subject: Subject, format: CheckFormat) -> Result<(), CheckError> {
+pub fn run(subject: Subject, options: &CheckOptions) -> Result<(), CheckError> {
     let findings = match subject {
-        Subject::Config(config) => check(config),
-        Subject::Running(name) => running(name)?,
+        Subject::Config(config) => check(config, options),
+        Subject::Running(name) => running(name, options)?,
     };
-    report::print(&findings, format)?;
+    report::print(&findings, options.format)?;
     let failed = |finding: &&Finding| finding.level == Level::Failure;
     match findings.iter().filter(failed).count() {
         0 => Ok(()),
@@ -108,7 +125,7 @@ pub fn run(subject: Subject, format: CheckFormat) -> Result<(), CheckError> {
 }
 
 /// Checks the running instances.
-fn running(name: Option<Name>) -> Result<Vec<Finding>, CheckError> {
+fn running(name: Option<Name>, options: &CheckOptions) -> Result<Vec<Finding>, CheckError> {
     let capability = kernel::capability();
     if capability.level == Level::Failure {
         return Ok(vec![capability]);
@@ -121,7 +138,7 @@ fn running(name: Option<Name>) -> Result<Vec<Finding>, CheckError> {
     let mut findings = Vec::new();
     for instance in &instances {
         let found = match instance.config(&nftables)? {
-            Ok(config) if instance.holder != Holder::None => check(config),
+            Ok(config) if instance.holder != Holder::None => check(config, options),
             // It only has such a name.
             Err(_) if instance.holder == Holder::None && name.is_none() => continue,
             _ => vec![instance.finding(&nftables)?],
@@ -139,7 +156,7 @@ fn running(name: Option<Name>) -> Result<Vec<Finding>, CheckError> {
 }
 
 /// Checks what would be forwarded, or is.
-fn check(mut config: Config) -> Vec<Finding> {
+fn check(mut config: Config, options: &CheckOptions) -> Vec<Finding> {
     let mut findings = input::findings(&config);
     findings.push(kernel::capability());
     let permitted = findings
@@ -153,6 +170,8 @@ fn check(mut config: Config) -> Vec<Finding> {
     let mut scope = Scope {
         max_rules: MAX_RULES,
         installed: false,
+        at_start: false,
+        from: options.from,
     };
     if let Some((nftables, ruleset)) = &accepted {
         let running = Running::with_rules_of(nftables, &config);
@@ -163,5 +182,8 @@ fn check(mut config: Config) -> Vec<Finding> {
     }
     let nftables = accepted.as_ref().map(|(nftables, _)| nftables);
     findings.extend(surroundings(nftables, &config, &scope));
+    if options.connect {
+        findings.extend(connect::findings(&config));
+    }
     findings
 }

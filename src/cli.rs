@@ -62,6 +62,10 @@ Examples:
   Why does nothing come through what runs here?
       nodefwd check
 
+  Why does one client get no answer, and does the server?
+      nodefwd check --from 192.168.1.7
+      nodefwd check --connect
+
 Exit status:
   0  no failure
   1  failures

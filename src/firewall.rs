@@ -71,6 +71,8 @@ pub struct Location {
     pub chain: String,
     /// The rule's handle; `None` for the chain's policy.
     pub rule: Option<u64>,
+    /// Whether it is known what the rule does.
+    pub is_followed: bool,
 }
 
 impl Location {
@@ -79,6 +81,7 @@ impl Location {
             table: chain.table.clone(),
             chain: chain.name.clone(),
             rule: None,
+            is_followed: true,
         }
     }
 }
@@ -270,6 +273,7 @@ impl Walk<'_, '_> {
                     table: self.table.clone(),
                     chain: name.to_owned(),
                     rule: Some(rule.handle),
+                    is_followed: *action != Action::NotFollowed,
                 };
                 match self.follow(action, sure && result.sure, location)? {
                     Next::Rule => {}
@@ -313,7 +317,7 @@ impl Walk<'_, '_> {
             Action::End => {
                 self.may_end.get_or_insert(location);
             }
-            Action::Unknown => {
+            Action::Unknown | Action::NotFollowed => {
                 self.may_pass = true;
                 self.may_end.get_or_insert(location);
             }

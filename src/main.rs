@@ -141,8 +141,8 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
         }
         Command::Check(check) => {
             config::warn_of_environment();
-            let options = check.options.with_env_file()?;
-            check::run(Subject::read(&options)?, check.format)?;
+            let options = check.options.clone().with_env_file()?;
+            check::run(Subject::read(&options)?, &check)?;
         }
         Command::Status(mut status) => {
             // For PID 1 of a container a signal has no effect otherwise (pid_namespaces(7)).

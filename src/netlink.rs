@@ -17,6 +17,6 @@ pub use socket::{Failure, MAX_DUMP_RETRIES, Overrun, Refusal, Socket, TooLong, o
 #[cfg(test)]
 pub use sys::replace_descriptor;
 pub use sys::{
-    in_same_namespace, is_ignored, put_off_acknowledgement, random, receive_descriptors,
-    send_descriptors, socket_option,
+    in_same_namespace, is_ignored, put_off_acknowledgement, random, read_option,
+    receive_descriptors, send_descriptors, socket_option,
 };

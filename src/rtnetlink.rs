@@ -1,11 +1,15 @@
 //! The kernel's routes, interfaces and own addresses (rtnetlink(7)). Reading them needs no privileges.
 
+mod default_routes;
 mod events;
 mod ingress;
 mod interface_addresses;
+mod neighbours;
 
 pub use events::{Changes, HostEvents};
-pub use ingress::{Ingress, forwards_from};
+pub use ingress::{Ingress, forwards_from, unknown_client};
+pub use interface_addresses::OwnAddress;
+pub use neighbours::SilentNeighbour;
 
 use crate::config::{Family, InterfaceName};
 use crate::netlink::{Attributes, Failure, Message, Request, Socket, address, octets, or_missing};
@@ -50,6 +54,7 @@ const RTM_TYPE: usize = 7;
 
 /// Length in bytes of `struct ifinfomsg` (linux/rtnetlink.h), and where it has its index.
 const IFINFOMSG: usize = 16;
+const IFI_TYPE: usize = 2;
 const IFI_INDEX: usize = 4;
 
 /// A network interface, as it was when it was looked up: it can be renamed or deleted since.
@@ -59,6 +64,11 @@ pub struct Interface {
     pub name: String,
     /// Whether IPv4 packets that come in on it are forwarded.
     pub forwards_ipv4: bool,
+    /// Whether what it sends goes through a tunnel, or over a point-to-point link.
+    pub is_tunnel: bool,
+    /// Whether it is there to have addresses, and no packet comes in on it.
+    pub holds_addresses_only: bool,
+    pub is_bridge: bool,
 }
 
 /// Where a packet goes.
@@ -114,6 +124,15 @@ impl Routes {
         self.get(&route_request(to, arrival, ports), route)
     }
 
+    /// Where the kernel sends one of this host's own packets that has a mark.
+    pub fn find_marked(&self, to: IpAddr, mark: u32) -> Result<Option<Route>, RtnetlinkError> {
+        let request = route_request(to, None, None);
+        self.get(
+            &request.attribute(libc::RTA_MARK, &mark.to_ne_bytes()),
+            route,
+        )
+    }
+
     /// The interface with this index, as it was when it was asked for first; `None` if it was gone.
     pub fn interface(&self, index: u32) -> Result<Option<Interface>, RtnetlinkError> {
         if let Some(known) = self.interfaces.borrow().get(&index) {
@@ -128,11 +147,14 @@ impl Routes {
         Ok(found)
     }
 
-    /// Whether there is an interface of this name.
-    pub fn has_interface(&self, name: &InterfaceName) -> Result<bool, RtnetlinkError> {
+    /// The index of the interface of this name, if there is one.
+    pub fn index_of(&self, name: &InterfaceName) -> Result<Option<u32>, RtnetlinkError> {
         let request = Request::with_header(libc::RTM_GETLINK, 0, &[0; IFINFOMSG], 1)
             .text(libc::IFLA_IFNAME, &name.to_string());
-        Ok(self.get(&request, |_| Some(()))?.is_some())
+        self.get(&request, |message| {
+            let index = *message.payload.get(IFI_INDEX..)?.first_chunk()?;
+            Some(u32::from_ne_bytes(index))
+        })
     }
 
     /// Whether the kernel forwards packets of a family at all; `None` if it does not know the family.
@@ -159,12 +181,29 @@ fn interface(index: u32, message: &Message<'_>) -> Option<Interface> {
     // 32-bit numbers in host byte order (inet_fill_link_af in net/ipv4/devinet.c).
     let settings = of_ipv4.get(IFLA_INET_CONF).unwrap_or_default();
     let forwarding = settings.chunks_exact(4).nth(IPV4_DEVCONF_FORWARDING - 1);
+    let kind = u16::from_ne_bytes(*message.payload[IFI_TYPE..].first_chunk()?);
+    let link = attributes.nested(libc::IFLA_LINKINFO);
+    let is = |kind| link.text(IFLA_INFO_KIND) == Some(kind);
     Some(Interface {
         index,
         name: attributes.name(libc::IFLA_IFNAME)?,
         forwards_ipv4: forwarding != Some(&[0; 4]),
+        is_tunnel: TUNNELS.contains(&kind),
+        holds_addresses_only: kind == libc::ARPHRD_LOOPBACK || is("dummy"),
+        is_bridge: is("bridge"),
     })
 }
+
+/// The link types of tunnels (linux/if_arp.h): WireGuard and tun have none.
+const TUNNELS: [u16; 7] = [
+    libc::ARPHRD_NONE,
+    libc::ARPHRD_PPP,
+    libc::ARPHRD_TUNNEL,
+    libc::ARPHRD_TUNNEL6,
+    libc::ARPHRD_SIT,
+    libc::ARPHRD_IPGRE,
+    ARPHRD_IP6GRE,
+];
 
 fn route_request(to: IpAddr, arrival: Option<Arrival>, ports: Option<Ports>) -> Request {
     let (family, bits) = match to {

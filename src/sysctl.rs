@@ -1,7 +1,9 @@
 //! Which families this host forwards.
 
+mod fix;
 mod needs;
 
+pub use fix::{Fix, accept_advertisements};
 pub use needs::Needs;
 
 use crate::config::{Config, Family};
@@ -10,14 +12,17 @@ use std::path::Path;
 use std::{fs, io};
 use thiserror::Error;
 
+/// What goes before the command, or the setting, that turns forwarding on.
+pub const TURN_ON: &str = "turn it on with: ";
+
 /// Why this host does not forward a family.
 #[derive(Debug, Error)]
 pub enum ForwardingError {
-    #[error("{family} forwarding is off: {file} is 0; turn it on with: sysctl -w {sysctl}=1")]
+    #[error("{family} forwarding is off: {file} is 0; {TURN_ON}{}", fix.text())]
     Off {
         family: Family,
         file: &'static str,
-        sysctl: &'static str,
+        fix: Fix,
     },
     #[error(
         "{family} is not available: {file} does not exist; start the kernel with {family}, or leave the {family} destinations out"
@@ -59,7 +64,7 @@ impl ForwardingError {
     /// The command that turns it on, if one does.
     pub fn fix(&self) -> Option<String> {
         match self {
-            ForwardingError::Off { sysctl, .. } => Some(format!("sysctl -w {sysctl}=1")),
+            ForwardingError::Off { fix, .. } => fix.command(),
             ForwardingError::Interface { interface } => {
                 let setting = interface_sysctl(interface, "forwarding=1")?;
                 Some(format!("sysctl -w {setting}"))
@@ -71,11 +76,8 @@ impl ForwardingError {
     /// A family's switch is off.
     fn off(family: Family) -> Self {
         let (file, sysctl) = switch(family);
-        ForwardingError::Off {
-            family,
-            file,
-            sysctl,
-        }
+        let fix = Fix::of(family, sysctl);
+        ForwardingError::Off { family, file, fix }
     }
 
     /// The family that is not forwarded.

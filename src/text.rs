@@ -80,8 +80,17 @@ pub fn nft_name(name: &str) -> Option<&str> {
 /// The sysctl of an interface, as an argument for sysctl(8): in its own notation, a dot in the name is a
 /// slash. `None` as for [`shell_word`].
 pub fn interface_sysctl(interface: &str, sysctl: &str) -> Option<String> {
+    sysctl_of("ipv4", interface, sysctl)
+}
+
+/// The same of IPv6.
+pub fn interface_sysctl6(interface: &str, sysctl: &str) -> Option<String> {
+    sysctl_of("ipv6", interface, sysctl)
+}
+
+fn sysctl_of(family: &str, interface: &str, sysctl: &str) -> Option<String> {
     let interface = interface.replace('.', "/");
-    let name = format!("net.ipv4.conf.{interface}.{sysctl}");
+    let name = format!("net.{family}.conf.{interface}.{sysctl}");
     shell_word(&name).map(Cow::into_owned)
 }
 

@@ -98,8 +98,12 @@ pub const NFTA_FIB_DREG: u16 = 1;
 pub const NFTA_FIB_RESULT: u16 = 2;
 pub const NFTA_FIB_FLAGS: u16 = 3;
 pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+pub const NFT_FIB_RESULT_OIF: u32 = 1;
+pub const NFTA_FIB_F_SADDR: u32 = 1 << 0;
 pub const NFTA_FIB_F_DADDR: u32 = 1 << 1;
+pub const NFTA_FIB_F_MARK: u32 = 1 << 2;
 pub const NFTA_FIB_F_IIF: u32 = 1 << 3;
+pub const NFTA_FIB_F_PRESENT: u32 = 1 << 5;
 pub const NFT_HASH_JENKINS: u32 = 0;
 pub const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub const NFTA_IMMEDIATE_DATA: u16 = 2;
@@ -107,6 +111,7 @@ pub const NFTA_LOOKUP_SET: u16 = 1;
 pub const NFTA_LOOKUP_SREG: u16 = 2;
 pub const NFTA_LOOKUP_DREG: u16 = 3;
 pub const NFTA_LOOKUP_FLAGS: u16 = 5;
+pub const NFTA_MASQ_FLAGS: u16 = 1;
 pub const NFTA_META_DREG: u16 = 1;
 pub const NFTA_META_KEY: u16 = 2;
 pub const NFTA_NAT_TYPE: u16 = 1;
@@ -116,6 +121,16 @@ pub const NFTA_PAYLOAD_DREG: u16 = 1;
 pub const NFTA_PAYLOAD_BASE: u16 = 2;
 pub const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub const NFTA_PAYLOAD_LEN: u16 = 4;
+pub const NFTA_PAYLOAD_SREG: u16 = 5;
+pub const NFTA_NG_TYPE: u16 = 3;
+pub const NFTA_OBJREF_IMM_TYPE: u16 = 1;
+pub const NFT_OBJECT_COUNTER: u32 = 1;
+pub const NFT_OBJECT_CT_HELPER: u32 = 3;
+pub const NFT_OBJECT_TUNNEL: u32 = 6;
+pub const NFT_OBJECT_CT_TIMEOUT: u32 = 7;
+pub const NFT_OBJECT_SECMARK: u32 = 8;
+pub const NFT_OBJECT_CT_EXPECT: u32 = 9;
+pub const NFT_OBJECT_SYNPROXY: u32 = 10;
 pub const NFTA_RANGE_SREG: u16 = 1;
 pub const NFTA_RANGE_OP: u16 = 2;
 pub const NFTA_RANGE_FROM_DATA: u16 = 3;
@@ -216,12 +231,21 @@ pub const CTA_FILTER_F_CTA_PROTO_DST_PORT: u32 = 1 << 5;
 pub const RTA_IP_PROTO: u16 = 27;
 pub const RTA_SPORT: u16 = 28;
 pub const RTA_DPORT: u16 = 29;
+pub const RTPROT_RA: u8 = 9;
 pub const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 // if_link.h, ip.h
 pub const IFLA_AF_SPEC: u16 = 26;
 pub const IFLA_INET_CONF: u16 = 1;
 pub const IPV4_DEVCONF_FORWARDING: usize = 1;
+
+pub const IFLA_INFO_KIND: u16 = 1;
+
+// if_arp.h
+pub const ARPHRD_IP6GRE: u16 = 823;
+
+// fib_rules.h
+pub const FRA_FWMARK: u16 = 10;
 
 // netconf.h
 pub const NETCONFA_IFINDEX: u16 = 1;

@@ -183,10 +183,12 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l drain -d 'Afte
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l env-file -d 'A file with variables of this list, one NAME=VALUE a line, as systemd reads an EnvironmentFile. Flags and the environment go before it. HUP reads it again and changes the rules in place' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l watch-file -d 'Read that file again as soon as it changes, also by the symbolic links of a Kubernetes volume [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l from -d 'Follow this client only, with the interface that it comes in on if that is known' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l format -d 'How to write it' -r -f -a "text\t'A line for each, for people'
 json\t'For programs'"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l connect -d 'Connect to the TCP destinations from this host: changes nothing, but their servers notice'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -27,9 +27,8 @@ pub fn findings(
     let chains = firewall.chains();
     let own = Table::inet(&config.name.table());
     let is_on_the_way = |chain: &&BaseChain| {
-        let passed = !matches!(chain.hook, Hook::Input | Hook::Output);
         let is_bridge = chain.table.family == TableFamily::Bridge;
-        passed && !chain.is_nat && !is_bridge && chain.table != own
+        !chain.is_nat && !is_bridge && chain.table != own
     };
     let bridges = unseen(firewall, &chains)?;
     let chains: Vec<&BaseChain> = chains.iter().filter(is_on_the_way).collect();
@@ -40,15 +39,18 @@ pub fn findings(
             family, protocol, ..
         } = forward.service;
         for to in &forward.destinations {
-            // What ends on this host itself, or has no route, does not come here.
-            let Some(output) = paths.output(protocol, to) else {
+            let output = paths.output(protocol, to);
+            // What has no route is dropped before.
+            if output.is_none() && !paths.is_local(protocol, to) {
                 continue;
-            };
+            }
             let path = Path {
                 forward,
                 to,
                 input: paths.input(family),
+                has_way_back: paths.has_way_back(family),
                 output,
+                client: paths.client(),
                 config,
             };
             for (index, chain) in chains.iter().enumerate() {
@@ -111,7 +113,7 @@ impl Shared {
         firewall: &mut Firewall<'_>,
     ) -> Result<(Outcome, bool), NftablesError> {
         let service = path.forward.service;
-        let output = path.output.index;
+        let output = path.output.map_or(0, |output| output.index);
         let kind = (index, service.family, service.protocol, output);
         let known = self.of_all.entry(kind);
         let known = found(known, || {
@@ -167,7 +169,7 @@ fn describe(
     };
     let what = first_few(forwards.iter().map(what));
     let (fix, command) = match chain.hook {
-        Hook::Forward => match fix::command(firewall, chain, location, forwards)? {
+        Hook::Forward | Hook::Input => match fix::command(firewall, chain, location, forwards)? {
             Some(command) if *sure => {
                 let text = format!("{location} drops {what}; let it through with");
                 let finding = Finding::new(Level::Failure, SUBJECT, text);
@@ -179,6 +181,10 @@ fn describe(
         _ => fix::removal(location),
     };
     let fix = format!("; {fix}");
+    if !location.is_followed {
+        let text = format!("not looked at: what {location} does with {what}");
+        return Ok(Finding::new(Level::Doubt, SUBJECT, text).mended(&fix, command));
+    }
     if *sure {
         let text = format!("{location} drops {what}");
         let finding = Finding::new(Level::Failure, SUBJECT, text);

@@ -3,7 +3,7 @@
 use crate::config::{Destination, Family, Forward, Service};
 use crate::firewall::{Firewall, Location};
 use crate::nftables::NftablesError;
-use crate::nftables::list::{BaseChain, TableFamily};
+use crate::nftables::list::{BaseChain, Hook, TableFamily};
 
 /// The command that lets a forward through `chain`, in which its packets end at `location`. Of several
 /// forwards, all of them if the firewall can express that in one rule. `None` if no command can name the
@@ -18,25 +18,36 @@ pub fn command(
     let program = match table.family {
         TableFamily::Ip => "iptables",
         TableFamily::Ip6 => "ip6tables",
-        TableFamily::Inet if table.name == "firewalld" => return Ok(Some(firewalld(forwards))),
+        TableFamily::Inet if table.name == "firewalld" => {
+            let to = if chain.hook == Hook::Input {
+                "HOST"
+            } else {
+                "ANY"
+            };
+            return Ok(Some(firewalld(forwards, to)));
+        }
         TableFamily::Inet | TableFamily::Netdev | TableFamily::Bridge => {
             return Ok(nft(chain, forwards));
         }
     };
-    let ufw_chain = match table.family {
-        TableFamily::Ip6 => "ufw6-user-forward",
-        _ => "ufw-user-forward",
+    let to_host = chain.hook == Hook::Input;
+    let ufw_chain = match (table.family, to_host) {
+        (TableFamily::Ip6, true) => "ufw6-user-input",
+        (TableFamily::Ip6, false) => "ufw6-user-forward",
+        (_, true) => "ufw-user-input",
+        (_, false) => "ufw-user-forward",
     };
-    let docker = firewall.has_chain(table, "DOCKER-USER")?;
+    let docker = !to_host && firewall.has_chain(table, "DOCKER-USER")?;
     let ufw = firewall.has_chain(table, ufw_chain)?;
     // Docker's chains come before ufw's.
     Ok(
         if docker && (location.chain.starts_with("DOCKER") || !ufw) {
             Some(format!("{program} -I DOCKER-USER {}", iptables(forwards)))
         } else if ufw {
-            Some(ufw_route(forwards))
-        } else if table.name == "filter" && chain.name == "FORWARD" {
-            Some(format!("{program} -I FORWARD {}", iptables(forwards)))
+            Some(ufw_allow(forwards, if to_host { "" } else { "route " }))
+        } else if table.name == "filter" && ["FORWARD", "INPUT"].contains(&&*chain.name) {
+            let rule = iptables(forwards);
+            Some(format!("{program} -I {} {rule}", chain.name))
         } else {
             nft(chain, forwards)
         },
@@ -96,10 +107,10 @@ fn nft(chain: &BaseChain, forwards: &[(&Forward, Destination)]) -> Option<String
 }
 
 /// ufw(8) lets replies through by itself. Each destination needs a command.
-fn ufw_route(forwards: &[(&Forward, Destination)]) -> String {
+fn ufw_allow(forwards: &[(&Forward, Destination)], direction: &str) -> String {
     for_each(forwards, |forward, to| {
         format!(
-            "ufw route allow proto {} to {} port {}",
+            "ufw {direction}allow proto {} to {} port {}",
             forward.service.protocol,
             to.address,
             to.ports.to_string().replace('-', ":")
@@ -107,16 +118,23 @@ fn ufw_route(forwards: &[(&Forward, Destination)]) -> String {
     })
 }
 
-/// firewall-cmd(1) lets replies through by itself. Between zones, only a policy lets anything through.
-fn firewalld(forwards: &[(&Forward, Destination)]) -> String {
+/// firewall-cmd(1) lets replies through by itself. Between zones, only a policy lets anything through; to this
+/// host, as `HOST`, one does too.
+fn firewalld(forwards: &[(&Forward, Destination)], egress: &str) -> String {
     for_each(forwards, |forward, to| {
         let family = match forward.service.family {
             Family::Ipv4 => "ipv4",
             Family::Ipv6 => "ipv6",
         };
-        let policy = "firewall-cmd --permanent --policy=nodefwd";
+        // A policy leads to this host or to zones, not to both.
+        let name = if egress == "HOST" {
+            "nodefwd-host"
+        } else {
+            "nodefwd"
+        };
+        let policy = format!("firewall-cmd --permanent --policy={name}");
         format!(
-            "firewall-cmd --permanent --new-policy=nodefwd; {policy} --add-ingress-zone=ANY; {policy} --add-egress-zone=ANY; {policy} --add-rich-rule='rule family={family} destination address={} port port={} protocol={} accept'; firewall-cmd --reload",
+            "firewall-cmd --permanent --new-policy={name}; {policy} --add-ingress-zone=ANY; {policy} --add-egress-zone={egress}; {policy} --add-rich-rule='rule family={family} destination address={} port port={} protocol={} accept'; firewall-cmd --reload",
             to.address, to.ports, forward.service.protocol
         )
     })

@@ -1,7 +1,7 @@
 //! What is checked, in words.
 
 use super::{Finding, Level};
-use crate::config::{Allowed, Config, Listen, first_few, summary};
+use crate::config::{Allowed, Balance, Config, Listen, first_few, summary};
 
 /// What is forwarded, and what the config itself warns of.
 pub fn findings(config: &Config) -> Vec<Finding> {
@@ -27,10 +27,22 @@ pub fn findings(config: &Config) -> Vec<Finding> {
             Allowed::Ranges(ranges) => format!(", from {}", first_few(ranges.iter())),
         };
     }
+    let mut forwards = config.reachable_forwards();
+    let several = forwards.any(|forward| forward.destinations.len() > 1);
     for (differs, option) in [
         (config.output, ", also from this host"),
         (!config.masquerade, ", without masquerading"),
         (config.hairpin, ", also from destinations"),
+        (config.clamp_mss, ", with the MSS clamped"),
+        (
+            config.masquerade && !config.fully_random,
+            ", with the client's port where it is free",
+        ),
+        (several && config.balance == Balance::Source, ", by client"),
+        (
+            several && config.balance == Balance::RoundRobin,
+            ", in turn",
+        ),
     ] {
         what += if differs { option } else { "" };
     }

@@ -2,15 +2,18 @@
 
 use super::{Finding, Level};
 use crate::capability;
-use crate::config::{Config, first_few};
+use crate::config::{Config, Family, first_few};
 use crate::lock::{self, LockError};
 use crate::logging::with_causes;
 use crate::nftables::list::TableInfo;
 use crate::nftables::{Nftables, NftablesError};
+use crate::rtnetlink::{Routes, RtnetlinkError};
 use crate::ruleset::Ruleset;
 use crate::siblings::{self, Claims};
-use crate::sysctl::{Forwarding, ForwardingError};
+use crate::sysctl::{Forwarding, ForwardingError, TURN_ON, accept_advertisements, is_on};
 use std::fs;
+
+const FORWARDING: &str = "forwarding";
 
 /// Whether this process may change nftables.
 pub fn capability() -> Finding {
@@ -23,11 +26,10 @@ pub fn capability() -> Finding {
 
 /// Whether this host forwards each family. Drops those that it does not, unless none remains.
 pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
-    const SUBJECT: &str = "forwarding";
     let forwarding = Forwarding::of(config);
     if !forwarding.on.is_empty() {
         let text = format!("on for {}", first_few(forwarding.on.iter()));
-        findings.push(Finding::new(Level::Ok, SUBJECT, text));
+        findings.push(Finding::new(Level::Ok, FORWARDING, text));
     }
     let level = if forwarding.suffices(config.strict) {
         Level::Warning
@@ -46,10 +48,53 @@ pub fn forwarding(config: &mut Config, findings: &mut Vec<Finding>) {
 
 /// That it is off, with the command that turns it on.
 pub fn forwarding_off(level: Level, error: &ForwardingError) -> Finding {
-    Finding {
-        command: error.fix(),
-        ..Finding::new(level, "forwarding", with_causes(error))
+    let text = with_causes(error);
+    let command = error.fix();
+    match command.as_ref().and_then(|_| text.rsplit_once(TURN_ON)) {
+        None => Finding::new(level, FORWARDING, text),
+        Some((why, _)) => {
+            let why = why.trim_end_matches([' ', ';', ':']);
+            let how = format!("; {TURN_ON}");
+            Finding::new(level, FORWARDING, why).mended(how.trim_end_matches(": "), command)
+        }
     }
+}
+
+/// Interfaces on which the kernel ignores router advertisements, since it forwards IPv6: the default route
+/// that they announce is missing, or will expire.
+pub fn ignored_advertisements(config: &Config) -> Result<Option<Finding>, RtnetlinkError> {
+    if !config.forwards_family(Family::Ipv6) || !is_on(Family::Ipv6) {
+        return Ok(None);
+    }
+    let routes = Routes::open()?;
+    // An address of an advertisement has a lifetime.
+    let own = routes.own_addresses()?.into_iter();
+    let advertised = own.filter(|own| !own.is_permanent && Family::of(own.address) == Family::Ipv6);
+    let mut interfaces: Vec<u32> = advertised.map(|own| own.interface).collect();
+    if interfaces.is_empty() {
+        return Ok(None);
+    }
+    let defaults = routes.defaults(Family::Ipv6)?;
+    interfaces.retain(|index| {
+        let mut ours = defaults.iter().filter(|route| route.interface == *index);
+        defaults.is_empty() || ours.any(|route| route.advertised)
+    });
+    interfaces.dedup();
+    for index in interfaces {
+        let Some(interface) = routes.interface(index)? else {
+            continue;
+        };
+        if let Some(command) = accept_advertisements(&interface.name) {
+            let text = format!(
+                "{} ignores router advertisements, as this host forwards IPv6: the default route that they announce is missing, or will be",
+                interface.name
+            );
+            let finding = Finding::new(Level::Failure, FORWARDING, text);
+            let command = Some(format!("sysctl -w {command}"));
+            return Ok(Some(finding.mended("; accept them with", command)));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether the kernel accepts the rules, all of them. If so, gives the socket for further questions, and
@@ -136,7 +181,8 @@ pub fn connections() -> Finding {
     if most == 0 || count <= most / 10 * 9 {
         return Finding::new(Level::Ok, SUBJECT, text);
     }
-    let text = format!("{text}, and the kernel drops further ones: raise the limit on the host");
+    let text = format!("{text}, and the kernel drops further ones");
     let command = format!("sysctl -w net.netfilter.nf_conntrack_max={}", most * 2);
-    Finding::new(Level::Warning, SUBJECT, text).mended(" with", Some(command))
+    Finding::new(Level::Warning, SUBJECT, text)
+        .mended("; raise the limit on the host with", Some(command))
 }

@@ -13,7 +13,6 @@ use crate::rtnetlink::Addresses;
 use crate::siblings::Claims;
 use nix::libc;
 use std::collections::HashSet;
-use std::fs;
 use std::net::IpAddr;
 
 /// The priority of an instance's chains. Of several chains with the same priority, the newest comes
@@ -56,6 +55,7 @@ pub fn findings(
         for forward in forwards.filter(|forward| forward.service.family == family) {
             for chain in conflicting(family) {
                 let mut packet = Packet::first(family, forward.service.protocol);
+                packet.source = paths.client();
                 if chain.hook == Hook::Prerouting {
                     packet.input = paths.input(family).cloned();
                 }
@@ -188,25 +188,4 @@ fn describe(blocker: &Blocker<'_>, comes_first: bool) -> Finding {
     let ends = if *sure { certainly } else { possibly };
     let text = format!("{location} {ends} {services} {order}; use another port");
     Finding::new(level, SUBJECT, text).mended(&format!(", or {how}"), command)
-}
-
-/// nftables does not show the rules of iptables-legacy, but the kernel lists the names of its tables.
-pub fn legacy(config: &Config) -> Option<Finding> {
-    let mut commands = Vec::new();
-    for family in config.families() {
-        let (file, command) = match family {
-            Family::Ipv4 => ("ip_tables_names", "iptables-legacy-save"),
-            Family::Ipv6 => ("ip6_tables_names", "ip6tables-legacy-save"),
-        };
-        let names = fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-        let names = names.unwrap_or_default();
-        if names.lines().any(|name| name == "nat" || name == "filter") {
-            commands.push(command);
-        }
-    }
-    let shown = commands.join(", ");
-    let text = format!(
-        "there are tables of iptables-legacy, whose rules nftables does not show and which may translate or drop what is to be forwarded: see {shown}"
-    );
-    (!commands.is_empty()).then(|| Finding::new(Level::Doubt, "iptables-legacy", text))
 }

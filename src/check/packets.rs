@@ -16,7 +16,12 @@ pub struct Path<'a> {
     pub forward: &'a Forward,
     pub to: &'a Destination,
     pub input: Option<&'a Interface>,
-    pub output: &'a Interface,
+    /// Whether the route back to clients leads out of that.
+    pub has_way_back: Option<bool>,
+    /// `None` if the destination is this host itself.
+    pub output: Option<&'a Interface>,
+    /// The client, if only one is followed.
+    pub client: Option<IpAddr>,
     pub config: &'a Config,
 }
 
@@ -52,22 +57,41 @@ impl Path<'_> {
         chain: &BaseChain,
         packet: &Packet,
     ) -> Result<Outcome, NftablesError> {
-        match self.at_hook(chain, packet) {
-            Some(packet) => firewall.outcome(chain, &packet),
-            None => Ok(Outcome::Passes),
-        }
+        let Some(packet) = self.at_hook(chain, packet) else {
+            return Ok(Outcome::Passes);
+        };
+        let on = if chain.hook == Hook::Egress {
+            &packet.output
+        } else {
+            &packet.input
+        };
+        let outcome = firewall.outcome(chain, &packet)?;
+        Ok(match (on, outcome) {
+            // It is not known whether it passes one of the chain's interfaces.
+            (None, Outcome::Ends(location)) if !chain.devices.is_empty() => {
+                Outcome::MayEnd(location)
+            }
+            (_, outcome) => outcome,
+        })
     }
 
-    /// A packet of the forward hook as a chain sees it; `None` if it does not.
+    /// A packet as a chain sees it; `None` if it does not come to its hook. What goes to this host itself
+    /// leaves the way of forwarded packets after prerouting, and replies begin at the output hook.
     fn at_hook(&self, chain: &BaseChain, packet: &Packet) -> Option<Packet> {
         let packet = packet.clone();
+        let to_host = self.output.is_none();
         let on = |interface: &Option<Interface>| {
             let name = interface.as_ref().map(|interface| &interface.name);
-            name.is_some_and(|name| chain.devices.contains(name))
+            name.is_none_or(|name| chain.has_device(name))
         };
+        let began_here = to_host && packet.reply;
+        let ends_here = to_host && !packet.reply;
         match chain.hook {
+            Hook::Ingress | Hook::Prerouting if began_here => None,
+            Hook::Egress | Hook::Postrouting if ends_here => None,
             Hook::Ingress if on(&packet.input) => Some(self.before_nat(packet, false)),
             Hook::Egress if on(&packet.output) => Some(self.after_nat(packet)),
+            Hook::Ingress | Hook::Egress => None,
             Hook::Prerouting if chain.priority < libc::NF_IP_PRI_NAT_DST => {
                 let tracked = chain.priority > libc::NF_IP_PRI_CONNTRACK;
                 Some(self.before_nat(packet, tracked))
@@ -76,7 +100,9 @@ impl Path<'_> {
                 output: None,
                 ..packet
             }),
-            Hook::Forward => Some(packet),
+            Hook::Input => ends_here.then_some(packet),
+            Hook::Forward => (!to_host).then_some(packet),
+            Hook::Output => began_here.then_some(packet),
             Hook::Postrouting if chain.priority > libc::NF_IP_PRI_NAT_SRC => {
                 Some(self.after_nat(packet))
             }
@@ -84,7 +110,6 @@ impl Path<'_> {
                 input: None,
                 ..packet
             }),
-            Hook::Ingress | Hook::Egress | Hook::Input | Hook::Output => None,
         }
     }
 
@@ -112,7 +137,7 @@ impl Path<'_> {
         let keeps = !packet.reply && !self.config.masquerade;
         Packet {
             input: None,
-            source: None,
+            source: packet.source.filter(|_| keeps),
             source_port: if packet.reply {
                 packet.original_port
             } else {
@@ -140,24 +165,28 @@ impl Path<'_> {
         let backend_port = backend_port.or_else(single);
         let packet = Packet {
             translated: true,
-            to_this_host: Some(false),
+            to_this_host: Some(self.output.is_none() && !reply),
             original_port: port,
             ..Packet::first(forward.service.family, forward.service.protocol)
         };
         if reply {
             Packet {
                 reply,
-                input: Some(self.output.clone()),
+                has_way_back: Some(true),
+                input: self.output.cloned(),
                 output: self.input.cloned(),
                 source: address,
+                destination: self.client,
                 source_port: backend_port,
                 destination_port: Some(CLIENT_PORT),
                 ..packet
             }
         } else {
             Packet {
+                has_way_back: self.has_way_back,
                 input: self.input.cloned(),
-                output: Some(self.output.clone()),
+                output: self.output.cloned(),
+                source: self.client,
                 destination: address,
                 source_port: Some(CLIENT_PORT),
                 destination_port: backend_port,

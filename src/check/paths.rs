@@ -1,22 +1,43 @@
 //! The paths to destinations and back, as the kernel would route packets.
 
-use super::sockets::{Sockets, listens};
+mod clients;
+mod destinations;
+mod listen;
+mod replies;
+
+use super::client::Client;
+use super::sockets::Sockets;
 use super::surroundings::CLIENT_PORT;
 use super::{Finding, Level, kernel};
-use crate::config::{Config, Destination, Family, Protocol, first_few};
+use crate::config::{Config, Destination, Family, Protocol};
 use crate::rtnetlink::{
-    Arrival, Ingress, Interface, Ports, Route, Routes, RtnetlinkError, forwards_from,
+    Addresses, Ingress, Interface, OwnAddress, Ports, Route, Routes, RtnetlinkError, forwards_from,
 };
-use crate::sysctl::ForwardingError;
+use crate::sysctl::{ForwardingError, is_on};
 use crate::text::{interface_sysctl, shell_word};
+use clients::Uplink;
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 
+pub use listen::unused;
+
 /// The paths of everything that is to be forwarded.
 pub struct Paths {
     routes: Routes,
+    /// This host's addresses: all, and those on interfaces.
+    addresses: Addresses,
+    own: Vec<OwnAddress>,
+    /// The only client that is followed.
+    from: Option<Client>,
     ingresses: Vec<Ingress>,
+    /// Whether clients of a family come in on several interfaces.
+    several: [bool; 2],
+    /// Sources that may connect, of each family, to which there is no route.
+    unreachable: [Vec<IpNet>; 2],
+    /// Where clients come in, but their replies do not leave.
+    other_uplinks: Vec<Uplink>,
     egresses: BTreeMap<EgressKey, Egress>,
 }
 
@@ -29,32 +50,44 @@ enum Egress {
     None,
     /// To this host itself.
     Local,
+    /// To all hosts of a network.
+    Broadcast,
     /// Out of an interface.
     Through(Interface),
 }
 
 impl Paths {
-    /// Asks the kernel about every destination.
-    pub fn find(config: &Config) -> Result<Self, RtnetlinkError> {
-        let mut paths = Paths {
-            routes: Routes::open()?,
+    /// Asks for this host's addresses only.
+    pub fn open(from: Option<Client>) -> Result<Self, RtnetlinkError> {
+        let routes = Routes::open()?;
+        Ok(Paths {
+            own: routes.own_addresses()?,
+            addresses: Addresses::read()?,
+            routes,
+            from,
             ingresses: Vec::new(),
+            several: [false; 2],
+            unreachable: [Vec::new(), Vec::new()],
+            other_uplinks: Vec::new(),
             egresses: BTreeMap::new(),
-        };
+        })
+    }
+
+    /// Asks the kernel about clients and every destination.
+    pub fn follow(&mut self, config: &Config) -> Result<(), RtnetlinkError> {
         for family in config.families() {
-            let ingress = Ingress::find(&paths.routes, config.sources.of(family), family)?;
-            paths.ingresses.extend(ingress);
+            self.find_clients(config, family)?;
         }
         for forward in config.reachable_forwards() {
             for to in &forward.destinations {
                 let key = egress_key(forward.service.protocol, to);
-                if !paths.egresses.contains_key(&key) {
-                    let egress = paths.find_egress(key)?;
-                    paths.egresses.insert(key, egress);
+                if !self.egresses.contains_key(&key) {
+                    let egress = self.find_egress(key)?;
+                    self.egresses.insert(key, egress);
                 }
             }
         }
-        Ok(paths)
+        Ok(())
     }
 
     /// For a client's packet; for this host's own, if it is not known where clients come in.
@@ -70,6 +103,7 @@ impl Paths {
             .routes
             .find(address, ingress.map(Ingress::arrival), Some(ports))?;
         let interface = match route {
+            None if self.addresses.is_group(address) => return Ok(Egress::Broadcast),
             None => return Ok(Egress::None),
             Some(Route::Local) => return Ok(Egress::Local),
             Some(Route::Through(index)) => self.routes.interface(index)?,
@@ -84,38 +118,59 @@ impl Paths {
 
     /// The interface that all clients of a family come in on, if there is one.
     pub fn input(&self, family: Family) -> Option<&Interface> {
-        Some(&self.ingress(family)?.interface)
+        let ingress = self.ingress(family);
+        let ingress = ingress.filter(|_| !self.several[family as usize]);
+        Some(&ingress?.interface)
+    }
+
+    /// Whether the route back to clients of a family leads out of the interface that they come in on; `None`
+    /// if that is not known.
+    pub fn has_way_back(&self, family: Family) -> Option<bool> {
+        let input = self.input(family)?;
+        let back = self.routes.find(self.ingress(family)?.client, None, None);
+        Some(back.ok()? == Some(Route::Through(input.index)))
+    }
+
+    /// The client's address, if only one is followed.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.from.map(|client| client.address)
     }
 
     /// The interface that leads to a destination, if one does.
     pub fn output(&self, protocol: Protocol, to: &Destination) -> Option<&Interface> {
         match self.egresses.get(&egress_key(protocol, to))? {
             Egress::Through(interface) => Some(interface),
-            Egress::None | Egress::Local => None,
+            Egress::None | Egress::Local | Egress::Broadcast => None,
         }
+    }
+
+    /// Whether a destination is this host itself.
+    pub fn is_local(&self, protocol: Protocol, to: &Destination) -> bool {
+        let egress = self.egresses.get(&egress_key(protocol, to));
+        matches!(egress, Some(Egress::Local))
+    }
+
+    /// Whether an address is this host's own.
+    fn is_own(&self, address: IpAddr) -> bool {
+        self.addresses.is_own(address) || self.own.iter().any(|own| own.address == address)
     }
 
     /// What is wrong with the paths of clients, connections and replies. `sockets` are those that listen on
     /// this host, for destinations that are its own addresses; `None` if they cannot be listed.
-    pub fn findings(&self, config: &Config, sockets: Option<&Sockets>) -> Vec<Finding> {
-        let mut findings = self.missing_interfaces(config);
+    pub fn findings(
+        &self,
+        config: &Config,
+        sockets: Option<&Sockets>,
+    ) -> Result<Vec<Finding>, RtnetlinkError> {
+        let mut findings = self.missing_listen(config)?;
+        findings.extend(self.followed_client(config));
         findings.extend(self.closed_interfaces());
         findings.push(self.missing());
         findings.extend(self.local(config, sockets));
-        findings.push(self.lost_replies());
-        findings
-    }
-
-    /// Interfaces to listen on that are not there yet.
-    fn missing_interfaces(&self, config: &Config) -> Vec<Finding> {
-        let mut names = config.listen.interfaces().to_vec();
-        names.retain(|name| matches!(self.routes.has_interface(name), Ok(false)));
-        let finding = |name| {
-            let text =
-                format!("there is no interface {name}: until there is, nothing comes in on it");
-            Finding::new(Level::Warning, "listen", text)
-        };
-        names.into_iter().map(finding).collect()
+        findings.extend(self.broadcasts(config));
+        findings.extend(self.silent_neighbours()?);
+        findings.extend(self.replies(config)?);
+        Ok(findings)
     }
 
     /// Interfaces that clients or replies come in on, but from which this host forwards nothing.
@@ -125,7 +180,7 @@ impl Paths {
         let outputs = self.egresses.iter();
         let outputs = outputs.filter_map(|((address, ..), egress)| match egress {
             Egress::Through(interface) => Some((*address, interface)),
-            Egress::None | Egress::Local => None,
+            Egress::None | Egress::Local | Egress::Broadcast => None,
         });
         let mut seen = Vec::new();
         let mut findings = Vec::new();
@@ -135,7 +190,9 @@ impl Paths {
                 continue;
             }
             seen.push((Family::of(address), name));
-            if !forwards_from(Family::of(address), interface) {
+            // Of a family that is off, another line says so.
+            let family = Family::of(address);
+            if !forwards_from(family, interface) && is_on(family) {
                 let interface = name.clone();
                 findings.push(kernel::forwarding_off(
                     Level::Failure,
@@ -144,100 +201,6 @@ impl Paths {
             }
         }
         findings
-    }
-
-    /// Destinations that packets cannot be sent to.
-    fn missing(&self) -> Finding {
-        const SUBJECT: &str = "routes";
-        let missing = |((address, ..), egress): (&EgressKey, &Egress)| {
-            matches!(egress, Egress::None).then_some(*address)
-        };
-        let mut missing: Vec<IpAddr> = self.egresses.iter().filter_map(missing).collect();
-        missing.dedup();
-        let Some(first) = missing.first() else {
-            return Finding::new(Level::Ok, SUBJECT, "every destination has one");
-        };
-        let shown = first_few(missing.iter());
-        match self.ingress(Family::of(*first)) {
-            // This host's own packets have a route.
-            Some(Ingress {
-                client, interface, ..
-            }) if self.has_route(*first) => {
-                let name = &interface.name;
-                let text = format!("none to {shown} for packets that come in on {name}: ");
-                reason(*first, *client, interface).failure(SUBJECT, text)
-            }
-            _ => Finding::new(Level::Failure, SUBJECT, format!("none to {shown}")).mended(
-                ": add one with",
-                Some(format!("ip route add {first} via ROUTER")),
-            ),
-        }
-    }
-
-    fn has_route(&self, address: IpAddr) -> bool {
-        matches!(self.routes.find(address, None, None), Ok(Some(_)))
-    }
-
-    /// Destinations that are this host itself: their connections go to its own sockets.
-    fn local(&self, config: &Config, sockets: Option<&Sockets>) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        for forward in config.reachable_forwards() {
-            for to in &forward.destinations {
-                let protocol = forward.service.protocol;
-                let egress = self.egresses.get(&egress_key(protocol, to));
-                if !matches!(egress, Some(Egress::Local)) {
-                    continue;
-                }
-                let (level, what) = match listens(sockets, protocol, to) {
-                    Some(true) => (Level::Ok, "goes to the socket that listens there"),
-                    Some(false) => (
-                        Level::Doubt,
-                        "is refused until a server listens there: start one, or forward to another host",
-                    ),
-                    None => (
-                        Level::Doubt,
-                        "goes to a server of this host, if one listens there",
-                    ),
-                };
-                let service = forward.service.without_family();
-                let text = format!("{to} is this host itself: {service} {what}");
-                findings.push(Finding::new(level, "routes", text));
-            }
-        }
-        findings
-    }
-
-    /// Destinations whose replies the kernel would not forward. It routes them to the client, since it
-    /// undoes masquerading before.
-    fn lost_replies(&self) -> Finding {
-        const SUBJECT: &str = "replies";
-        for ((address, protocol, port), egress) in &self.egresses {
-            let (Egress::Through(interface), Some(Ingress { client, .. })) =
-                (egress, self.ingress(Family::of(*address)))
-            else {
-                continue;
-            };
-            let arrival = Arrival {
-                from: *address,
-                interface: interface.index,
-            };
-            let ports = Ports {
-                protocol: protocol.number(),
-                source: *port,
-                destination: CLIENT_PORT,
-            };
-            let back = self.routes.find(*client, Some(arrival), Some(ports));
-            if matches!(back, Ok(None)) && forwards_from(Family::of(*address), interface) {
-                let name = &interface.name;
-                let text = format!("those of {address}, which come in on {name}, are dropped: ");
-                return reason(*client, *address, interface).failure(SUBJECT, text);
-            }
-        }
-        Finding::new(
-            Level::Ok,
-            SUBJECT,
-            "those of every destination have a route back",
-        )
     }
 }
 
@@ -255,15 +218,10 @@ impl Reason {
     }
 }
 
-/// Why packets to one address from another are dropped as they come in on an interface. The
-/// reverse-path filter (Documentation/networking/ip-sysctl.rst) is strict where the higher one of two
-/// sysctls is 1; IPv6 has none.
-fn reason(to: IpAddr, from: IpAddr, Interface { name, .. }: &Interface) -> Reason {
-    let value = |of| {
-        let file = format!("/proc/sys/net/ipv4/conf/{of}/rp_filter");
-        fs::read_to_string(file).ok()?.trim().parse::<u8>().ok()
-    };
-    if to.is_ipv4() && value("all").max(value(name)) == Some(1) {
+/// Why packets to one address from another are dropped as they come in on an interface.
+fn reason(to: IpAddr, from: IpAddr, interface: &Interface) -> Reason {
+    let name = &interface.name;
+    if reverse_path_filter_is_strict(Family::of(to), interface) {
         let why = format!(
             "the reverse-path filter drops them: the route to {from} is through another interface"
         );
@@ -275,4 +233,14 @@ fn reason(to: IpAddr, from: IpAddr, Interface { name, .. }: &Interface) -> Reaso
         None => "the routing rules have none".into(),
     };
     Reason(why, None)
+}
+
+/// The reverse-path filter (Documentation/networking/ip-sysctl.rst) is strict where the higher one of two
+/// sysctls is 1; IPv6 has none.
+fn reverse_path_filter_is_strict(family: Family, Interface { name, .. }: &Interface) -> bool {
+    let value = |of: &str| {
+        let file = format!("/proc/sys/net/ipv4/conf/{of}/rp_filter");
+        fs::read_to_string(file).ok()?.trim().parse::<u8>().ok()
+    };
+    family == Family::Ipv4 && value("all").max(value(name)) == Some(1)
 }

@@ -63,7 +63,9 @@ impl Finding {
     /// With the command that mends it, after the words that lead up to it, if there is one.
     pub fn mended(self, how: &str, command: Option<String>) -> Self {
         let text = match &command {
-            Some(command) => format!("{}{how}: {command}", self.text),
+            Some(command) => {
+                format!("{}{}{how}: {command}", self.text, at_later_boots(command))
+            }
             None => self.text,
         };
         Finding {
@@ -72,6 +74,15 @@ impl Finding {
             ..self
         }
     }
+}
+
+/// What keeps a setting that a command makes only until the next boot.
+fn at_later_boots(command: &str) -> String {
+    let settings = command.strip_prefix("sysctl -w ");
+    settings.map_or(String::new(), |settings| {
+        let lines = settings.replace(' ', " and ");
+        format!("; for later boots, write {lines} to a file in /etc/sysctl.d")
+    })
 }
 
 const SCHEMA: u32 = 1;

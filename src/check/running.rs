@@ -11,8 +11,9 @@ use crate::process;
 use crate::ruleset::{self, PREROUTING};
 use crate::siblings;
 use crate::status;
-use crate::uapi::NFTA_EXPR_NAME;
+use crate::uapi::*;
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use nix::libc;
 use std::ffi::OsString;
 use std::net::IpAddr;
 
@@ -108,6 +109,7 @@ impl Running {
         for family in Family::ALL {
             no_hairpin |= has_set(nftables, &table, ruleset::no_hairpin_set_names(family))?;
         }
+        let statements = Statements::read(nftables, &table)?;
         Ok(Options {
             forwards: forwards.collect(),
             name: Some(self.name().into()),
@@ -116,6 +118,9 @@ impl Running {
             output: boolean(has_chain("output")?),
             masquerade: boolean(has_chain("postrouting")?),
             hairpin: boolean(!no_hairpin),
+            balance: statements.balance.map(Into::into),
+            fully_random: boolean(!statements.keeps_ports),
+            clamp_mss: boolean(has_chain("clamp-mss")?),
             owner: boolean(self.table.owner.is_some()),
             ..Options::default()
         })
@@ -141,13 +146,63 @@ fn same_rules(one: &Config, other: &Config) -> bool {
         }
         listen => listen.clone(),
     };
-    let options = |config: &Config| (config.output, config.masquerade, config.hairpin);
+    let options = |config: &Config| {
+        (
+            config.output,
+            config.masquerade,
+            config.hairpin,
+            config.clamp_mss,
+        )
+    };
+    // Each matters, and shows in the rules, only with another option.
+    let balances = one
+        .reachable_forwards()
+        .any(|forward| forward.destinations.len() > 1);
+    let details = |config: &Config| {
+        let balance = balances.then_some(config.balance);
+        (balance, config.masquerade && config.fully_random)
+    };
     forwards(one) == forwards(other)
         && listen(one) == listen(other)
         && options(one) == options(other)
+        && details(one) == details(other)
         && one
             .families()
             .all(|family| one.sources.of(family) == other.sources.of(family))
+}
+
+/// Options that statements of the rules show.
+#[derive(Default)]
+struct Statements {
+    balance: Option<&'static str>,
+    /// Whether masquerading keeps the source port where it can.
+    keeps_ports: bool,
+}
+
+impl Statements {
+    fn read(nftables: &Nftables, table: &Table) -> Result<Self, NftablesError> {
+        let mut found = Statements::default();
+        for rule in nftables.list(|socket| list::rules(socket, table, None))? {
+            for (_, bytes) in rule.expressions().iter() {
+                let expression = Attributes(bytes);
+                let data = expression.nested(NFTA_EXPR_DATA);
+                match expression.text(NFTA_EXPR_NAME) {
+                    Some("hash") => found.balance = Some("source"),
+                    Some("numgen") => {
+                        let in_turn =
+                            data.u32(NFTA_NG_TYPE) == Some(libc::NFT_NG_INCREMENTAL as u32);
+                        found.balance = Some(if in_turn { "round-robin" } else { "random" });
+                    }
+                    Some("masq") => {
+                        let flags = data.u32(NFTA_MASQ_FLAGS).unwrap_or(0);
+                        found.keeps_ports = flags & NF_NAT_RANGE_PROTO_RANDOM_FULLY == 0;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(found)
+    }
 }
 
 fn instance_name(table: &TableInfo) -> Option<&str> {

@@ -28,6 +28,8 @@ pub fn warn(config: &Config, flag: &Arc<AtomicBool>) {
     let scope = Scope {
         max_rules: MAX_RULES_AT_START,
         installed: true,
+        at_start: true,
+        from: None,
     };
     let mut findings = Vec::new();
     give_up_when(flag, Some(MAX_TIME_AT_START), || {

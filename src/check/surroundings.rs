@@ -1,9 +1,10 @@
 //! What is around an instance: routes, other programs' tables and sockets.
 
-use super::paths::Paths;
+use super::client::Client;
+use super::paths::{self, Paths};
 use super::sockets::{self, Sockets};
-use super::{Finding, Level, filter, kernel, nat};
-use crate::config::Config;
+use super::{Finding, Level, filter, flows, kernel, legacy, nat};
+use crate::config::{Config, Family};
 use crate::firewall::Firewall;
 use crate::logging::with_causes;
 use crate::netlink::gives_up;
@@ -33,15 +34,44 @@ pub struct Scope {
     pub max_rules: usize,
     /// Whether the instance's own table is there.
     pub installed: bool,
+    /// Whether the instance has just started: then only what is sure matters.
+    pub at_start: bool,
+    /// The only client that is followed.
+    pub from: Option<Client>,
 }
 
 /// Routes, other programs' tables and sockets. Without a socket to nftables, tables are left out.
 pub fn surroundings(nftables: Option<&Nftables>, config: &Config, scope: &Scope) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut config = config.clone();
+    let opened = Paths::open(scope.from).inspect(|paths| {
+        let unused = paths.unused_families(&config);
+        findings.extend(paths::unused(&unused, &config));
+        for family in unused {
+            config.drop_family(family);
+        }
+    });
+    if let Some(client) = scope.from {
+        for family in Family::ALL {
+            if family != client.family() {
+                config.drop_family(family);
+            }
+        }
+    }
+    let config = &config;
+    match kernel::ignored_advertisements(config) {
+        Ok(found) => findings.extend(found),
+        Err(error) => findings.push(unread("forwarding", &error)),
+    }
     let sockets = Sockets::read(config);
-    match Paths::find(config) {
-        Ok(paths) => {
-            findings.extend(paths.findings(config, sockets.as_ref().ok()));
+    let followed = opened.and_then(|mut paths| {
+        paths.follow(config)?;
+        let found = paths.findings(config, sockets.as_ref().ok())?;
+        Ok((paths, found))
+    });
+    match followed {
+        Ok((paths, found)) => {
+            findings.extend(found);
             if let Some(nftables) = nftables {
                 let tables = other_tables(nftables, config, &paths, scope);
                 let unread = |error| vec![unread("firewall", &error)];
@@ -51,12 +81,20 @@ pub fn surroundings(nftables: Option<&Nftables>, config: &Config, scope: &Scope)
         // Without them it is not known which rules a packet meets.
         Err(error) => findings.extend(["routes", "firewall"].map(|part| unread(part, &error))),
     }
-    findings.extend(nat::legacy(config));
+    findings.extend(legacy::findings(config));
     match &sockets {
         Ok(sockets) => findings.extend(sockets::findings(config, sockets)),
         Err(error) => findings.push(unread("sockets", error)),
     }
     findings.push(kernel::connections());
+    let is_failure = |finding: &Finding| finding.level == Level::Failure;
+    // What is wrong here leaves connections without an answer.
+    if scope.installed && !scope.at_start && !findings.iter().any(is_failure) {
+        match flows::unanswered(config) {
+            Ok(found) => findings.extend(found),
+            Err(error) => findings.push(unread("connections", &error)),
+        }
+    }
     findings
 }
 

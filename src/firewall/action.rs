@@ -9,8 +9,10 @@ pub enum Action {
     Accept,
     /// It is dropped, rejected or translated.
     End,
-    /// A program decides (`queue`), or it is not known.
+    /// A program decides (`queue`).
     Unknown,
+    /// What it does is not followed.
+    NotFollowed,
     Jump(String),
     Goto(String),
     Return,
@@ -27,7 +29,8 @@ impl From<Verdict> for Action {
             libc::NFT_GOTO => Action::Goto(chain),
             libc::NFT_RETURN => Action::Return,
             libc::NFT_CONTINUE | libc::NFT_BREAK => Action::Continue,
-            _ => Action::Unknown,
+            code if code & libc::NF_VERDICT_MASK == libc::NF_QUEUE => Action::Unknown,
+            _ => Action::NotFollowed,
         }
     }
 }

@@ -58,6 +58,34 @@ pub fn eval(
     })
 }
 
+/// Expressions whose outcome is not known.
+const MATCHES: [&str; 14] = [
+    "byteorder",
+    "connlimit",
+    "dynset",
+    "exthdr",
+    "hash",
+    "inner",
+    "limit",
+    "numgen",
+    "osf",
+    "quota",
+    "rt",
+    "socket",
+    "tunnel",
+    "xfrm",
+];
+
+/// Objects that let every packet go on to the next expression.
+const UNLIMITED_OBJECTS: [u32; 6] = [
+    NFT_OBJECT_COUNTER,
+    NFT_OBJECT_CT_HELPER,
+    NFT_OBJECT_TUNNEL,
+    NFT_OBJECT_CT_TIMEOUT,
+    NFT_OBJECT_SECMARK,
+    NFT_OBJECT_CT_EXPECT,
+];
+
 enum Step {
     /// On to the next expression, if the packet matches this one.
     Next(Tristate),
@@ -79,7 +107,16 @@ impl State<'_> {
         sets: &mut impl Sets,
     ) -> Result<Step, NftablesError> {
         let next = match name {
-            "counter" | "log" | "objref" | "last" | "flow_offload" => Tristate::Yes,
+            "counter" | "log" | "last" | "flow_offload" | "dup" | "masq" => Tristate::Yes,
+            "objref" => match data.u32(NFTA_OBJREF_IMM_TYPE) {
+                Some(kind) if UNLIMITED_OBJECTS.contains(&kind) => Tristate::Yes,
+                Some(NFT_OBJECT_SYNPROXY) => return Ok(Step::End(vec![Action::NotFollowed])),
+                // One out of a map, or a limit.
+                _ => Tristate::Maybe,
+            },
+            "payload" if fields::redirects(data) => {
+                return Ok(Step::End(vec![Action::NotFollowed]));
+            }
             "meta" => self.load(data, NFTA_META_DREG, |packet| fields::meta(packet, data)),
             "payload" => self.load(data, NFTA_PAYLOAD_DREG, |packet| {
                 fields::payload(packet, data)
@@ -104,13 +141,16 @@ impl State<'_> {
                 None => Tristate::Yes,
             },
             // Without conntrack nothing is translated: it goes on, but is not forwarded.
-            "reject" | "redir" | "nat" | "notrack" => return Ok(Step::End(vec![Action::End])),
+            "reject" | "redir" | "nat" | "notrack" | "fwd" => {
+                return Ok(Step::End(vec![Action::End]));
+            }
             "queue" => return Ok(Step::End(vec![Action::Unknown])),
-            // Whatever it is, it may depend on anything and write anywhere.
-            _ => {
+            // They may depend on anything and write anywhere, but leave the packet alone.
+            name if MATCHES.contains(&name) => {
                 self.registers = Registers::unknown();
                 Tristate::Maybe
             }
+            _ => return Ok(Step::End(vec![Action::NotFollowed])),
         };
         Ok(Step::Next(next))
     }

@@ -46,6 +46,22 @@ pub fn payload(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     Some(packet.header(data.u32(NFTA_PAYLOAD_BASE)?, offset, length))
 }
 
+/// Whether `payload` writes to an address or a port, which leads the packet elsewhere.
+pub fn redirects(data: Attributes<'_>) -> bool {
+    if data.get(NFTA_PAYLOAD_SREG).is_none() {
+        return false;
+    }
+    let base = data.u32(NFTA_PAYLOAD_BASE).unwrap_or(0) as i32;
+    let first = data.u32(NFTA_PAYLOAD_OFFSET).unwrap_or(0);
+    let end = first.saturating_add(data.u32(NFTA_PAYLOAD_LEN).unwrap_or(0));
+    match base {
+        // Addresses are the last fields of the fixed headers: from byte 12 or 8 on (RFC 791, RFC 8200).
+        libc::NFT_PAYLOAD_NETWORK_HEADER => end > 12,
+        libc::NFT_PAYLOAD_TRANSPORT_HEADER => first < 4,
+        _ => true,
+    }
+}
+
 /// What `ct` loads: the state, status, direction, protocol and original port of the connection.
 pub fn conntrack(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     // What is loaded of a packet that conntrack has not seen matches little.
@@ -62,17 +78,24 @@ pub fn conntrack(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     }
 }
 
-/// What `fib daddr type` loads: whether the packet is for this host.
+/// What `fib daddr type` loads: whether the packet is for this host. What `fib saddr . iif oif` does, with
+/// `missing` or `exists`: whether the reverse-path filter would let it pass.
 pub fn fib(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
-    if data.u32(NFTA_FIB_RESULT)? != NFT_FIB_RESULT_ADDRTYPE
-        || data.u32(NFTA_FIB_FLAGS)? != NFTA_FIB_F_DADDR
-    {
-        return None;
+    let flags = data.u32(NFTA_FIB_FLAGS)?;
+    match data.u32(NFTA_FIB_RESULT)? {
+        NFT_FIB_RESULT_ADDRTYPE if flags == NFTA_FIB_F_DADDR => {
+            let kind = if packet.to_this_host? {
+                libc::RTN_LOCAL
+            } else {
+                libc::RTN_UNICAST
+            };
+            Some(known(&u32::from(kind).to_ne_bytes()))
+        }
+        NFT_FIB_RESULT_OIF if flags & !NFTA_FIB_F_MARK == REVERSE_PATH => {
+            Some(known(&[packet.has_way_back?.into()]))
+        }
+        _ => None,
     }
-    let kind = if packet.to_this_host? {
-        libc::RTN_LOCAL
-    } else {
-        libc::RTN_UNICAST
-    };
-    Some(known(&u32::from(kind).to_ne_bytes()))
 }
+
+const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;

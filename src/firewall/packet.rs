@@ -20,6 +20,8 @@ pub struct Packet {
     pub translated: bool,
     /// Whether its destination is this host itself.
     pub to_this_host: Option<bool>,
+    /// Whether the route back to its source leads out of the interface that it comes in on.
+    pub has_way_back: Option<bool>,
     pub input: Option<Interface>,
     pub output: Option<Interface>,
     pub source: Option<IpAddr>,
@@ -57,6 +59,7 @@ impl Packet {
             tracked: true,
             translated: false,
             to_this_host: None,
+            has_way_back: None,
             input: None,
             output: None,
             source: None,

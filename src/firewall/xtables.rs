@@ -20,9 +20,36 @@ pub fn target(data: Attributes<'_>) -> Option<Action> {
             let info = Info(data.get(NFTA_TARGET_INFO).unwrap_or_default());
             (info.u16(0)? & XT_CT_NOTRACK != 0).then_some(Action::End)
         }
-        _ => None,
+        name if HARMLESS.contains(&name) => None,
+        _ => Some(Action::NotFollowed),
     }
 }
+
+/// Targets that mark, count or log a packet, or change what decides nothing here.
+const HARMLESS: [&str; 22] = [
+    "AUDIT",
+    "CHECKSUM",
+    "CLASSIFY",
+    "CONNMARK",
+    "CONNSECMARK",
+    "DSCP",
+    "ECN",
+    "HMARK",
+    "IDLETIMER",
+    "LED",
+    "LOG",
+    "MARK",
+    "NFLOG",
+    "RATEEST",
+    "SECMARK",
+    "SET",
+    "TCPMSS",
+    "TCPOPTSTRIP",
+    "TEE",
+    "TOS",
+    "TRACE",
+    "ULOG",
+];
 
 /// Whether a match matches this packet.
 pub fn matches(data: Attributes<'_>, packet: &Packet) -> Tristate {
@@ -35,6 +62,8 @@ pub fn matches(data: Attributes<'_>, packet: &Packet) -> Tristate {
         ("multiport", 1) => multiport(info, packet),
         ("conntrack", 3) if packet.tracked => conntrack(info, packet),
         ("addrtype", 1) => address_type(info, packet),
+        // Headers that the packet does not have: without them they do not match, inverted or not.
+        ("ah" | "dst" | "esp" | "frag" | "hbh" | "mh" | "rt", _) => Some(Tristate::No),
         _ => None,
     };
     matches.unwrap_or(Tristate::Maybe)

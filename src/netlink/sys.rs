@@ -149,21 +149,31 @@ fn attach_filter(socket: BorrowedFd<'_>, steps: &[Step]) -> io::Result<()> {
 
 /// An option of level `SOL_SOCKET` that is a number (socket(7)).
 pub fn socket_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut length = size_of_val(&value) as libc::socklen_t;
-    // SAFETY: the socket is open; the value is an int, as long as `length` says, and both live through
-    // the call.
+    let mut value = [0; size_of::<libc::c_int>()];
+    read_option(socket, libc::SOL_SOCKET, option, &mut value)?;
+    Ok(libc::c_int::from_ne_bytes(value))
+}
+
+/// Reads an option of a socket into these bytes, which may tell the kernel what is wanted (getsockopt(2)).
+pub fn read_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &mut [u8],
+) -> io::Result<()> {
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: the socket is open; the value is as long as `length` says, and both live through the call.
     let done = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             option,
-            (&raw mut value).cast(),
+            value.as_mut_ptr().cast(),
             &raw mut length,
         )
     };
     Errno::result(done)?;
-    Ok(value)
+    Ok(())
 }
 
 /// Whether two sockets, of any family, are in the same network namespace. Not if this process lacks

@@ -17,6 +17,7 @@ const MAX_RANGES: usize = 16;
 const MAX_CLIENTS: usize = 8;
 
 /// The interface that all clients of a family come in on, and one of them.
+#[derive(Debug, Clone)]
 pub struct Ingress {
     pub client: IpAddr,
     pub interface: Interface,
@@ -32,11 +33,7 @@ impl Ingress {
         allowed: &Allowed,
         family: Family,
     ) -> Result<Option<Self>, RtnetlinkError> {
-        let unknown = match family {
-            Family::Ipv4 => IpAddr::from(UNKNOWN_CLIENTS.0),
-            Family::Ipv6 => IpAddr::from(UNKNOWN_CLIENTS.1),
-        };
-        let unknown = [IpNet::from(unknown)];
+        let unknown = [IpNet::from(unknown_client(family))];
         let sources = match allowed {
             Allowed::Ranges(ranges) => ranges,
             Allowed::All | Allowed::None => &unknown[..],
@@ -57,14 +54,19 @@ impl Ingress {
         for client in range.hosts().take(MAX_CLIENTS) {
             if let Some(Route::Through(index)) = routes.find(client, None, None)? {
                 let interface = routes.interface(index)?;
-                return Ok(interface.map(|interface| Ingress {
-                    client,
-                    forwards: forwards_from(Family::of(client), &interface),
-                    interface,
-                }));
+                return Ok(interface.map(|interface| Ingress::new(client, interface)));
             }
         }
         Ok(None)
+    }
+
+    /// This client, which comes in on this interface.
+    pub fn new(client: IpAddr, interface: Interface) -> Self {
+        Ingress {
+            client,
+            forwards: forwards_from(Family::of(client), &interface),
+            interface,
+        }
     }
 
     /// A client's packet, as it comes in.
@@ -73,6 +75,14 @@ impl Ingress {
             from: self.client,
             interface: self.interface.index,
         }
+    }
+}
+
+/// A client of a network that only a default route leads to.
+pub fn unknown_client(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => UNKNOWN_CLIENTS.0.into(),
+        Family::Ipv6 => UNKNOWN_CLIENTS.1.into(),
     }
 }
 

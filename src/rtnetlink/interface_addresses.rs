@@ -3,13 +3,39 @@
 use super::{Addresses, Routes, RtnetlinkError};
 use crate::config::InterfaceName;
 use crate::netlink::{Attributes, Message, Request, address};
+use ipnet::IpNet;
 use nix::libc;
 use std::net::IpAddr;
 
 /// Length in bytes of `struct ifaddrmsg` (linux/if_addr.h), and where it has its fields.
 const IFADDRMSG: usize = 8;
 const IFA_FAMILY: usize = 0;
+const IFA_PREFIXLEN: usize = 1;
+const IFA_FLAGS: usize = 2;
 const IFA_INDEX: usize = 4;
+
+/// An address of this host on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnAddress {
+    pub address: IpAddr,
+    /// The network on the interface's link.
+    pub network: IpNet,
+    /// The index of the interface.
+    pub interface: u32,
+    /// Whether it has no lifetime, as one of a router advertisement has.
+    pub is_permanent: bool,
+}
+
+impl Routes {
+    /// This host's addresses on its interfaces, also of those in a VRF.
+    pub fn own_addresses(&self) -> Result<Vec<OwnAddress>, RtnetlinkError> {
+        let mut all = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            all.extend(self.socket.list(&request(family), entry)?);
+        }
+        Ok(all)
+    }
+}
 
 impl Addresses {
     /// The same with those of these interfaces, also of interfaces in a VRF.
@@ -19,15 +45,13 @@ impl Addresses {
             return Ok(addresses);
         }
         let routes = Routes::open()?;
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            for (address, index) in routes.socket.list(&request(family), entry)? {
-                let name = routes.interface(index)?.map(|interface| interface.name);
-                let name: Option<InterfaceName> = name.and_then(|name| name.parse().ok());
-                if name.is_some_and(|name| interfaces.contains(&name)) {
-                    addresses.on_interfaces.insert(address);
-                } else if name.is_none_or(|name| name.to_string() != "lo") {
-                    addresses.elsewhere.insert(address);
-                }
+        for own in routes.own_addresses()? {
+            let name = routes.interface(own.interface)?;
+            let name: Option<InterfaceName> = name.and_then(|found| found.name.parse().ok());
+            if name.is_some_and(|name| interfaces.contains(&name)) {
+                addresses.on_interfaces.insert(own.address);
+            } else if name.is_none_or(|name| name.to_string() != "lo") {
+                addresses.elsewhere.insert(own.address);
             }
         }
         Ok(addresses)
@@ -52,14 +76,18 @@ fn request(family: i32) -> Request {
     Request::with_header(libc::RTM_GETADDR, libc::NLM_F_DUMP as u16, &header, 1)
 }
 
-/// An address, and the index of its interface. Where the peer has another one, `IFA_ADDRESS` is that
-/// (linux/if_addr.h).
-fn entry(message: &Message<'_>) -> Option<(IpAddr, u32)> {
+/// Where the peer has another address, `IFA_ADDRESS` is that (linux/if_addr.h).
+fn entry(message: &Message<'_>) -> Option<OwnAddress> {
     let attributes = Attributes(message.payload.get(IFADDRMSG..)?);
-    let own = attributes.get(libc::IFA_LOCAL);
-    let own = address(own.or_else(|| attributes.get(libc::IFA_ADDRESS))?)?;
+    let in_network = address(attributes.get(libc::IFA_ADDRESS)?)?;
+    let own = attributes.get(libc::IFA_LOCAL).and_then(address);
     let index = *message.payload[IFA_INDEX..].first_chunk()?;
-    Some((own, u32::from_ne_bytes(index)))
+    Some(OwnAddress {
+        address: own.unwrap_or(in_network),
+        network: IpNet::new(in_network, message.payload[IFA_PREFIXLEN]).ok()?,
+        interface: u32::from_ne_bytes(index),
+        is_permanent: u32::from(message.payload[IFA_FLAGS]) & libc::IFA_F_PERMANENT != 0,
+    })
 }
 
 #[cfg(test)]

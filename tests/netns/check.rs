@@ -1,13 +1,19 @@
 //! `nodefwd check`: what it reports of a host without problems and of hosts with them, next to what
 //! becomes of real traffic there.
 
+mod client;
+mod connect;
+mod destinations;
 mod firewall;
 mod firewall_rules;
 mod hostile_tables;
 mod kernel;
+mod listen;
 mod other_hooks;
 mod other_nat;
 mod paths;
+mod remedies;
+mod replies;
 mod running;
 mod sockets;
 mod start_warnings;

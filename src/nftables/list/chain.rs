@@ -53,6 +53,17 @@ pub struct BaseChain {
     pub devices: Vec<String>,
 }
 
+impl BaseChain {
+    /// Whether the chain is for the packets of this interface, of those that are for some.
+    pub fn has_device(&self, name: &str) -> bool {
+        let is_it = |device: &String| match device.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => device == name,
+        };
+        self.devices.iter().any(is_it)
+    }
+}
+
 /// The kernel's number for each table: newer ones have higher ones.
 pub type TableHandles = HashMap<Table, u64>;
 

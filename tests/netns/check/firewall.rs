@@ -224,6 +224,27 @@ fn rules_of_iptables_legacy_are_a_warning_since_check_cannot_read_them() {
     let net = net(1);
     let check = || Report::of(&net.node, &all_forwards(&net));
     check().expect_ok();
+    // Looking at a table makes it.
+    for (program, name) in [("iptables", "ip_tables"), ("ip6tables", "ip6_tables")] {
+        for table in ["filter", "nat", "mangle", "raw"] {
+            shell(&net.node, &format!("{program}-legacy -t {table} -L"));
+        }
+        let there = format!("grep -q nat /proc/thread-self/net/{name}_names");
+        shell(&net.node, &there);
+        check().expect_ok();
+    }
+    for rule in ["-t mangle -A FORWARD -j DROP", "-t raw -N mine"] {
+        shell(&net.node, &format!("iptables-legacy {rule}"));
+        let table = rule.split(' ').nth(1).expect("a table");
+        let report = check();
+        let warning = report.only("warning", "iptables-legacy");
+        expect_parts(&warning.text, [format!("rules in {table} over IPv4, ")]);
+        shell(
+            &net.node,
+            &format!("iptables-legacy -t {table} -F; iptables-legacy -t {table} -X"),
+        );
+        check().expect_ok();
+    }
     shell(&net.node, "iptables-legacy -P FORWARD DROP");
     assert!(
         check()

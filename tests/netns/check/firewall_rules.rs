@@ -82,7 +82,7 @@ fn check_agrees_with_the_kernel_on_rules_of_nftables() {
     compare(&NFTABLES, nftables);
 }
 
-const NFTABLES: [(Says, &str); 79] = [
+const NFTABLES: [(Says, &str); 82] = [
     (Passes, "accept"),
     (Dropped, "drop"),
     // Ports and protocols, after the translation.
@@ -165,6 +165,9 @@ const NFTABLES: [(Says, &str); 79] = [
     (Dropped, "accept fib daddr type unicast drop"),
     (Passes, "accept fib daddr type local drop"),
     (MayBeDropped, "accept fib saddr type local drop"),
+    (Passes, "accept fib saddr . iif oif missing drop"),
+    (Passes, "accept fib saddr . mark . iif oif missing drop"),
+    (Dropped, "accept fib saddr . iif oif exists drop"),
     // Several fields at once.
     (
         Dropped,

@@ -28,7 +28,7 @@ fn a_backend_without_a_route_is_a_failure_until_there_is_one() {
     net.node.ip("route del default");
     net.node.succeed("ip", &["-6", "route", "del", "default"]);
     let report = Report::of(&net.node, "tcp/80=10.9.0.1,10.2.1.2 udp/80=10.9.0.2");
-    let failure = report.only("failure", "routes");
+    let failure = report.line("failure", "routes");
     assert!(
         failure.text.starts_with("none to 10.9.0.1, 10.9.0.2: "),
         "{failure:?}"
@@ -42,7 +42,8 @@ fn a_backend_without_a_route_is_a_failure_until_there_is_one() {
                 .replace("10.9.0.1", destination),
         );
     }
-    Report::of(&net.node, "tcp/80=10.9.0.1,10.2.1.2 udp/80=10.9.0.2").expect_ok();
+    let report = Report::of(&net.node, "tcp/80=10.9.0.1,10.2.1.2 udp/80=10.9.0.2");
+    report.line("ok", "routes");
 }
 
 /// A name of an interface is up to 15 bytes without blanks and slashes (dev_valid_name in net/core/dev.c).
@@ -114,7 +115,7 @@ fn on_a_host_without_an_uplink_rules_for_one_interface_are_a_warning() {
     let net = Net::new(1);
     let _second = net.another_client(2);
     let forward = "tcp/80=10.2.1.2,fd00:2:1::2";
-    Report::of(&net.node, forward).expect_ok();
+    Report::of(&net.node, forward).line("ok", "firewall");
     net.node.load(
         "table inet fw { chain forward {
             type filter hook forward priority 0; policy drop;
@@ -122,7 +123,7 @@ fn on_a_host_without_an_uplink_rules_for_one_interface_are_a_warning() {
             iifname \"client\" accept
          }; }",
     );
-    Report::of(&net.node, forward).only("warning", "firewall");
+    Report::of(&net.node, forward).line("warning", "firewall");
     let ranges =
         |ranges: &str| Report::of(&net.node, &format!("--src-ranges={ranges} tcp/80=10.2.1.2"));
     ranges("10.1.1.0/24").expect_ok();
@@ -226,7 +227,9 @@ fn a_strict_reverse_path_filter_is_no_problem_where_paths_are_symmetric() {
         "tcp/80=10.2.1.2:8080",
         "--masquerade=false tcp/80=10.2.1.2:8080",
     ] {
-        Report::of(&net.node, arguments).expect_ok();
+        let report = Report::of(&net.node, arguments);
+        assert_eq!(report.of_level("failure").len(), 0, "{report:#?}");
+        report.line("ok", "routes");
         let _instance = start(&net, arguments);
         assert!(is_forwarded(&net, Protocol::Tcp, Family::V4), "{arguments}");
     }

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use super::{BACKEND_PORT, FORWARDED_PORT, Line, Report, all_forwards, net, start, words};
-use crate::fixture::{Family, Net, Protocol, expect_parts, nodefwd, wait_until};
+use crate::fixture::{Family, Net, Protocol, TempFile, expect_parts, nodefwd, wait_until};
 
 /// The line about instances, which must be ok and name the process.
 #[track_caller]
@@ -27,7 +27,7 @@ fn without_forwards_and_instances_it_fails() {
 }
 
 /// Arguments, the name, and what is read back.
-const CASES: [(&str, &str, &[&str]); 8] = [
+const CASES: [(&str, &str, &[&str]); 10] = [
     (
         "tcp/80=10.2.1.2:8080",
         "tcp-80",
@@ -44,7 +44,20 @@ const CASES: [(&str, &str, &[&str]); 8] = [
     (
         "--balance=source tcp/1000-1009=10.2.1.2:2000-2009,10.2.2.2:2000-2009 sctp/7=10.2.1.2",
         "tcp-1000-1009",
-        &["tcp/1000-1009=10.2.1.2:2000-2009,10.2.2.2:2000-2009"],
+        &[
+            "tcp/1000-1009=10.2.1.2:2000-2009,10.2.2.2:2000-2009",
+            ", by client",
+        ],
+    ),
+    (
+        "--balance=round-robin --fully-random=false --clamp-mss tcp/80=10.2.1.2,10.2.2.2",
+        "tcp-80",
+        &[", with the MSS clamped, with the client's port where it is free, in turn"],
+    ),
+    (
+        "--balance=source --fully-random=false --masquerade=false udp/80=10.2.1.2,10.2.2.2",
+        "udp-80",
+        &[", without masquerading, by client"],
     ),
     (
         "tcp/1000-1009=10.2.1.2:2000-2009 tcp/2000-2009=10.2.1.2 tcp/3000-3009=10.2.1.2:9",
@@ -136,11 +149,59 @@ fn other_arguments_of_its_name_are_a_failure() {
         "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/16 --hairpin",
         "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/16 --output",
         "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/16 --listen=any",
+        "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/16 --clamp-mss",
+        "tcp/80=10.2.1.2:8080 --src-ranges=10.1.0.0/16 --fully-random=false",
     ] {
         let report = Report::of(&net.node, arguments);
         let failure = report.only("failure", "instances");
         expect_parts(&failure.text, ["runs in this network namespace already"]);
     }
+}
+
+#[test]
+fn another_balance_is_a_failure_where_there_are_several_destinations() {
+    let net = net(2);
+    let destinations = "tcp/80=10.2.1.2:8080,10.2.2.2:8080";
+    let _instance = start(&net, &format!("--balance=source {destinations}"));
+    Report::of(&net.node, &format!("--balance=source {destinations}")).expect_ok();
+    for balance in ["random", "round-robin"] {
+        let report = Report::of(&net.node, &format!("--balance={balance} {destinations}"));
+        report.only("failure", "instances");
+    }
+}
+
+/// As the systemd unit has it.
+#[test]
+fn a_file_of_variables_is_checked_before_and_while_it_runs() {
+    let net = net(1);
+    let file = TempFile::new(
+        "NODEFWD_NAME=web\nNODEFWD_FORWARDS=tcp/80=10.2.1.2:8080\nSRC_RANGES=10.1.0.0/16\n",
+    );
+    let path = file.path().display().to_string();
+    let report = || Report::of(&net.node, &format!("--env-file {path}"));
+    report().expect_ok();
+    let read = ["tcp/80=10.2.1.2:8080", ", from 10.1.0.0/16"];
+    expect_parts(&report().line("ok", "input").text, read);
+
+    let instance = start(&net, &format!("--env-file {path}"));
+    expect_runs(&report(), "web", instance.id());
+    // The file has changed since, and was not read again.
+    file.write("NODEFWD_NAME=web\nNODEFWD_FORWARDS=tcp/80=10.2.1.2:8081\n");
+    report().only("failure", "instances");
+    // Flags go before it.
+    let report = Report::of(
+        &net.node,
+        &format!("--env-file {path} --name=other tcp/81=10.2.1.2"),
+    );
+    report.expect_ok();
+    expect_parts(&report.line("ok", "input").text, ["tcp/81=10.2.1.2:81"]);
+
+    file.write("NODEFWD_FORWARDS=tcp/80\n");
+    let outcome = nodefwd(["check", "--env-file", &path])
+        .finish(&net.node)
+        .expect_exit(2);
+    assert_eq!(outcome.stdout, "");
+    expect_parts(&outcome.stderr, [&*path, "NODEFWD_FORWARDS"]);
 }
 
 #[test]
