@@ -223,7 +223,7 @@ impl Config {
     }
 
     /// The forwards of the families of which packets are forwarded.
-    pub fn reachable_forwards(&self) -> impl Iterator<Item = &Forward> {
+    pub fn reachable_forwards(&self) -> impl Iterator<Item = &Forward> + Clone {
         let forwards = self.forwards.iter();
         forwards.filter(|forward| self.listen.accepts(forward.service.family))
     }

@@ -14,6 +14,7 @@ use crate::status;
 use crate::uapi::*;
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use nix::libc;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::IpAddr;
 
@@ -127,9 +128,22 @@ impl Running {
     }
 }
 
-/// Whether two configs make the same rules, as far as rules can be read back.
+/// Whether an instance has these forwards. Where it tries destinations, those that fail are listed last.
+fn same_forwards(running: &Config, config: &Config) -> bool {
+    let tries = !config.health.is_zero();
+    let same = |(running, config): (&Forward, &Forward)| {
+        let sorted = |forward: &Forward| BTreeSet::from_iter(forward.destinations.clone());
+        running.service == config.service
+            && (running.destinations == config.destinations
+                || tries && sorted(running) == sorted(config))
+    };
+    let [ours, theirs] = [running, config].map(Config::reachable_forwards);
+    ours.clone().count() == theirs.clone().count() && ours.zip(theirs).all(same)
+}
+
+/// Whether two configs make the same rules, as far as rules can be read back: the first is a running
+/// instance's.
 fn same_rules(one: &Config, other: &Config) -> bool {
-    let forwards = |config: &Config| config.reachable_forwards().cloned().collect::<Vec<_>>();
     // Addresses of a family without forwards are in no rule.
     let listen = |config: &Config| match &config.listen {
         Listen::Only {
@@ -154,15 +168,14 @@ fn same_rules(one: &Config, other: &Config) -> bool {
             config.clamp_mss,
         )
     };
-    // Each matters, and shows in the rules, only with another option.
-    let balances = one
-        .reachable_forwards()
-        .any(|forward| forward.destinations.len() > 1);
+    // Each matters, and shows in the rules, only with another option; of one that is left, no choice does.
+    let mut forwards = one.reachable_forwards();
+    let balances = other.health.is_zero() && forwards.any(|forward| forward.destinations.len() > 1);
     let details = |config: &Config| {
         let balance = balances.then_some(config.balance);
         (balance, config.masquerade && config.fully_random)
     };
-    forwards(one) == forwards(other)
+    same_forwards(one, other)
         && listen(one) == listen(other)
         && options(one) == options(other)
         && details(one) == details(other)

@@ -61,6 +61,7 @@ fn connections_without_an_answer_are_a_warning_until_one_has_one() {
     net.backends[0].load(
         "table inet fw { chain input { type filter hook input priority 0; th dport 8080 drop; }; }",
     );
+    let _server = net.backends[0].serve(BACKEND_PORT);
     for (protocol, family) in PROTOCOLS_AND_FAMILIES {
         let to = std::net::SocketAddr::new(net.backends[0].address(family), BACKEND_PORT);
         let instance = start(&net, &format!("{}/80={to}", protocol.name()));
@@ -82,7 +83,6 @@ fn connections_without_an_answer_are_a_warning_until_one_has_one() {
         expect_parts(texts[0], [&*expected, "nodefwd check --connect"]);
 
         net.backends[0].load("flush chain inet fw input");
-        let _server = net.backends[0].serve(BACKEND_PORT);
         assert!(request().is_ok());
         Report::of(&net.node, "").expect_ok();
         net.backends[0].load("table inet fw { chain input { th dport 8080 drop; }; }");

@@ -170,6 +170,27 @@ fn another_balance_is_a_failure_where_there_are_several_destinations() {
     }
 }
 
+/// One of its destinations fails, and no rule leads there.
+#[test]
+fn an_instance_that_leaves_out_a_destination_still_has_its_own_arguments() {
+    let net = net(2);
+    let _server = net.backends[1].serve(BACKEND_PORT);
+    let arguments = "--health=1 --balance=round-robin tcp/80=10.2.1.2:8080,10.2.2.2:8080";
+    let instance = start(&net, arguments);
+    instance.wait_for_line("warning: destination 10.2.1.2:8080 is down");
+    let rules = || net.node.rules();
+    let is_out = |rules: &String| rules.contains("chain tcp-80-ipv4-down");
+    wait_until("rules without it", rules, is_out);
+    let report = Report::of(&net.node, arguments);
+    expect_runs(&report, "tcp-80", instance.id());
+    for others in [
+        "--health=1 --balance=round-robin tcp/80=10.2.1.2:8081,10.2.2.2:8080",
+        "--health=1 --balance=round-robin tcp/80=10.2.2.2:8080",
+    ] {
+        Report::of(&net.node, others).line("failure", "instances");
+    }
+}
+
 /// As the systemd unit has it.
 #[test]
 fn a_file_of_variables_is_checked_before_and_while_it_runs() {
