@@ -237,7 +237,7 @@ impl Health {
 
     fn judge(&mut self, index: usize, outcome: Outcome) {
         let target = &mut self.targets[index];
-        target.attempt = None;
+        (target.attempt, target.again) = (None, None);
         if outcome.is_ok() == target.is_up {
             target.contradictions = 0;
             return;
@@ -334,4 +334,56 @@ fn end_flows(config: &Config, now: &Down, before: &Down) -> usize {
         place.is_some_and(to_failed) && matcher.is_forwarded(flow)
     });
     deleted(ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Options;
+
+    /// Two destinations that are tried.
+    fn health() -> Health {
+        let config = Config::new(&Options {
+            forwards: vec!["tcp/80=10.2.0.11,10.2.0.12".into()],
+            health: Some("8".into()),
+            ..Options::default()
+        });
+        let health = Health::new(&config.unwrap(), None).unwrap();
+        health.expect("something to try")
+    }
+
+    #[test]
+    fn three_failures_in_a_row_leave_it_out_and_two_successes_take_it_in() {
+        let mut health = health();
+        for (outcomes, is_up) in [
+            ("--+--", true),
+            ("-+---", false),
+            ("+-+", false),
+            ("+", true),
+        ] {
+            for outcome in outcomes.chars() {
+                let failed = Err(Errno::ECONNREFUSED);
+                health.judge(0, if outcome == '+' { Ok(()) } else { failed });
+            }
+            assert_eq!(health.targets[0].is_up, is_up, "after {outcomes}");
+        }
+        assert!(health.targets[1].is_up);
+    }
+
+    #[test]
+    fn attempts_are_spread_over_the_interval_and_follow_sooner_after_a_failure() {
+        let mut health = health();
+        let start = health.round;
+        assert_eq!(health.due(), start);
+        health.next = 1;
+        assert_eq!(health.due(), start + Duration::from_secs(4));
+        health.judge(1, Err(Errno::ECONNREFUSED));
+        assert_eq!(health.deadline(), start + Duration::from_secs(2));
+        health.judge(1, Ok(()));
+        health.judge(1, Err(Errno::ECONNREFUSED));
+        health.judge(1, Err(Errno::ECONNREFUSED));
+        health.judge(1, Err(Errno::ECONNREFUSED));
+        // It is out: now it has time.
+        assert_eq!(health.targets[1].again, None);
+    }
 }

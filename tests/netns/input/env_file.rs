@@ -100,3 +100,18 @@ fn lines_that_assign_nothing_are_a_warning() {
     expect_parts(&outcome.stderr, [warning.as_str()]);
     expect_parts(&outcome.stdout, ["table inet nodefwd-tcp-80 "]);
 }
+
+#[test]
+fn variables_that_a_file_cannot_set_are_a_warning() {
+    let names = ["NODEFWD_LOG_FORMAT", "RUST_LOG", "NODEFWD_ENV_FILE"];
+    let lines = names.map(|name| format!("{name}=json\n")).concat();
+    let file = TempFile::new(format!("NODEFWD_FORWARDS=tcp/80=10.2.0.11\n{lines}"));
+    let outcome = with_file(&file, ["render"]).finish_here().expect_exit(0);
+    for (number, name) in (2..).zip(names) {
+        let warning = format!(
+            "warning: {}, line {number}: {name} is ignored: set it in the environment",
+            file.path().display()
+        );
+        expect_parts(&outcome.stderr, [warning]);
+    }
+}
