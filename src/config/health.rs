@@ -5,10 +5,10 @@
 //! reply is no failure. A range of ports at the destination says nothing of which of them must answer.
 
 use super::{Backend, Config, Destination, Forward, OptionName, Protocol};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// The destinations that fail, of those that are tried.
-pub type Down = HashSet<Backend>;
+pub type Down = BTreeSet<Backend>;
 
 impl Destination {
     /// The one backend of all connections; `None` if it is a range of ports.
@@ -50,7 +50,9 @@ impl Config {
     pub fn tried(&self) -> BTreeSet<Backend> {
         let forwards = self.reachable_forwards();
         let on = forwards.filter(|_| !self.health.is_zero());
-        on.flat_map(Forward::tried).collect()
+        let mut tried = BTreeSet::new();
+        tried.extend(on.flat_map(Forward::tried));
+        tried
     }
 
     /// Reports that no destination is tried though that is asked for.

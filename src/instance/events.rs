@@ -172,16 +172,13 @@ impl<'a> Events<'a> {
     /// What is forwarded, and what is not since its destination fails.
     pub fn summary(&self, config: &Config) -> String {
         let summary = in_table(config);
-        let down = self.health.iter().flat_map(Health::applied);
-        let mut down: Vec<SocketAddr> = down.copied().map(SocketAddr::from).collect();
-        if down.is_empty() {
-            return summary;
+        match self.health.as_ref().map(Health::applied) {
+            Some(down) if !down.is_empty() => {
+                let down = down.iter().copied().map(SocketAddr::from);
+                format!("{summary}; destinations that fail: {}", first_few(down))
+            }
+            _ => summary,
         }
-        down.sort();
-        format!(
-            "{summary}; destinations that fail: {}",
-            first_few(down.iter())
-        )
     }
 
     /// Empties the chains that new connections come in through. Running connections go on.

@@ -25,9 +25,9 @@ const RISE: u32 = 2;
 /// How long an attempt may take: the kernel sends three SYNs meanwhile (tcp_syn_retries in tcp(7)).
 const MAX_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Attempts that are due within this time begin together, so that many destinations wake the process no more
-/// often.
-const TICK: Duration = Duration::from_millis(50);
+/// Attempts that are due within this time, in milliseconds, begin together, so that many destinations wake the
+/// process no more often.
+const TICK_MS: u64 = 50;
 
 /// After a failure it is tried again this part of the interval later, until it is clear whether it fails.
 const RETRIES_PER_INTERVAL: u32 = 4;
@@ -100,14 +100,9 @@ impl Health {
         };
         health.applied = health.down();
         let same = |before: &&Self| {
-            let backends = |health: &Self| {
-                health
-                    .targets
-                    .iter()
-                    .map(|it| it.backend)
-                    .collect::<Vec<_>>()
-            };
-            before.interval == health.interval && backends(before) == backends(&health)
+            let own = health.targets.iter().map(|target| target.backend);
+            let theirs = before.targets.iter().map(|target| target.backend);
+            before.interval == health.interval && own.eq(theirs)
         };
         if let Some(before) = before.filter(same) {
             (health.round, health.next) = (before.round, before.next);
@@ -125,8 +120,10 @@ impl Health {
 
     /// The destinations that fail.
     pub fn down(&self) -> Down {
-        let down = self.targets.iter().filter(|target| !target.is_up);
-        down.map(|target| target.backend).collect()
+        let failed = self.targets.iter().filter(|target| !target.is_up);
+        let mut down = Down::new();
+        down.extend(failed.map(|target| target.backend));
+        down
     }
 
     /// Those of them that are left out already.
@@ -156,9 +153,9 @@ impl Health {
 
     /// When the next destination is tried.
     fn due(&self) -> Instant {
-        let part = self.next as f64 / self.targets.len() as f64;
-        let ticks = (self.interval.as_secs_f64() * part / TICK.as_secs_f64()).ceil();
-        self.round + TICK.mul_f64(ticks)
+        let part = self.interval * self.next as u32 / self.targets.len() as u32;
+        let milliseconds = (part.as_millis() as u64).next_multiple_of(TICK_MS);
+        self.round + Duration::from_millis(milliseconds)
     }
 
     /// Takes up what has come of attempts, and begins those that are due. Gives whether other destinations are
@@ -281,12 +278,10 @@ pub fn take_over(nftables: &Nftables, config: &Config, health: Option<&mut Healt
     let forwards = nftables.list(|socket| status::forwards(socket, &table));
     let forwards = forwards.unwrap_or_default();
     let destinations = forwards.iter().flat_map(|forward| &forward.destinations);
-    let down = destinations.filter(|destination| destination.up == Some(false));
-    health.assume(
-        &down
-            .filter_map(|destination| destination.to.single())
-            .collect(),
-    );
+    let failed = destinations.filter(|destination| destination.up == Some(false));
+    let mut down = Down::new();
+    down.extend(failed.filter_map(|destination| destination.to.single()));
+    health.assume(&down);
     health.down()
 }
 
@@ -315,17 +310,15 @@ pub fn apply(config: &Config, events: &mut Events<'_>) {
 /// Deletes the conntrack entries of connections to destinations that are left out now and were not before.
 fn end_flows(config: &Config, now: &Down, before: &Down) -> usize {
     let wanted = flows::can_be_forwarded(config);
-    let newly: Vec<Down> = config
-        .forwards
-        .iter()
-        .map(|forward| {
-            let left_out = |down| forward.left_out(down);
-            let pairs = left_out(now).into_iter().zip(left_out(before));
-            let destinations = forward.destinations.iter().zip(pairs);
-            let newly = destinations.filter(|(_, (now, before))| *now && !before);
-            newly.filter_map(|(to, _)| to.single()).collect()
-        })
-        .collect();
+    let newly = |forward: &Forward| {
+        let (now, before) = (forward.left_out(now), forward.left_out(before));
+        let destinations = forward.destinations.iter().zip(now.iter().zip(before));
+        let newly = destinations.filter(|(_, (now, before))| **now && !before);
+        let mut down = Down::new();
+        down.extend(newly.filter_map(|(to, _)| to.single()));
+        down
+    };
+    let newly: Vec<Down> = config.forwards.iter().map(newly).collect();
     let service = |forward: &Forward| forward.service;
     let ended = delete_flows(config, &wanted, &|matcher, flow| {
         let made_to = (flow.family, flow.protocol, flow.port);

@@ -7,11 +7,12 @@
 use log::warn;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
-use std::collections::HashMap;
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Component, Path, PathBuf, absolute};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long after the first event of a change the file is read: a program may write it in several steps.
@@ -35,8 +36,8 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
 pub struct FileWatch {
     path: PathBuf,
     inotify: Inotify,
-    /// The names in each directory that the path leads through.
-    names: HashMap<WatchDescriptor, Vec<OsString>>,
+    /// The directories that the path leads through, each with the name in it.
+    names: Vec<(WatchDescriptor, OsString)>,
     /// When the file is to be read again.
     due: Option<Instant>,
     last: Option<Instant>,
@@ -46,9 +47,9 @@ impl FileWatch {
     /// Notices changes from now on.
     pub fn open(path: &OsStr) -> io::Result<Self> {
         let mut watch = FileWatch {
-            path: absolute(path)?,
+            path: env::current_dir()?.join(path),
             inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
-            names: HashMap::new(),
+            names: Vec::new(),
             due: None,
             last: None,
         };
@@ -92,12 +93,15 @@ impl FileWatch {
 
     fn concerns(&self, event: &InotifyEvent) -> bool {
         let is_lost = event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
-        let names = self.names.get(&event.wd);
+        let mut names = self.names.iter();
         is_lost
-            || names.is_some_and(|names| match &event.name {
-                Some(name) => names.contains(name),
-                // The directory itself is gone, or its file system.
-                None => event.mask.contains(AddWatchFlags::IN_IGNORED),
+            || names.any(|(directory, entry)| {
+                *directory == event.wd
+                    && match &event.name {
+                        Some(name) => name == entry,
+                        // The directory itself is gone, or its file system.
+                        None => event.mask.contains(AddWatchFlags::IN_IGNORED),
+                    }
             })
     }
 
@@ -124,18 +128,19 @@ impl FileWatch {
     /// looked up, so that no change goes unnoticed meanwhile. If the path ends early, its last directory tells
     /// when it goes on.
     fn follow(&mut self) -> io::Result<()> {
-        let mut names: HashMap<WatchDescriptor, Vec<OsString>> = HashMap::new();
+        let mut names: Vec<(WatchDescriptor, OsString)> = Vec::new();
         let mut directory = PathBuf::from("/");
         let mut rest = reversed(&self.path);
         let mut links = 0;
         let mut result = Ok(());
         while let Some(name) = rest.pop() {
             if name == ".." {
-                directory.pop();
+                // No link is left in it, so the kernel finds the same.
+                directory.push(name);
                 continue;
             }
             match self.inotify.add_watch(&directory, CHANGES) {
-                Ok(watch) => names.entry(watch).or_default().push(name.clone()),
+                Ok(watch) => names.push((watch, name.clone())),
                 Err(Errno::ENOENT | Errno::ENOTDIR) => break,
                 Err(errno) => result = Err(errno.into()),
             }
@@ -151,8 +156,8 @@ impl FileWatch {
                 _ => directory = entry,
             }
         }
-        for watch in self.names.keys() {
-            if !names.contains_key(watch) {
+        for (watch, _) in &self.names {
+            if names.iter().all(|(still, _)| still != watch) {
                 // The kernel has done so if the directory is gone.
                 let _ = self.inotify.rm_watch(*watch);
             }
@@ -164,12 +169,9 @@ impl FileWatch {
 
 /// The names in a path, the first one last.
 fn reversed(path: &Path) -> Vec<OsString> {
-    let name = |component| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    };
-    path.components().rev().filter_map(name).collect()
+    let names = path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/');
+    let names = names.filter(|name| !name.is_empty() && *name != b".");
+    names.map(|name| OsStr::from_bytes(name).into()).collect()
 }
 
 impl AsFd for FileWatch {

@@ -86,27 +86,33 @@ pub fn change(before: &Ruleset, after: &Ruleset) -> Option<Transaction> {
         table: Table::new(c_string(&after.table), ProtoFamily::Inet),
         overlap: false,
     };
-    let [old, new] = [before, after].map(|ruleset| {
-        let chains = ruleset.chains.iter();
-        chains
-            .map(|chain| (&*chain.name, &*chain.rules))
-            .collect::<HashMap<&str, &[ruleset::Rule]>>()
-    });
-    for name in old.keys().filter(|name| old.get(*name) != new.get(*name)) {
-        let chain = Chain::new(c_string(name), &encoder.table);
+    let [old, new] = [before, after].map(places);
+    let differs = |chain: &ruleset::Chain, other: &HashMap<&str, u32>, ruleset: &Ruleset| {
+        let place = other.get(&*chain.name);
+        place.is_none_or(|place| ruleset.chains[*place as usize].rules != chain.rules)
+    };
+    let changed = |chain: &&ruleset::Chain| differs(chain, &new, after);
+    for chain in before.chains.iter().filter(changed) {
+        let chain = Chain::new(c_string(&chain.name), &encoder.table);
         // All its rules, as in `close`.
         let rules = Rule::new(&chain);
         encoder.batch.add(Step::Table, &rules, MsgType::Del);
     }
-    let changed = |chain: &ruleset::Chain| old.get(&*chain.name) != Some(&&*chain.rules);
     encoder.chains(after, &|chain| !old.contains_key(&*chain.name));
-    encoder.rules(after, &changed);
-    for name in old.keys().filter(|name| !new.contains_key(*name)) {
-        let chain = Chain::new(c_string(name), &encoder.table);
+    encoder.rules(after, &|chain| differs(chain, &old, before));
+    let gone = |chain: &&ruleset::Chain| !new.contains_key(&*chain.name);
+    for chain in before.chains.iter().filter(gone) {
+        let chain = Chain::new(c_string(&chain.name), &encoder.table);
         encoder.batch.add(Step::Table, &chain, MsgType::Del);
     }
     let transaction = encoder.batch.finish();
     (transaction.last_sequence() > 0).then_some(transaction)
+}
+
+/// Where each chain is in the ruleset.
+fn places(ruleset: &Ruleset) -> HashMap<&str, u32> {
+    let names = ruleset.chains.iter().map(|chain| &*chain.name);
+    names.zip(0..).collect()
 }
 
 /// The message that adds the ruleset's last chain, which is at no hook.

@@ -4,13 +4,13 @@
 use super::chains::{self, Reader};
 use super::rule::Action;
 use super::{DestinationStatus, ForwardStatus};
-use crate::config::{Backend, Destination, Family, PortRange, Protocol, Service};
+use crate::config::{Destination, Family, PortRange, Protocol, Service};
 use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Element, Table};
 use crate::ruleset::{HEALTH, PREROUTING, ServiceMaps};
 use crate::siblings;
 use log::warn;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// How many actions of chains are gone through for a table: an instance has three for each destination of
@@ -75,14 +75,15 @@ fn mark_up(forwards: &mut [ForwardStatus]) {
     let of_tcp = |forward: &&ForwardStatus| forward.service.protocol == Protocol::Tcp;
     let destinations = forwards.iter().filter(balanced).filter(of_tcp);
     let tried = destinations.flat_map(|forward| &forward.destinations);
-    let tried: HashSet<Backend> = tried.filter_map(|it| it.to.single()).collect();
+    let mut backends = BTreeSet::new();
+    backends.extend(tried.filter_map(|it| it.to.single()));
     for forward in forwards.iter_mut().filter(|forward| balanced(&&**forward)) {
         let follows = forward.service.protocol != Protocol::Sctp;
         for destination in forward.destinations.iter_mut().filter(|_| follows) {
             if destination
                 .to
                 .single()
-                .is_some_and(|to| tried.contains(&to))
+                .is_some_and(|to| backends.contains(&to))
             {
                 destination.up.get_or_insert(true);
             }
