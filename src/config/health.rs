@@ -4,26 +4,17 @@
 //! same address and port follow: what listens there for UDP cannot be told without knowing its protocol, as no
 //! reply is no failure. A range of ports at the destination says nothing of which of them must answer.
 
-use super::{Backend, Config, Destination, Forward, OptionName, Protocol};
-use std::collections::BTreeSet;
+use super::{Config, Destination, Forward, OptionName, Protocol};
 
-/// The destinations that fail, of those that are tried.
-pub type Down = BTreeSet<Backend>;
-
-impl Destination {
-    /// The one backend of all connections; `None` if it is a range of ports.
-    pub fn single(&self) -> Option<Backend> {
-        let single = self.ports.is_single();
-        single.then(|| (self.address, self.ports.first()))
-    }
-}
+/// Destinations that fail, of those that are tried, in their order.
+pub type Down = Vec<Destination>;
 
 impl Forward {
     /// The destinations that can be tried: none unless others can take their connections.
-    fn tried(&self) -> impl Iterator<Item = Backend> {
+    fn tried(&self) -> impl Iterator<Item = Destination> {
         let tried = self.service.protocol == Protocol::Tcp && self.destinations.len() > 1;
-        let destinations = self.destinations.iter().filter(move |_| tried);
-        destinations.filter_map(Destination::single)
+        let destinations = self.destinations.iter().copied();
+        destinations.filter(move |to| tried && to.ports.is_single())
     }
 
     /// For each destination, whether it gets no new connections. None is left out if all would be.
@@ -39,19 +30,19 @@ impl Forward {
     /// For each destination, whether it fails.
     pub fn failed(&self, down: &Down) -> Vec<bool> {
         let follows = self.service.protocol != Protocol::Sctp && self.destinations.len() > 1;
-        let is_down = |to: &Destination| to.single().is_some_and(|to| down.contains(&to));
-        let destinations = self.destinations.iter();
-        destinations.map(|to| follows && is_down(to)).collect()
+        let is_down = |to| follows && down.binary_search(to).is_ok();
+        self.destinations.iter().map(is_down).collect()
     }
 }
 
 impl Config {
-    /// The destinations that are tried, each once; none if `NODEFWD_HEALTH` is off.
-    pub fn tried(&self) -> BTreeSet<Backend> {
+    /// The destinations that are tried, each once and in order; none if `NODEFWD_HEALTH` is off.
+    pub fn tried(&self) -> Vec<Destination> {
         let forwards = self.reachable_forwards();
         let on = forwards.filter(|_| !self.health.is_zero());
-        let mut tried = BTreeSet::new();
-        tried.extend(on.flat_map(Forward::tried));
+        let mut tried: Vec<Destination> = on.flat_map(Forward::tried).collect();
+        tried.sort();
+        tried.dedup();
         tried
     }
 

@@ -13,7 +13,6 @@ use crate::lock::Holder;
 use crate::logging::with_causes;
 use crate::nftables::NftablesError;
 use log::warn;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -174,8 +173,10 @@ impl<'a> Events<'a> {
         let summary = in_table(config);
         match self.health.as_ref().map(Health::applied) {
             Some(down) if !down.is_empty() => {
-                let down = down.iter().copied().map(SocketAddr::from);
-                format!("{summary}; destinations that fail: {}", first_few(down))
+                format!(
+                    "{summary}; destinations that fail: {}",
+                    first_few(down.iter())
+                )
             }
             _ => summary,
         }

@@ -5,7 +5,7 @@ mod attempt;
 
 use super::events::Events;
 use super::{delete_flows, deleted, flows, notify};
-use crate::config::{Backend, Config, Down, Forward, Service};
+use crate::config::{Config, Destination, Down, Forward, Service};
 use crate::nftables::Nftables;
 use crate::nftables::list::Table;
 use crate::status;
@@ -14,7 +14,6 @@ use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Attempts that are due within this time, in milliseconds, begin together, so that many destinations wake the
 /// process no more often.
-const TICK_MS: u64 = 50;
+const TICK_MS: u64 = 200;
 
 /// After a failure it is tried again this part of the interval later, until it is clear whether it fails.
 const RETRIES_PER_INTERVAL: u32 = 4;
@@ -55,7 +54,7 @@ pub struct Health {
 
 /// A destination.
 struct Target {
-    backend: Backend,
+    to: Destination,
     is_up: bool,
     /// How many attempts in a row have contradicted that.
     contradictions: u32,
@@ -71,11 +70,11 @@ impl Health {
     pub fn new(config: &Config, before: Option<&Self>) -> io::Result<Option<Self>> {
         let known = before.map_or(&[][..], |before| &before.targets);
         let now = Instant::now();
-        let target = |backend| {
-            let place = known.binary_search_by_key(&backend, |target| target.backend);
+        let target = |to| {
+            let place = known.binary_search_by_key(&to, |target| target.to);
             let known = place.ok().map(|place| &known[place]);
             Target {
-                backend,
+                to,
                 is_up: known.is_none_or(|known| known.is_up),
                 contradictions: known.map_or(0, |known| known.contradictions),
                 attempt: None,
@@ -100,8 +99,8 @@ impl Health {
         };
         health.applied = health.down();
         let same = |before: &&Self| {
-            let own = health.targets.iter().map(|target| target.backend);
-            let theirs = before.targets.iter().map(|target| target.backend);
+            let own = health.targets.iter().map(|target| target.to);
+            let theirs = before.targets.iter().map(|target| target.to);
             before.interval == health.interval && own.eq(theirs)
         };
         if let Some(before) = before.filter(same) {
@@ -113,17 +112,15 @@ impl Health {
     /// Takes these destinations, of those that are tried, for failed.
     pub fn assume(&mut self, down: &Down) {
         for target in &mut self.targets {
-            target.is_up &= !down.contains(&target.backend);
+            target.is_up &= !down.contains(&target.to);
         }
         self.applied = self.down();
     }
 
     /// The destinations that fail.
     pub fn down(&self) -> Down {
-        let failed = self.targets.iter().filter(|target| !target.is_up);
-        let mut down = Down::new();
-        down.extend(failed.map(|target| target.backend));
-        down
+        let down = self.targets.iter().filter(|target| !target.is_up);
+        down.map(|target| target.to).collect()
     }
 
     /// Those of them that are left out already.
@@ -211,7 +208,7 @@ impl Health {
         }
         target.began = now;
         let deadline = now + self.interval.min(MAX_TIMEOUT);
-        match Attempt::begin(target.backend, deadline) {
+        match Attempt::begin(target.to, deadline) {
             Ok(Begun::Runs(attempt)) => {
                 let event = EpollEvent::new(EpollFlags::EPOLLOUT, index as u64);
                 self.attempts.add(&attempt, event)?;
@@ -249,7 +246,7 @@ impl Health {
         target.is_up = outcome.is_ok();
         self.changed = true;
         target.contradictions = 0;
-        let destination = SocketAddr::from(target.backend);
+        let destination = target.to;
         match outcome {
             Ok(()) => info!("destination {destination} is up again: {RISE} connections in a row"),
             Err(errno) => warn!(
@@ -278,10 +275,8 @@ pub fn take_over(nftables: &Nftables, config: &Config, health: Option<&mut Healt
     let forwards = nftables.list(|socket| status::forwards(socket, &table));
     let forwards = forwards.unwrap_or_default();
     let destinations = forwards.iter().flat_map(|forward| &forward.destinations);
-    let failed = destinations.filter(|destination| destination.up == Some(false));
-    let mut down = Down::new();
-    down.extend(failed.filter_map(|destination| destination.to.single()));
-    health.assume(&down);
+    let down = destinations.filter(|destination| destination.up == Some(false));
+    health.assume(&down.map(|destination| destination.to).collect());
     health.down()
 }
 
@@ -314,16 +309,15 @@ fn end_flows(config: &Config, now: &Down, before: &Down) -> usize {
         let (now, before) = (forward.left_out(now), forward.left_out(before));
         let destinations = forward.destinations.iter().zip(now.iter().zip(before));
         let newly = destinations.filter(|(_, (now, before))| **now && !before);
-        let mut down = Down::new();
-        down.extend(newly.filter_map(|(to, _)| to.single()));
-        down
+        newly.map(|(to, _)| *to).collect()
     };
     let newly: Vec<Down> = config.forwards.iter().map(newly).collect();
     let service = |forward: &Forward| forward.service;
     let ended = delete_flows(config, &wanted, &|matcher, flow| {
         let made_to = (flow.family, flow.protocol, flow.port);
         let place = Service::position(&config.forwards, service, made_to);
-        let to_failed = |place: usize| flow.backend.is_some_and(|to| newly[place].contains(&to));
+        let to = |to: &Destination| Some((to.address, to.ports.first())) == flow.backend;
+        let to_failed = |place: usize| newly[place].iter().any(to);
         place.is_some_and(to_failed) && matcher.is_forwarded(flow)
     });
     deleted(ended)

@@ -10,7 +10,6 @@ use crate::nftables::list::{self, Data, Element, Table};
 use crate::ruleset::{HEALTH, PREROUTING, ServiceMaps};
 use crate::siblings;
 use log::warn;
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// How many actions of chains are gone through for a table: an instance has three for each destination of
@@ -75,16 +74,13 @@ fn mark_up(forwards: &mut [ForwardStatus]) {
     let of_tcp = |forward: &&ForwardStatus| forward.service.protocol == Protocol::Tcp;
     let destinations = forwards.iter().filter(balanced).filter(of_tcp);
     let tried = destinations.flat_map(|forward| &forward.destinations);
-    let mut backends = BTreeSet::new();
-    backends.extend(tried.filter_map(|it| it.to.single()));
+    let mut tried: Vec<Destination> = tried.map(|it| it.to).collect();
+    tried.sort();
     for forward in forwards.iter_mut().filter(|forward| balanced(&&**forward)) {
         let follows = forward.service.protocol != Protocol::Sctp;
         for destination in forward.destinations.iter_mut().filter(|_| follows) {
-            if destination
-                .to
-                .single()
-                .is_some_and(|to| backends.contains(&to))
-            {
+            let to = &destination.to;
+            if to.ports.is_single() && tried.binary_search(to).is_ok() {
                 destination.up.get_or_insert(true);
             }
         }

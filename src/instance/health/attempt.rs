@@ -1,6 +1,6 @@
 //! One attempt to connect to a destination.
 
-use crate::config::{Backend, Family};
+use crate::config::{Destination, Family};
 use crate::netlink::put_off_acknowledgement;
 use nix::errno::Errno;
 use nix::libc::linger;
@@ -31,8 +31,8 @@ pub enum Begun {
 
 impl Attempt {
     /// Begins one. Fails if this host cannot begin it, which says nothing of the destination.
-    pub fn begin((address, port): Backend, deadline: Instant) -> Result<Begun, Errno> {
-        let family = match Family::of(address) {
+    pub fn begin(to: Destination, deadline: Instant) -> Result<Begun, Errno> {
+        let family = match Family::of(to.address) {
             Family::Ipv4 => AddressFamily::Inet,
             Family::Ipv6 => AddressFamily::Inet6,
         };
@@ -45,7 +45,7 @@ impl Attempt {
         setsockopt(&socket, Linger, &reset)?;
         // Without it, the destination's program sees a connection that ends at once.
         let _ = put_off_acknowledgement(socket.as_fd());
-        let address = SockaddrStorage::from(SocketAddr::new(address, port));
+        let address = SockaddrStorage::from(SocketAddr::new(to.address, to.ports.first()));
         match connect(socket.as_raw_fd(), &address) {
             Err(Errno::EINPROGRESS) => Ok(Begun::Runs(Attempt { socket, deadline })),
             Ok(()) => Ok(Begun::Over(Ok(()))),
