@@ -19,10 +19,8 @@ fn main() {
         let is_static = variable("CARGO_CFG_TARGET_FEATURE").contains("crt-static");
         let is_gnu = variable("CARGO_CFG_TARGET_ENV") == "gnu";
         if is_static && is_gnu && variable("PROFILE") == "release" {
-            // Rust's library asks for the end of the first thread's stack, for what it says when that is full.
-            // glibc reads /proc/self/maps for it, with a sscanf that takes 100 KB. This function, which Linux
-            // does not have, fails in its place, and a full stack ends the program without those words.
-            println!("cargo::rustc-link-arg-bins=-Wl,-u,revoke,--defsym=pthread_getattr_np=revoke");
+            // Some functions of the C library are replaced (left_out in src/netlink/sys.rs).
+            println!("cargo::rustc-link-arg-bins=-Wl,-z,muldefs");
         }
         if is_static && is_gnu && STATIC_PIE.contains(&&*variable("CARGO_CFG_TARGET_ARCH")) {
             println!("cargo::rustc-link-arg-bins=-specs={directory}/static-pie.specs");

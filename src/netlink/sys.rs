@@ -284,3 +284,49 @@ extern "C" fn open_standard_descriptors() {
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_RUNTIME: extern "C" fn() = open_standard_descriptors;
+
+/// Functions of the C library and of the unwinder that a release does without, with much that only they use:
+/// together an eighth of the program. The linker takes the first definition of a name (build.rs).
+#[cfg(all(
+    feature = "static",
+    target_env = "gnu",
+    target_feature = "crt-static",
+    not(debug_assertions)
+))]
+mod left_out {
+    use nix::libc::{self, c_char, c_int, c_void};
+    use std::process::abort;
+
+    // SAFETY, of all of them: their callers get what the real ones give when they fail, or find nothing.
+
+    /// A release has no symbols, so the backtrace of a panic would be a list of numbers. What reads symbols goes
+    /// too. Gives _URC_END_OF_STACK.
+    #[unsafe(no_mangle)]
+    extern "C" fn _Unwind_Backtrace(_frame: *const c_void, _argument: *const c_void) -> c_int {
+        5
+    }
+
+    /// Rust's library asks for the end of the first thread's stack, for what it says when that is full. glibc
+    /// reads /proc/self/maps for it, with a sscanf.
+    #[unsafe(no_mangle)]
+    extern "C" fn pthread_getattr_np(_thread: *const c_void, _attributes: *mut c_void) -> c_int {
+        libc::ENOSYS
+    }
+
+    /// Translates glibc's messages: with files that it converts to other character sets by libraries that it
+    /// loads. None of them is there for a program of one file.
+    #[unsafe(no_mangle)]
+    extern "C" fn __dcgettext(
+        _domain: *const c_char,
+        message: *const c_char,
+        _category: c_int,
+    ) -> *const c_char {
+        message
+    }
+
+    /// Prints, with all of printf, what is wrong in glibc's own state.
+    #[unsafe(no_mangle)]
+    extern "C" fn __assert_fail() -> ! {
+        abort()
+    }
+}
