@@ -2,6 +2,7 @@
 
 mod default_routes;
 mod events;
+mod filters;
 mod ingress;
 mod interface_addresses;
 mod neighbours;

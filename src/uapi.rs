@@ -240,6 +240,8 @@ pub const IFLA_INET_CONF: u16 = 1;
 pub const IPV4_DEVCONF_FORWARDING: usize = 1;
 
 pub const IFLA_INFO_KIND: u16 = 1;
+pub const IFLA_XDP: u16 = 43;
+pub const IFLA_XDP_ATTACHED: u16 = 2;
 
 // if_arp.h
 pub const ARPHRD_IP6GRE: u16 = 823;

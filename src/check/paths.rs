@@ -9,7 +9,7 @@ use super::client::Client;
 use super::sockets::Sockets;
 use super::surroundings::CLIENT_PORT;
 use super::{Finding, Level, kernel};
-use crate::config::{Config, Destination, Family, Protocol};
+use crate::config::{Config, Destination, Family, Protocol, first_few};
 use crate::rtnetlink::{
     Addresses, Ingress, Interface, OwnAddress, Ports, Route, Routes, RtnetlinkError, forwards_from,
 };
@@ -17,7 +17,7 @@ use crate::sysctl::{ForwardingError, is_on};
 use crate::text::{interface_sysctl, shell_word};
 use clients::Uplink;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 
@@ -171,6 +171,28 @@ impl Paths {
         findings.extend(self.silent_neighbours()?);
         findings.extend(self.replies(config)?);
         Ok(findings)
+    }
+
+    /// Interfaces on the way whose packets other programs than netfilter see, and may drop.
+    pub fn filtered(&self) -> Result<Option<Finding>, RtnetlinkError> {
+        let inputs = self.ingresses.iter().map(|ingress| &ingress.interface);
+        let outputs = self.egresses.values().filter_map(|egress| match egress {
+            Egress::Through(interface) => Some(interface),
+            Egress::None | Egress::Local | Egress::Broadcast => None,
+        });
+        let mut seen = BTreeSet::new();
+        let mut names = Vec::new();
+        for interface in inputs.chain(outputs) {
+            if seen.insert(interface.index) && self.routes.has_filters(interface.index)? {
+                names.push(&interface.name);
+            }
+        }
+        let text = format!(
+            "not looked at: filters of tc, or a program of XDP, on {}: see tc filter show, ip link show",
+            first_few(names.iter())
+        );
+        let finding = || Finding::new(Level::Doubt, "firewall", text);
+        Ok((!names.is_empty()).then(finding))
     }
 
     /// Interfaces that clients or replies come in on, but from which this host forwards nothing.

@@ -109,7 +109,13 @@ fn other_tables(
         let generation = nftables.generation()?;
         let mut firewall = Firewall::read(nftables, scope.max_rules)?;
         let mut findings = nat::findings(nftables, &mut firewall, config, paths, scope.installed)?;
-        findings.extend(filter::findings(&mut firewall, config, paths)?);
+        let mut found = filter::findings(&mut firewall, config, paths)?;
+        if let Some(unseen) = paths.filtered()? {
+            // What was not looked at may drop it.
+            found.retain(|finding| finding.level != Level::Ok);
+            found.push(unseen);
+        }
+        findings.extend(found);
         if nftables.generation()? == generation {
             return Ok(findings);
         }
