@@ -11,6 +11,7 @@ mod forwarding;
 mod health;
 mod host;
 mod install;
+mod name;
 mod notify;
 mod poll;
 mod reload;
@@ -23,7 +24,7 @@ use crate::capability;
 use crate::check;
 use crate::config::{Config, ConfigError, Down, Family, Forward};
 use crate::conntrack::{self, Conntrack, ConntrackError, Flow, Wanted};
-use crate::lock::{self, Holder, Lock, LockError, Peer};
+use crate::lock::{Holder, LockError};
 use crate::logging::with_causes;
 use crate::netlink::give_up_when;
 use crate::nftables::{Nftables, NftablesError};
@@ -43,7 +44,7 @@ use replace::{Clients, Predecessor, ReplaceError, ReplaceProblem};
 use rules::{Rules, RulesError};
 pub use signals::Signals;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use thiserror::Error;
 pub use watch::FileWatch;
 
@@ -94,7 +95,7 @@ pub fn run(
     config.log_warnings();
     let waiting = kept?;
 
-    let (lock, nftables, predecessor) = take_name(&config, signals)?;
+    let (lock, nftables, predecessor) = name::take(&config, signals)?;
     let clients = Clients::new(&config.name, lock)?;
     let mut health = Health::new(&config, None)?;
     let down = health::take_over(&nftables, &config, health.as_mut());
@@ -174,55 +175,6 @@ fn serve(
             }
             event => return Ok(event),
         }
-    }
-}
-
-/// How often the name is tried again because its holder has changed meanwhile, and after how long: an
-/// instance that has bound it listens a moment later, and one that is replaced hangs up.
-const MAX_NAME_RETRIES: usize = 30;
-const NAME_RETRY_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What an instance begins with: its lock, the socket that its table is to belong to, and the running
-/// instance that is to be replaced, whose the two then are.
-type Beginning = (Option<Lock>, Nftables, Option<Predecessor>);
-
-/// Locks the instance's name, or takes it over from the running instance. Without a name that another
-/// process has, it can begin where the table itself is a lock.
-fn take_name(config: &Config, signals: &Signals) -> Result<Beginning, InstanceError> {
-    let name = &config.name;
-    let mut problem = None;
-    for _ in 0..MAX_NAME_RETRIES {
-        if let Some(lock) = Lock::take(name)? {
-            return Ok((Some(lock), Nftables::open()?, None));
-        }
-        if !config.replace {
-            break;
-        }
-        match Predecessor::ask(name, config.owner) {
-            Ok(Some((predecessor, lock, nftables))) => {
-                return Ok((Some(lock), nftables, Some(predecessor)));
-            }
-            Ok(None) => signals.sleep(NAME_RETRY_INTERVAL)?,
-            Err(error) => {
-                problem = Some(error);
-                break;
-            }
-        }
-    }
-    let nftables = Nftables::open()?;
-    // Not known if it has just ended.
-    let peer = Peer::with_name(&name.table()).unwrap_or(Peer::GONE);
-    match lock::go_without(&nftables, name, config.owner, peer) {
-        Ok(peer) => {
-            warn!("{}", lock::irreplaceable(name, peer));
-            Ok((None, nftables, None))
-        }
-        Err(LockError::Running { holder, .. }) if config.replace => {
-            let refused = || ReplaceError::new(name, holder, ReplaceProblem::Refused);
-            Err(problem.unwrap_or_else(refused).into())
-        }
-        Err(LockError::Nftables(error)) => Err(problem.map_or(error.into(), Into::into)),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::config::Name;
 use crate::netlink::{in_same_namespace, socket_option};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process;
+use crate::sock_diag;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -23,7 +24,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::Duration;
 use thiserror::Error;
+
+/// How many clients may wait in the kernel's queue. Further ones wait for room in it, and get it in the order
+/// in which they came (unix_wait_for_peer in net/unix/af_unix.c), so a short queue is passed soon.
+const MAX_QUEUED: i32 = 64;
 
 /// A held lock. It is free when the last process that has it is gone.
 #[derive(Debug)]
@@ -104,7 +110,7 @@ impl Lock {
     /// Has the kernel name this process as the holder: that is whoever called listen(2) last
     /// (unix_listen in net/unix/af_unix.c).
     pub fn refresh_credentials(&self) -> io::Result<()> {
-        Ok(listen(&self.0, Backlog::MAXALLOWABLE)?)
+        Ok(listen(&self.0, Backlog::new(MAX_QUEUED)?)?)
     }
 
     /// The next client that has connected, and the address that it is bound to; `None` if there is none.
@@ -159,6 +165,47 @@ pub fn go_without(
     }
 }
 
+/// What a process that has an instance's name may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The instance of that name.
+    Instance,
+    /// One that is just starting, or that another is replacing: that is over in a moment.
+    Changing,
+    /// No instance.
+    Stranger,
+}
+
+/// Whether a process that has the name may be the instance: the one that owns the table. Where the kernel
+/// knows no owner, or does not show the table, the name says so.
+pub fn standing(
+    nftables: &Nftables,
+    name: &Name,
+    owner: bool,
+    peer: Peer,
+) -> Result<Standing, NftablesError> {
+    let table = name.table();
+    let owns = |process, port| {
+        let has_socket = process::has_socket(process, port);
+        has_socket.unwrap_or_else(|| process::owner(port).pid.is_none_or(|pid| pid == process))
+    };
+    let may_be_instance = match (nftables.table(&table)?, peer.process) {
+        (_, Holder::None) => true,
+        (None, _) => !(owner && nftables.could_own(&table)),
+        (Some(found), Holder::Process(process)) => {
+            found.owner.is_none_or(|port| owns(process, port))
+        }
+        (Some(_), Holder::Unseen) => true,
+    };
+    Ok(match peer.process {
+        _ if may_be_instance => Standing::Instance,
+        Holder::Process(process) if process::has_net_admin(process) == Some(false) => {
+            Standing::Stranger
+        }
+        _ => Standing::Changing,
+    })
+}
+
 /// Says that an instance runs without its name.
 pub fn irreplaceable(name: &Name, peer: Peer) -> String {
     format!(
@@ -181,10 +228,10 @@ pub enum Holder {
 impl Holder {
     /// The process that holds the lock of the instance with this table.
     pub fn of(table: &str) -> Self {
-        match connect_to(table, None) {
+        match connect_to(table, None, None) {
             Err(Errno::ECONNREFUSED) => Holder::None,
             Ok(stream) => Peer::of(&stream).map_or(Holder::Unseen, |peer| peer.process),
-            Err(_) => Holder::Unseen,
+            Err(_) => Peer::with_name(table).map_or(Holder::Unseen, |peer| peer.process),
         }
     }
 }
@@ -229,14 +276,15 @@ impl Peer {
     /// The process that has the name of the instance with this table, whether it listens or not. `None` if
     /// the name is free.
     pub fn with_name(table: &str) -> Option<Self> {
-        match connect_to(table, None) {
+        match connect_to(table, None, None) {
             Ok(stream) => Peer::of(&stream).ok(),
+            // It does not listen, or too many clients wait.
             Err(_) => {
-                let inode = process::unix_socket_inode(table)?;
-                let process = process::holder(&inode, None);
+                let socket = sock_diag::stream_with_name(table).ok().flatten()?;
+                let process = process::holder(socket.inode, None);
                 Some(Peer {
                     process: process.map_or(Holder::Unseen, Holder::Process),
-                    user: process.and_then(process::user),
+                    user: socket.user.or_else(|| process.and_then(process::user)),
                 })
             }
         }
@@ -256,14 +304,30 @@ impl fmt::Display for Peer {
 }
 
 /// Connects to the holder of a lock, without waiting until it accepts, from this abstract name if one is
-/// given. The stream does not block.
-pub fn connect_to(table: &str, from: Option<&str>) -> Result<UnixStream, Errno> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+/// given. Waits at most so long for room in its queue, or fails with EAGAIN. The stream does not block.
+pub fn connect_to(
+    table: &str,
+    from: Option<&str>,
+    patience: Option<Duration>,
+) -> Result<UnixStream, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     let address = |name: &str| UnixAddr::new_abstract(name.as_bytes());
     if let Some(name) = from {
         bind(socket.as_raw_fd(), &address(name)?)?;
     }
-    connect(socket.as_raw_fd(), &address(table)?)?;
-    Ok(socket.into())
+    let stream = UnixStream::from(socket);
+    let set = match patience {
+        // It limits connect(2) too.
+        Some(patience) => stream.set_write_timeout(Some(patience)),
+        None => stream.set_nonblocking(true),
+    };
+    let connected = connect(stream.as_raw_fd(), &address(table)?);
+    set.and_then(|()| stream.set_nonblocking(true))
+        .map_err(errno)?;
+    connected.map(|()| stream)
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }

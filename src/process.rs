@@ -30,7 +30,7 @@ const TICKS_PER_SECOND: u64 = 100;
 /// (netlink_autobind in net/netlink/af_netlink.c). So the process is looked up by its socket.
 pub fn owner(port: u32) -> Owner {
     let inode = socket_inode(port);
-    let pid = inode.and_then(|inode| holder(&inode, Some(port)));
+    let pid = inode.and_then(|inode| holder(inode, Some(port)));
     Owner {
         portid: port,
         pid,
@@ -39,55 +39,58 @@ pub fn owner(port: u32) -> Owner {
     }
 }
 
-/// The inode of the stream socket with this abstract name, out of the list of this network namespace's
-/// Unix sockets.
-pub fn unix_socket_inode(name: &str) -> Option<String> {
-    let list = fs::read_to_string("/proc/thread-self/net/unix").ok()?;
-    unix_inode_in(&list, name).map(str::to_owned)
-}
-
-fn unix_inode_in<'a>(list: &'a str, name: &str) -> Option<&'a str> {
-    list.lines().skip(1).find_map(|line| {
-        // Num RefCount Protocol Flags Type St Inode Path
-        let mut columns = line.split_ascii_whitespace().skip(4);
-        let stream = u16::from_str_radix(columns.next()?, 16) == Ok(libc::SOCK_STREAM as u16);
-        // The sockets that a listening one has accepted have its name too.
-        let unconnected = columns.next()? == "01";
-        let inode = columns.next()?;
-        (stream && unconnected && columns.next()?.strip_prefix('@') == Some(name)).then_some(inode)
-    })
-}
-
 /// The user who runs a process, if it can be seen.
 pub fn user(pid: u32) -> Option<u32> {
     let metadata = fs::metadata(directory(pid)).ok()?;
     Some(metadata.uid())
 }
 
-/// The socket's inode, out of the list of this network namespace's netlink sockets.
-fn socket_inode(port: u32) -> Option<String> {
-    let list = fs::read_to_string("/proc/thread-self/net/netlink").ok()?;
-    inode_in(&list, port).map(str::to_owned)
+/// Whether a process has the netfilter socket with this netlink port open; `None` if that cannot be seen.
+pub fn has_socket(pid: u32, port: u32) -> Option<bool> {
+    let socket = link(socket_inode(port)?);
+    has_open(pid, Path::new(&socket))
 }
 
-fn inode_in(list: &str, port: u32) -> Option<&str> {
+/// Whether a process has CAP_NET_ADMIN, in whatever user namespace; `None` if it cannot be seen.
+pub fn has_net_admin(pid: u32) -> Option<bool> {
+    const CAP_NET_ADMIN: u32 = 12;
+    let status = fs::read(directory(pid).join("status")).ok()?;
+    // The kernel escapes line breaks in the name (proc_task_name in fs/proc/array.c).
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let effective = lines.find_map(|line| line.strip_prefix(b"CapEff:\t"))?;
+    let effective = u64::from_str_radix(std::str::from_utf8(effective).ok()?, 16).ok()?;
+    Some(effective & 1 << CAP_NET_ADMIN != 0)
+}
+
+/// The socket's inode, out of the list of this network namespace's netlink sockets, which holds numbers only.
+fn socket_inode(port: u32) -> Option<u32> {
+    let list = fs::read_to_string("/proc/thread-self/net/netlink").ok()?;
+    inode_in(&list, port)
+}
+
+fn inode_in(list: &str, port: u32) -> Option<u32> {
     list.lines().skip(1).find_map(|line| {
         // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
         let mut columns = line.split_ascii_whitespace().skip(1);
         let netfilter = columns.next()?.parse() == Ok(libc::NETLINK_NETFILTER);
         let this = columns.next()?.parse() == Ok(port);
-        (netfilter && this).then(|| columns.last()).flatten()
+        (netfilter && this).then(|| columns.last()?.parse().ok())?
     })
 }
 
 /// The process that has the socket with this inode open, if it can be seen. The likely one is looked at
 /// first.
-pub fn holder(inode: &str, likely: Option<u32>) -> Option<u32> {
-    let socket = format!("socket:[{inode}]");
+pub fn holder(inode: u32, likely: Option<u32>) -> Option<u32> {
+    let socket = link(inode);
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut processes = likely.into_iter().chain(all);
-    processes.find(|pid| has_open(*pid, Path::new(&socket)))
+    processes.find(|pid| has_open(*pid, Path::new(&socket)) == Some(true))
+}
+
+/// What the link to an open socket holds.
+fn link(inode: u32) -> String {
+    format!("socket:[{inode}]")
 }
 
 /// The processes that have the sockets with these inodes open, as far as they can be seen: /proc is gone
@@ -120,14 +123,13 @@ fn socket_of(link: &Path) -> Option<u32> {
     inode.strip_suffix(']')?.parse().ok()
 }
 
-fn has_open(pid: u32, file: &Path) -> bool {
-    let files = fs::read_dir(directory(pid).join("fd"))
-        .into_iter()
-        .flatten();
+/// `None` if the process's files cannot be seen.
+fn has_open(pid: u32, file: &Path) -> Option<bool> {
+    let files = fs::read_dir(directory(pid).join("fd")).ok()?;
     let mut links = files
         .flatten()
         .filter_map(|file| fs::read_link(file.path()).ok());
-    links.any(|link| link == file)
+    Some(links.any(|link| link == file))
 }
 
 fn directory(pid: u32) -> PathBuf {
@@ -143,7 +145,9 @@ pub fn name(pid: u32) -> Option<String> {
 
 /// When the process started, in seconds since 1970.
 fn since(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(directory(pid).join("stat")).ok()?;
+    // The name in it may hold any bytes.
+    let stat = fs::read(directory(pid).join("stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     let age = uptime_ticks(&uptime)?.checked_sub(start_ticks(&stat)?)?;
@@ -181,25 +185,10 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
 0000000000000000 12  4242       00000000 0        0        0     2        0        22
 0000000000000000 12  4294963200 00000000 0        0        0     2        0        33
 ";
-        assert_eq!(inode_in(list, 4242), Some("22"));
-        assert_eq!(inode_in(list, 4_294_963_200), Some("33"));
+        assert_eq!(inode_in(list, 4242), Some(22));
+        assert_eq!(inode_in(list, 4_294_963_200), Some(33));
         assert_eq!(inode_in(list, 1), None);
         assert_eq!(inode_in("", 1), None);
-    }
-
-    #[test]
-    fn a_unix_socket_is_found_by_type_and_name() {
-        let list = "\
-Num       RefCount Protocol Flags    Type St Inode Path
-0000000000000000: 00000002 00000000 00010000 0005 01    11 @nodefwd-web
-0000000000000000: 00000002 00000000 00000000 0001 01    22 @nodefwd-web-2
-0000000000000000: 00000002 00000000 00000000 0001 03    23 @nodefwd-web
-0000000000000000: 00000002 00000000 00000000 0001 01    33 @nodefwd-web
-0000000000000000: 00000003 00000000 00000000 0001 03    44
-";
-        assert_eq!(unix_inode_in(list, "nodefwd-web"), Some("33"));
-        assert_eq!(unix_inode_in(list, "nodefwd-w"), None);
-        assert_eq!(unix_inode_in("", "nodefwd-web"), None);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Sockets of this network namespace that wait for clients (sock_diag(7)). Reading them needs no
 //! privileges.
 
+mod unix;
+
+pub use unix::stream_with_name;
+
 use crate::config::Protocol;
 use crate::netlink::{Attributes, Failure, Message, Request, Socket, address};
 use crate::uapi::{

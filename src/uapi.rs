@@ -260,6 +260,13 @@ pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
 // inet_diag.h
 pub const INET_DIAG_SKV6ONLY: u16 = 11;
 
+// unix_diag.h
+pub const UDIAG_SHOW_NAME: u32 = 1 << 0;
+/// Since Linux 5.3.
+pub const UDIAG_SHOW_UID: u32 = 1 << 6;
+pub const UNIX_DIAG_NAME: u16 = 0;
+pub const UNIX_DIAG_UID: u16 = 7;
+
 // net/tcp_states.h
 pub const TCP_ESTABLISHED: u8 = 1;
 pub const TCP_CLOSE: u8 = 7;

@@ -4,7 +4,7 @@ use super::forwarding::in_table;
 use super::health::Health;
 use super::host::{HostChange, HostChanges};
 use super::poll::readable;
-use super::replace::{Clients, Request};
+use super::replace::Clients;
 use super::rules::{Rules, RulesError};
 use super::signals::Signals;
 use super::watch::FileWatch;
@@ -14,7 +14,11 @@ use crate::logging::with_causes;
 use crate::nftables::NftablesError;
 use log::warn;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long requests to read the file of options again wait after the last one was carried out. Those that
+/// come meanwhile are carried out together.
+const RELOAD_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The sources of events.
 pub struct Events<'a> {
@@ -26,6 +30,8 @@ pub struct Events<'a> {
     file: Option<FileWatch>,
     /// `None` if no destination is tried.
     health: Option<Health>,
+    /// When the file of options may be read again.
+    next_reload: Option<Instant>,
 }
 
 /// What the caller must act on.
@@ -63,6 +69,7 @@ impl<'a> Events<'a> {
             host,
             file,
             health,
+            next_reload: None,
         }
     }
 
@@ -74,16 +81,21 @@ impl<'a> Events<'a> {
     /// Sleeps until something happens that the caller must act on.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Event, RulesError> {
         loop {
+            self.next_reload = self.next_reload.filter(|next| *next > Instant::now());
+            let rests = self.next_reload.is_some();
             let files = [
                 self.rules.changes(),
                 Some(self.signals.as_fd()),
                 Some(self.clients.as_fd()),
                 self.host.events(),
-                self.signals.reloads(),
+                self.signals.reloads().filter(|_| !rests),
                 self.file.as_ref().map(AsFd::as_fd),
                 self.health.as_ref().map(AsFd::as_fd),
             ];
+            let pending = (!rests && self.clients.want_reload()).then(Instant::now);
             let own = [
+                pending,
+                self.next_reload,
                 self.clients.deadline(),
                 self.host.deadline(),
                 self.file.as_ref().and_then(FileWatch::deadline),
@@ -99,13 +111,11 @@ impl<'a> Events<'a> {
                 return Ok(Event::Signal);
             }
             if client || self.clients.deadline().is_some() {
-                match self.clients.serve(&self.rules, self.signals)? {
-                    Some(Request::Replaced(process)) => return Ok(Event::Replaced(process)),
-                    Some(Request::Reload) => return Ok(Event::Reload),
-                    None => {}
+                if let Some(process) = self.clients.serve(&self.rules, self.signals)? {
+                    return Ok(Event::Replaced(process));
                 }
             }
-            if reload {
+            if !rests && (reload || self.clients.want_reload()) {
                 self.signals.take_reload()?;
                 return Ok(Event::Reload);
             }
@@ -134,8 +144,9 @@ impl<'a> Events<'a> {
         }
     }
 
-    /// Tells those that have asked for a reload what came of it.
+    /// Tells those that have asked for a reload what came of it. The next one waits a moment.
     pub fn answer_reload(&mut self, outcome: Result<(), &str>) {
+        self.next_reload = Some(Instant::now() + RELOAD_INTERVAL);
         self.clients.answer_reload(outcome);
     }
 

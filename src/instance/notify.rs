@@ -7,14 +7,19 @@ use nix::time::{ClockId, clock_gettime};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{env, fmt, io};
 
 /// How long the removal of the rules may take after a drain.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a manager that does not read may hold up the program.
-const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a manager that does not read may hold up the program, in all: nothing waits for one that has done
+/// so once. A signal ends the wait at once (signal(7) on SO_SNDTIMEO).
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether a notification could not be sent.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// Forwarding has begun; `status` says what is forwarded.
 pub fn ready(status: &str) {
@@ -67,6 +72,7 @@ pub fn status(connections: usize, status: fmt::Arguments<'_>) {
 /// line.
 fn send(message: &str) {
     if let Err(error) = try_send(message) {
+        HAS_FAILED.store(true, Ordering::Relaxed);
         debug!("cannot notify the service manager: {error}");
     }
 }
@@ -80,6 +86,9 @@ fn try_send(message: &str) -> io::Result<()> {
         _ => SocketAddr::from_pathname(&socket)?,
     };
     let sender = UnixDatagram::unbound()?;
+    if HAS_FAILED.load(Ordering::Relaxed) {
+        sender.set_nonblocking(true)?;
+    }
     sender.set_write_timeout(Some(SEND_TIMEOUT))?;
     sender.send_to_addr(message.as_bytes(), &address)?;
     Ok(())

@@ -6,27 +6,30 @@
 //! table in one transaction, as only its owner can. The old one waits meanwhile, and ends when it hears, and
 //! sees, that this is done. If the new one hangs up before, or takes too long, the old one goes on.
 
+mod ask;
 mod clients;
 mod predecessor;
 mod proof;
 mod successor;
 
-pub use clients::{Clients, Request};
+pub use ask::{AskError, ask, connect};
+pub use clients::Clients;
 pub use predecessor::{Predecessor, ReplaceError, ReplaceProblem};
+pub use proof::Nonce;
 
 use std::time::Duration;
 
-/// What the new process asks with. The old one replies with its nonce.
+/// What the new process asks with. The old one replies with a nonce.
 const HELLO: &[u8] = b"nodefwd replace 2\n";
 
-/// What a process asks with for a reload: one of the instance's own user, or root. The old one replies with
+/// What a process asks with for a reload, which takes the same proof. The instance then replies with
 /// [`RELOADED`], or with the reason why not, and hangs up.
-pub const RELOAD: &[u8] = b"nodefwd reload 1\n";
+pub const RELOAD: &[u8] = b"nodefwd reload 2\n";
 
 /// The rules have changed.
 pub const RELOADED: &[u8] = b"reloaded\n";
 
-/// From the new process: the proof can be seen. The old one replies with the sockets.
+/// From the process that asks: the proof can be seen. To a new instance, the old one replies with the sockets.
 const PROVED: u8 = b'p';
 
 /// From the new process: its rules are installed, so the old one must end.

@@ -129,9 +129,15 @@ impl Nftables {
     /// Whether this kernel knows tables with an owner: has it make one, in a transaction that it must
     /// undo, as in [`dry_run`](Self::dry_run).
     pub fn supports_owner(&self, table: &str) -> bool {
-        let mut batch = Batch::new(None);
         let probe = format!("{table}.probe");
-        batch.push(Step::Table, encode::add_table(&probe, true));
+        self.could_own(&probe)
+    }
+
+    /// Whether this kernel knows tables with an owner, and would make this one. It does not if there is one
+    /// that it does not show (5.12 to 5.14).
+    pub fn could_own(&self, table: &str) -> bool {
+        let mut batch = Batch::new(None);
+        batch.push(Step::Table, encode::add_table(table, true));
         let missing = format!("{table}.none");
         batch.push(Step::Table, encode::delete_table(&missing));
         let transaction = batch.finish();

@@ -1,15 +1,13 @@
 //! `nodefwd reload`: asks a running instance to read its file again, and waits for what comes of it.
 
 use super::super::poll::readable;
-use super::super::replace::{RELOAD, RELOADED};
+use super::super::replace::{AskError, Nonce, RELOAD, RELOADED, ask, connect};
 use crate::config::Name;
-use crate::lock::{Holder, Peer, connect_to};
-use crate::nftables::Nftables;
-use crate::process;
-use nix::errno::Errno;
-use nix::unistd::geteuid;
-use std::io::{self, ErrorKind, Read, Write};
+use crate::lock::{self, Peer, Standing};
+use crate::nftables::{Nftables, NftablesError};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -29,38 +27,60 @@ pub enum RequestError {
         table = name.table()
     )]
     OtherProcess { name: Name, peer: Peer },
-    #[error(
-        "instance {0} gives no answer: only its own user and root may have it reload, and only a version that can"
-    )]
+    #[error("instance {0} gives no answer: it is just ending, or its version knows no reload")]
     NoAnswer(Name),
     #[error(
         "instance {0} did not answer within {TIMEOUT:?}: see its log; it may be suspended (SIGSTOP)"
     )]
     Silent(Name),
-    #[error("cannot talk to instance {0}")]
-    Talk(Name, #[source] io::Error),
+    #[error("cannot ask instance {0}")]
+    Ask(Name, #[source] AskError),
+    #[error(transparent)]
+    Nftables(#[from] NftablesError),
 }
 
 /// How long a reload may take. Large rulesets take seconds.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long an instance is asked again that hangs up, and after how long each time.
+const MAX_ASKING: Duration = Duration::from_secs(10);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
 /// As much of a reason as is read.
 const MAX_REASON: usize = 4 << 10;
 
-/// Has the instance of this name read its file again. Returns when its rules have changed.
+/// Has the instance of this name read its file again. Returns when its rules have changed. It takes the
+/// capability that the instance has.
 pub fn request(name: &Name) -> Result<(), RequestError> {
-    let talk = |error: io::Error| match error.kind() {
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => RequestError::NoAnswer(name.clone()),
-        _ => RequestError::Talk(name.clone(), error),
+    let nftables = Nftables::open()?;
+    let not_running = || RequestError::NotRunning(name.clone());
+    let peer = Peer::with_name(&name.table()).ok_or_else(not_running)?;
+    // It is not believed otherwise: any process can bind the name.
+    if lock::standing(&nftables, name, true, peer)? != Standing::Instance {
+        let name = name.clone();
+        return Err(RequestError::OtherProcess { name, peer });
+    }
+    let failed = |error| match error {
+        AskError::NotListening => not_running(),
+        AskError::HungUp | AskError::NoNonce => RequestError::NoAnswer(name.clone()),
+        error => RequestError::Ask(name.clone(), error),
     };
-    let mut stream = match connect_to(&name.table(), None) {
-        Ok(stream) => stream,
-        Err(Errno::ECONNREFUSED) => return Err(RequestError::NotRunning(name.clone())),
-        Err(errno) => return Err(talk(errno.into())),
+    let talk = |error: io::Error| failed(error.into());
+    let nonce = Nonce::new().map_err(talk)?;
+    let table = name.table();
+    let try_once = || {
+        let stream = connect(&table, nonce)?;
+        let proof = ask(&stream, nonce, RELOAD, true, &nftables)?;
+        Ok((stream, proof))
     };
-    let peer = Peer::of(&stream).map_err(talk)?;
-    check_runs_the_instance(peer, name)?;
-    stream.write_all(RELOAD).map_err(talk)?;
+    let begin = Instant::now();
+    let (mut stream, _proof) = loop {
+        match try_once() {
+            // Other clients may have taken its place.
+            Err(AskError::HungUp) if begin.elapsed() < MAX_ASKING => sleep(RETRY_INTERVAL),
+            asked => break asked.map_err(failed)?,
+        }
+    };
     let deadline = Some(Instant::now() + TIMEOUT);
     let mut answer = Vec::new();
     while answer.len() < MAX_REASON {
@@ -81,25 +101,4 @@ pub fn request(name: &Name) -> Result<(), RequestError> {
             reason: String::from_utf8_lossy(reason).into_owned(),
         }),
     }
-}
-
-/// Fails unless the holder of the name is the process that owns the table. Who cannot ask the kernel (that
-/// takes CAP_NET_ADMIN) believes processes of the same user only.
-fn check_runs_the_instance(peer: Peer, name: &Name) -> Result<(), RequestError> {
-    let own_user = geteuid();
-    let table = Nftables::open().and_then(|nftables| nftables.table(&name.table()));
-    let port = match table {
-        Ok(None) => None,
-        Ok(Some(table)) if table.owner.is_some() => table.owner,
-        // Without an owner, the name is what says whose the table is.
-        Ok(Some(_)) => return Ok(()),
-        Err(_) if peer.user == Some(own_user.as_raw()) => return Ok(()),
-        Err(_) => return Err(RequestError::NoAnswer(name.clone())),
-    };
-    let owner = port.map(|port| process::owner(port).pid);
-    if owner.map(|pid| pid.map_or(Holder::Unseen, Holder::Process)) == Some(peer.process) {
-        return Ok(());
-    }
-    let name = name.clone();
-    Err(RequestError::OtherProcess { name, peer })
 }

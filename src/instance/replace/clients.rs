@@ -11,24 +11,25 @@ use crate::lock::{Holder, Lock, Peer};
 use crate::nftables::Nftables;
 use log::{debug, info, warn};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::unistd::geteuid;
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::{Duration, Instant};
 
-/// How many clients are accepted in a second. The others wait in the kernel's queue, or are refused when
-/// that is full.
-const MAX_PER_SECOND: usize = 32;
+/// How many clients are accepted at once, after which the lock rests for so long, and how many of those may
+/// ask in a second. The others wait in the kernel's queue, and for room in it.
+const MAX_AT_ONCE: usize = 64;
+const REST: Duration = Duration::from_micros(62_500);
+const MAX_ASKING_PER_SECOND: usize = 256;
 
-/// How many may take their time. A further one takes the place of the oldest.
-const MAX_WAITING: usize = 16;
+/// How many may take their time. Further ones take the places of those that have not asked, or of the oldest.
+const MAX_WAITING: usize = 64;
 
 /// How long a client may take to ask.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the lock rests when too many clients have come, and how often it is said that some came.
+/// How long the lock rests when none can be accepted, and how often it is said that some came.
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How often an instance without its name tries to get it.
@@ -36,14 +37,6 @@ const NAME_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often it is said that clients cannot be accepted.
 const WARNING_INTERVAL: Duration = Duration::from_secs(600);
-
-/// What a client has asked for, and may.
-pub enum Request {
-    /// This process has replaced the instance.
-    Replaced(Holder),
-    /// The options are to be read again; [`Clients::answer_reload`] says what came of it.
-    Reload,
-}
 
 /// The lock and its clients.
 pub struct Clients {
@@ -56,8 +49,8 @@ pub struct Clients {
     waiting: Vec<Client>,
     /// Those that have asked for a reload, and wait for what comes of it.
     reloads: Vec<UnixStream>,
-    /// How many were accepted since then.
-    accepted: (usize, Instant),
+    /// How many have asked since then.
+    asked: (usize, Instant),
     /// When the lock is listened on again, or, if there is none, when the name is tried again.
     rests_until: Option<Instant>,
     warned: Option<Instant>,
@@ -77,20 +70,22 @@ impl Clients {
     /// Without a lock, it tries to get it from time to time.
     pub fn new(name: &Name, lock: Option<Lock>) -> io::Result<Self> {
         let now = Instant::now();
-        let mut clients = Clients {
+        let files = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        if let Some(lock) = &lock {
+            files.add(lock, event(EpollFlags::EPOLLIN))?;
+        }
+        Ok(Clients {
+            rests_until: lock.is_none().then(|| now + NAME_INTERVAL),
             name: name.clone(),
             lock,
-            files: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            files,
             waiting: Vec::new(),
             reloads: Vec::new(),
-            accepted: (0, now),
-            rests_until: Some(now + NAME_INTERVAL),
+            asked: (0, now),
             warned: None,
             ignored: 0,
             said: None,
-        };
-        clients.listen()?;
-        Ok(clients)
+        })
     }
 
     /// Has the kernel name this process as the holder of the lock.
@@ -104,32 +99,77 @@ impl Clients {
         waiting.chain(self.rests_until).min()
     }
 
-    /// Serves the clients. Waits for none, unless it has proved that it may replace the instance.
+    /// Serves the clients. Waits for none, unless it has proved that it may replace the instance. Gives the
+    /// process that has done so.
     pub fn serve(
         &mut self,
         rules: &Rules<'_>,
         signals: &Signals,
-    ) -> Result<Option<Request>, RulesError> {
+    ) -> Result<Option<Holder>, RulesError> {
         if self.rests_until.is_some_and(|end| end <= Instant::now()) {
             self.wake()?;
         }
-        self.accept(rules.nftables())?;
-        for mut client in mem::take(&mut self.waiting) {
-            match client.step() {
-                Step::Waits if client.deadline > Instant::now() => self.waiting.push(client),
-                Step::Proved if client.has_proved(rules.nftables()) => {
-                    let Some(lock) = &self.lock else { continue };
-                    let replaced = hand_over(&client.stream, client.process, lock, rules, signals);
-                    client.forget(rules.nftables());
-                    if let Some(process) = replaced? {
-                        return Ok(Some(Request::Replaced(process)));
+        let nftables = rules.nftables();
+        let mut clients = mem::take(&mut self.waiting);
+        let before = clients.len();
+        self.accept(&mut clients)?;
+        for (index, mut client) in clients.into_iter().enumerate() {
+            let wanted = match client.step(&mut self.asked) {
+                Step::Waits if client.deadline > Instant::now() => {
+                    // The kernel may have no room for more (fs.epoll.max_user_watches).
+                    if index < before
+                        || self
+                            .files
+                            .add(&client.stream, event(EpollFlags::EPOLLIN))
+                            .is_ok()
+                    {
+                        self.waiting.push(client);
+                    } else {
+                        self.ignore(&client, nftables);
                     }
+                    continue;
                 }
-                Step::Reloads if client.may_reload() => self.reloads.push(client.stream),
-                _ => self.ignore(&client, rules.nftables()),
+                Step::Proved(wanted) if client.has_proved(nftables) => wanted,
+                _ => {
+                    self.ignore(&client, nftables);
+                    continue;
+                }
+            };
+            let replaced = match (wanted, &self.lock) {
+                (Wanted::Place, Some(lock)) => {
+                    hand_over(&client.stream, client.process, lock, rules, signals)
+                }
+                _ => Ok(None),
+            };
+            client.forget(nftables);
+            if let Some(process) = replaced? {
+                return Ok(Some(process));
+            }
+            if let Wanted::Reload = wanted {
+                // What it sends or closes until then wakes nobody up.
+                let _ = self.files.delete(&client.stream);
+                self.reloads.push(client.stream);
             }
         }
-        Ok((!self.reloads.is_empty()).then_some(Request::Reload))
+        self.make_room(nftables);
+        Ok(None)
+    }
+
+    /// Drops those for which there is no room.
+    fn make_room(&mut self, nftables: &Nftables) {
+        while self.waiting.len() > MAX_WAITING {
+            let idle = |client: &Client| client.asked.is_none();
+            let index = self.waiting.iter().position(idle).unwrap_or(0);
+            let client = self.waiting.remove(index);
+            self.ignore(&client, nftables);
+        }
+        let surplus = self.reloads.len().saturating_sub(MAX_WAITING);
+        self.reloads.drain(..surplus);
+    }
+
+    /// Whether a client has asked for a reload: [`answer_reload`](Self::answer_reload) says what came of it.
+    pub fn want_reload(&self) -> bool {
+        !self.reloads.is_empty()
     }
 
     /// Tells those that have asked for a reload why it has failed, or that it has not.
@@ -141,68 +181,44 @@ impl Clients {
         }
     }
 
-    fn listen(&mut self) -> io::Result<()> {
+    /// Listens on the lock again, or tries to get it.
+    fn wake(&mut self) -> io::Result<()> {
+        self.rests_until = None;
         if let Some(lock) = &self.lock {
-            self.files
-                .add(lock, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-            self.rests_until = None;
+            return Ok(self.files.modify(lock, &mut event(EpollFlags::EPOLLIN))?);
+        }
+        let listens = |lock: &Lock| self.files.add(lock, event(EpollFlags::EPOLLIN)).is_ok();
+        self.lock = Lock::take(&self.name).ok().flatten().filter(listens);
+        match self.lock {
+            Some(_) => info!("this instance can be replaced now: its name is free"),
+            None => self.rests_until = Some(Instant::now() + NAME_INTERVAL),
         }
         Ok(())
     }
 
-    /// Listens on the lock again, or tries to get it.
-    fn wake(&mut self) -> io::Result<()> {
-        if self.lock.is_none() {
-            self.lock = Lock::take(&self.name).ok().flatten();
-            match self.lock {
-                Some(_) => info!("this instance can be replaced now: its name is free"),
-                None => self.rests_until = Some(Instant::now() + NAME_INTERVAL),
-            }
-        }
-        self.listen()
-    }
-
-    fn accept(&mut self, nftables: &Nftables) -> io::Result<()> {
-        let Some(lock) = &self.lock else {
+    fn accept(&mut self, clients: &mut Vec<Client>) -> io::Result<()> {
+        let Some(lock) = self.lock.as_ref().filter(|_| self.rests_until.is_none()) else {
             return Ok(());
         };
-        let mut came = Vec::new();
-        while self.rests_until.is_none() {
-            if self.accepted.1.elapsed() >= SECOND {
-                self.accepted = (0, Instant::now());
-            }
+        let mut rest = REST;
+        for _ in 0..MAX_AT_ONCE {
             match lock.accept() {
-                Ok(None) => break,
-                Ok(Some((stream, address))) => {
-                    self.accepted.0 += 1;
-                    came.push(Client::new(stream, &address)?);
-                }
+                Ok(None) => return Ok(()),
+                Ok(Some((stream, address))) => clients.push(Client::new(stream, &address)?),
                 Err(error) => {
                     // Out of descriptors or memory: it is still there, so do not try again at once.
-                    self.accepted.0 = MAX_PER_SECOND;
-                    if self
-                        .warned
-                        .is_none_or(|at| at.elapsed() >= WARNING_INTERVAL)
-                    {
+                    rest = SECOND;
+                    let mut warned = self.warned.iter();
+                    if warned.all(|at| at.elapsed() >= WARNING_INTERVAL) {
                         warn!("cannot accept a connection to the lock: {error}");
                         self.warned = Some(Instant::now());
                     }
+                    break;
                 }
             }
-            if self.accepted.0 >= MAX_PER_SECOND {
-                self.files.delete(lock)?;
-                self.rests_until = Some(Instant::now() + SECOND);
-            }
         }
-        for client in came {
-            if self.waiting.len() == MAX_WAITING {
-                let oldest = self.waiting.remove(0);
-                self.ignore(&oldest, nftables);
-            }
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
-            self.files.add(&client.stream, event)?;
-            self.waiting.push(client);
-        }
+        self.files.modify(lock, &mut event(EpollFlags::empty()))?;
+        self.rests_until = Some(Instant::now() + rest);
         Ok(())
     }
 
@@ -213,22 +229,34 @@ impl Clients {
         if self.said.is_none_or(|at| at.elapsed() >= SECOND) {
             let count = mem::take(&mut self.ignored);
             debug!(
-                "clients of the lock that have not proved that they may replace this instance: {count}"
+                "clients of the lock that have not proved that they may administer this network namespace: {count}"
             );
             self.said = Some(Instant::now());
         }
     }
 }
 
+fn event(flags: EpollFlags) -> EpollEvent {
+    EpollEvent::new(flags, 0)
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// The place of this instance.
+    Place,
+    /// That the options are read again.
+    Reload,
+}
+
 /// A process that has connected, and has not got anything yet.
 struct Client {
     stream: UnixStream,
     process: Holder,
-    user: Option<u32>,
     /// Its nonce, if it is bound to a name with one.
     prover: Option<Nonce>,
-    /// Ours, once it has asked.
-    asked: Option<Nonce>,
+    /// What it has asked for, and our nonce.
+    asked: Option<(Wanted, Nonce)>,
     deadline: Instant,
 }
 
@@ -237,9 +265,7 @@ enum Step {
     /// What it should, or nothing yet.
     Waits,
     /// It says that its proof can be seen.
-    Proved,
-    /// It asks for a reload.
-    Reloads,
+    Proved(Wanted),
     /// Anything else, or it has hung up.
     Wrong,
 }
@@ -250,7 +276,6 @@ impl Client {
         let peer = Peer::of(&stream).ok();
         Ok(Client {
             process: peer.map_or(Holder::Unseen, |peer| peer.process),
-            user: peer.and_then(|peer| peer.user),
             stream,
             prover: Nonce::of(address),
             asked: None,
@@ -258,41 +283,43 @@ impl Client {
         })
     }
 
-    /// Reads what it has sent, if it has.
-    fn step(&mut self) -> Step {
+    /// Reads what it has sent, if it has. `count` is how many have asked since when.
+    fn step(&mut self, count: &mut (usize, Instant)) -> Step {
         let mut word = [0; HELLO.len()];
         let length = match (&self.stream).read(&mut word) {
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Waits,
             Err(_) => return Step::Wrong,
         };
-        match (&word[..length], self.asked) {
-            (HELLO, None) if self.prover.is_some() => match self.ask() {
-                Ok(()) => Step::Waits,
-                Err(_) => Step::Wrong,
-            },
-            ([PROVED], Some(_)) => Step::Proved,
-            (RELOAD, None) => Step::Reloads,
-            _ => Step::Wrong,
+        let wanted = match (&word[..length], self.asked) {
+            (HELLO, None) => Wanted::Place,
+            (RELOAD, None) => Wanted::Reload,
+            ([PROVED], Some((wanted, _))) => return Step::Proved(wanted),
+            _ => return Step::Wrong,
+        };
+        if count.1.elapsed() >= SECOND {
+            *count = (0, Instant::now());
+        }
+        count.0 += 1;
+        let may = self.prover.is_some() && count.0 <= MAX_ASKING_PER_SECOND;
+        if may && self.ask(wanted).is_ok() {
+            Step::Waits
+        } else {
+            Step::Wrong
         }
     }
 
-    /// Whether it may have the options read again: the user of the instance, and root, could send HUP too.
-    fn may_reload(&self) -> bool {
-        self.user == Some(0) || self.user == Some(geteuid().as_raw())
-    }
-
     /// Asks for the proof.
-    fn ask(&mut self) -> io::Result<()> {
+    fn ask(&mut self, wanted: Wanted) -> io::Result<()> {
         let nonce = Nonce::new()?;
         (&self.stream).write_all(nonce.to_string().as_bytes())?;
-        self.asked = Some(nonce);
+        self.asked = Some((wanted, nonce));
         self.deadline = Instant::now() + REPLY_TIMEOUT;
         Ok(())
     }
 
     fn table(&self) -> Option<String> {
-        Some(proof::table(self.asked?, self.prover?))
+        Some(proof::table(self.asked?.1, self.prover?))
     }
 
     /// Whether the proof is there. Not if that cannot be told.

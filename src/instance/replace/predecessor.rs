@@ -3,13 +3,13 @@
 
 use super::super::poll::readable;
 use super::super::signals::Signals;
-use super::proof::{self, Nonce, Proof};
-use super::{DONE, HELLO, PROVED, REPLY_TIMEOUT};
+use super::ask::{AskError, ask, connect, wait_for_reply};
+use super::proof::Nonce;
+use super::{DONE, HELLO, REPLY_TIMEOUT};
 use crate::config::Name;
-use crate::lock::{Holder, Lock, Peer, connect_to};
+use crate::lock::{Holder, Lock, Peer};
 use crate::netlink::receive_descriptors;
 use crate::nftables::{Nftables, NftablesError};
-use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -56,8 +56,6 @@ pub enum ReplaceProblem {
         "the running instance waited {REPLY_TIMEOUT:?} for this process and keeps its rules: try again"
     )]
     Cancelled,
-    #[error("cannot prove to the running instance that this process may replace it")]
-    Proof(#[source] NftablesError),
     #[error("the netlink socket that it passed cannot be used: end that process first")]
     Socket(#[source] NftablesError),
     #[error("the lock that it passed cannot be used: end that process first")]
@@ -66,8 +64,24 @@ pub enum ReplaceProblem {
         "it does not own table inet {0}, but passed a socket as if it did: end that process first"
     )]
     NotOwner(String),
-    #[error("cannot talk to the running instance")]
-    Talk(#[from] io::Error),
+    #[error(transparent)]
+    Ask(AskError),
+}
+
+impl From<AskError> for ReplaceProblem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Silent => ReplaceProblem::Silent,
+            AskError::NoNonce => ReplaceProblem::Refused,
+            error => ReplaceProblem::Ask(error),
+        }
+    }
+}
+
+impl From<io::Error> for ReplaceProblem {
+    fn from(error: io::Error) -> Self {
+        AskError::from(error).into()
+    }
 }
 
 /// A running instance that waits to be replaced.
@@ -80,17 +94,21 @@ pub struct Predecessor {
 
 impl Predecessor {
     /// Asks the running instance of this name for its lock, and for the socket that owns its table; gives
-    /// the one for the new table. `None` if it has hung up: the name may be free now. `owner` is whether
-    /// the proof for it gets one, if it can.
-    pub fn ask(name: &Name, owner: bool) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
-        let unknown = |error| ReplaceError::new(name, Holder::Unseen, ReplaceProblem::Talk(error));
-        let nonce = Nonce::new().map_err(unknown)?;
-        let stream = match connect_to(&name.table(), Some(&nonce.address())) {
+    /// the one for the new table. `None` if it has hung up: the name may be free now. `holder` is who has
+    /// the name, and `owner` whether the proof gets one, if it can.
+    pub fn ask(
+        name: &Name,
+        holder: Holder,
+        owner: bool,
+    ) -> Result<Option<(Self, Lock, Nftables)>, ReplaceError> {
+        let unknown = |problem| ReplaceError::new(name, holder, problem);
+        let nonce = Nonce::new().map_err(|error| unknown(error.into()))?;
+        let stream = match connect(&name.table(), nonce) {
             Ok(stream) => stream,
-            Err(Errno::ECONNREFUSED) => return Ok(None),
-            Err(errno) => return Err(unknown(errno.into())),
+            Err(AskError::NotListening) => return Ok(None),
+            Err(error) => return Err(unknown(error.into())),
         };
-        let peer = Peer::of(&stream).map_err(unknown)?;
+        let peer = Peer::of(&stream).map_err(|error| unknown(error.into()))?;
         let predecessor = Predecessor {
             stream,
             name: name.clone(),
@@ -99,7 +117,7 @@ impl Predecessor {
         match predecessor.request(nonce, owner) {
             Ok(Some((lock, nftables))) => Ok(Some((predecessor, lock, nftables))),
             Ok(None) => Ok(None),
-            Err(ReplaceProblem::Talk(error)) if has_hung_up(&error) => Ok(None),
+            Err(ReplaceProblem::Ask(AskError::HungUp)) => Ok(None),
             // It may have used the socket again meanwhile.
             Err(_) if !predecessor.waits() => Err(predecessor.error(ReplaceProblem::Cancelled)),
             Err(problem) => Err(predecessor.error(problem)),
@@ -111,20 +129,10 @@ impl Predecessor {
         prover: Nonce,
         owner: bool,
     ) -> Result<Option<(Lock, Nftables)>, ReplaceProblem> {
-        let mut stream = &self.stream;
-        stream.write_all(HELLO)?;
-        self.wait_for_reply()?;
-        let mut nonce = [0; Nonce::LENGTH];
-        let length = stream.read(&mut nonce)?;
-        if length == 0 {
-            return Ok(None);
-        }
-        let asked = Nonce::parse(&nonce[..length]).ok_or(ReplaceProblem::Refused)?;
-        let own = Nftables::open().map_err(ReplaceProblem::Proof)?;
-        let proof = Proof::new(proof::table(asked, prover), owner, &own);
-        let _proof = proof.map_err(ReplaceProblem::Proof)?;
-        stream.write_all(&[PROVED])?;
-        self.wait_for_reply()?;
+        let stream = &self.stream;
+        let own = Nftables::open().map_err(AskError::Proof)?;
+        let _proof = ask(stream, prover, HELLO, owner, &own)?;
+        wait_for_reply(stream)?;
         let Some([socket, lock]) = receive_descriptors(stream)? else {
             return Ok(None);
         };
@@ -143,14 +151,6 @@ impl Predecessor {
             None => Ok(own),
             Some(owner) if owner == passed.port() => Ok(passed),
             Some(_) => Err(ReplaceProblem::NotOwner(table)),
-        }
-    }
-
-    fn wait_for_reply(&self) -> Result<(), ReplaceProblem> {
-        let deadline = Some(Instant::now() + REPLY_TIMEOUT);
-        match readable([Some(self.stream.as_fd())], deadline)? {
-            [true] => Ok(()),
-            [false] => Err(ReplaceProblem::Silent),
         }
     }
 
@@ -177,9 +177,4 @@ impl Predecessor {
     pub fn error(&self, problem: ReplaceProblem) -> ReplaceError {
         ReplaceError::new(&self.name, self.holder, problem)
     }
-}
-
-fn has_hung_up(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset};
-    matches!(error.kind(), BrokenPipe | ConnectionReset)
 }

@@ -1,6 +1,7 @@
 //! What it tells a service manager that listens on NOTIFY_SOCKET (sd_notify(3)).
 
 use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -10,6 +11,8 @@ use crate::fixture::{
 
 const FORWARDING: &str = "forwarding tcp/80=10.2.0.11:80 in table inet nodefwd-tcp-80";
 const STOPPED: &str = "stopped: removed table inet nodefwd-tcp-80, and deleted the conntrack entries of 0 running connections";
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn forward() -> Nodefwd {
     nodefwd(["tcp/80=10.2.0.11"])
@@ -77,6 +80,7 @@ fn without_a_manager_there_is_no_notification_and_no_warning() {
     manager.expect_no_more();
 }
 
+/// It waits a second for it in all, and not for each of the messages: ready, stopping, and what was drained.
 #[test]
 fn a_manager_that_does_not_read_does_not_keep_it_from_stopping() {
     let node = Namespace::forwarding("node");
@@ -84,7 +88,22 @@ fn a_manager_that_does_not_read_does_not_keep_it_from_stopping() {
     let sender = UnixDatagram::unbound().expect("a socket");
     sender.set_nonblocking(true).expect("non-blocking");
     while sender.send_to(b"full", manager.name()).is_ok() {}
-    let forwarder = manager.of(forward()).start(&node);
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    let call = manager.of(forward()).args(&["--drain=1", "-v"]);
+    let forwarder = call.start(&node);
+    let failed = "debug: cannot notify the service manager";
+    forwarder.wait_for_line(failed);
+    let begin = Instant::now();
+    let outcome = forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    // With the same wait for each, it would be longer than this.
+    let messages = outcome.stderr.matches(failed).count() as u32 - 1;
+    assert!(messages >= 3, "{}", outcome.stderr);
+    assert!(begin.elapsed() < messages * SECOND, "{:?}", begin.elapsed());
     assert_eq!(node.ruleset(), "");
+
+    // TERM ends the first wait.
+    let mut forwarder = call.spawn(&node);
+    forwarder.wait_for_line("ready");
+    forwarder.signal(Signal::SIGTERM);
+    forwarder.wait_for_line(failed);
+    forwarder.finish().expect_exit(0);
 }

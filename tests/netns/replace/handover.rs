@@ -13,7 +13,7 @@ use super::peer::{
     PROVER, REQUEST, ask, connect_as, connect_to_lock as connect, forward, hold_lock, prove, send,
 };
 use super::replacing;
-use crate::fixture::{Namespace, expect_parts};
+use crate::fixture::{Namespace, Process, expect_parts};
 
 /// The instance must close the connection without having sent anything.
 #[track_caller]
@@ -210,6 +210,12 @@ fn a_suspended_instance_is_not_replaced() {
     assert_eq!(node.ruleset(), "");
 }
 
+/// One that asks whoever has the name, as that is the lock where tables have no owner.
+fn successor(node: &Namespace) -> Process {
+    let call = replacing(&forward()).args(&["--owner=false"]);
+    call.spawn(node)
+}
+
 /// Waits for a request; other processes connect only to learn the holder's process id.
 fn next_request(listener: &UnixListener) -> UnixStream {
     let mut streams = listener.incoming().flatten();
@@ -224,7 +230,7 @@ fn next_request(listener: &UnixListener) -> UnixStream {
 fn a_signal_ends_a_successor_that_waits_for_its_predecessor() {
     let node = Namespace::forwarding("node");
     let listener = hold_lock(&node);
-    let forwarder = replacing(&forward()).spawn(&node);
+    let forwarder = successor(&node);
     let _request = next_request(&listener);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
     assert_eq!(node.ruleset(), "");
@@ -235,7 +241,7 @@ fn a_signal_ends_a_successor_that_waits_for_its_predecessor() {
 fn a_successor_of_an_instance_that_ends_at_that_moment_starts() {
     let node = Namespace::forwarding("node");
     let listener = hold_lock(&node);
-    let forwarder = replacing(&forward()).spawn(&node);
+    let forwarder = successor(&node);
     let request = next_request(&listener);
     drop(listener);
     drop(request);

@@ -1,8 +1,11 @@
 //! Processes that connect to the lock and are no successors: they get nothing, and keep the instance from
 //! nothing.
 
+use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,10 +14,11 @@ use nix::sys::signal::Signal;
 use nodefwd::netlink::receive_descriptors;
 
 use super::peer::{
-    PROVER, REQUEST, TABLE, ask, connect_as, connect_to_lock, forward, prove, send, try_to_connect,
+    PROVER, REQUEST, TABLE, ask, connect_as, connect_to_lock, connect_waiting, forward, prove,
+    send, try_to_connect,
 };
 use super::replacing;
-use crate::fixture::{Namespace, expect_parts, nodefwd, proc_file, wait_until};
+use crate::fixture::{Namespace, TempFile, expect_parts, nodefwd, proc_file, wait_until};
 
 /// How often a process without CAP_NET_ADMIN tries to get the sockets.
 pub const ATTEMPTS: usize = 200;
@@ -209,6 +213,46 @@ fn a_flood_of_connections_costs_little_and_keeps_the_instance_from_nothing() {
     assert_eq!(node.rules(), before);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
     assert_eq!(node.ruleset(), "");
+}
+
+/// How many connections that send nothing are there at any time.
+pub const IDLE: usize = 4400;
+
+/// Connects and sends nothing, again and again, and keeps so many of the connections open.
+fn idle_flood(count: usize, ends: &AtomicBool) {
+    let mut idle = VecDeque::new();
+    while !ends.load(Ordering::Relaxed) {
+        idle.extend(connect_waiting().ok());
+        if idle.len() > count {
+            idle.pop_front();
+        }
+    }
+}
+
+#[test]
+fn a_process_that_may_gets_through_connections_that_send_nothing() {
+    let node = Namespace::forwarding("node");
+    let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11\n");
+    let named = nodefwd(["--name=web"]).env("NODEFWD_ENV_FILE", file.path());
+    let forwarder = named.start(&node);
+    let ends = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..IDLE / 100 {
+            scope.spawn(|| node.run(|| idle_flood(100, &ends)));
+        }
+        let flood = || forwarder.open_files().len();
+        wait_until("the flood", flood, |files| *files > 64);
+        // Each waits 10 s at most.
+        let work = || {
+            nodefwd(["reload", "web"]).finish(&node).expect_exit(0);
+            replacing(&named).start(&node)
+        };
+        let outcome = panic::catch_unwind(AssertUnwindSafe(work));
+        ends.store(true, Ordering::Relaxed);
+        let successor = outcome.unwrap_or_else(|cause| panic::resume_unwind(cause));
+        forwarder.finish().expect_exit(0);
+        successor.stop(Signal::SIGTERM).expect_exit(0);
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The other end of the lock, made by hand: successors, attackers, and holders of the name.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -47,6 +47,11 @@ pub fn connect_as(prover: &str) -> UnixStream {
     bind(socket.as_raw_fd(), &own).expect("a free name");
     connect(socket.as_raw_fd(), &named(TABLE)).expect("a connection");
     readable_in_time(socket.into())
+}
+
+/// Connects from this thread's namespace, and waits for room in the queue.
+pub fn connect_waiting() -> io::Result<UnixStream> {
+    UnixStream::connect_addr(&address())
 }
 
 /// Connects without waiting, and says whether that was possible.

@@ -1,10 +1,11 @@
 //! HUP: an instance with a file of options reads it again, and changes its rules in place.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use super::SECOND_PORT;
 use super::flows::{expect_nothing_lost, live_flows};
+use super::peer::{PROVER, connect_as, connect_to_lock};
 use crate::fixture::{
     BACKEND_PORT, FORWARDED_PORT, Host, Manager, Namespace, Net, Nodefwd, OTHER_NAT, Outcome,
     Process, Protocol, TempFile, addresses, expect_parts, nodefwd, wait_until,
@@ -282,25 +284,77 @@ fn the_command_leaves_an_instance_without_a_file_as_it_is() {
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
+/// Whoever runs the instance, and whoever asks.
 #[test]
-fn another_user_cannot_have_an_instance_reload_but_root_can() {
+fn only_a_process_with_cap_net_admin_can_have_an_instance_reload() {
     let node = Namespace::forwarding("node");
     let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11\n");
     let named = with_file(&file).env("NODEFWD_NAME", "web");
-    let forwarder = named.start(&node);
-    let stranger = nodefwd(["reload", "web"]).run_as_nobody(&[]);
-    let stderr = stranger.finish(&node).expect_exit(1).stderr;
-    expect_parts(
-        &stderr,
-        ["instance web gives no answer: only its own user and root may"],
-    );
-    assert!(!forwarder.stderr().contains("reloaded"));
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    for call in [named.clone(), named.run_as_nobody_with_net_admin()] {
+        let forwarder = call.start(&node);
+        let request = nodefwd(["reload", "web"]);
+        for powerless in [
+            request.clone().run_as_nobody(&[]),
+            request.clone().without_net_admin(),
+        ] {
+            let stderr = powerless.finish(&node).expect_exit(1).stderr;
+            expect_parts(&stderr, ["error: not reloaded: ", "CAP_NET_ADMIN"]);
+        }
+        let asked = ask_to_reload(&node, &forwarder);
+        assert_eq!(asked, Some(0), "it reloads for a process without a proof");
+        for able in [request.clone(), request.run_as_nobody_with_net_admin()] {
+            able.finish(&node).expect_exit(0);
+        }
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    }
+}
 
-    let forwarder = named.run_as_nobody_with_net_admin().start(&node);
-    request(&node).expect_exit(0);
-    stranger.finish(&node).expect_exit(0);
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+/// Asks by hand, in every way but the right one; gives how often it was done.
+fn ask_to_reload(node: &Namespace, forwarder: &Process) -> Option<usize> {
+    for proof in [&b""[..], b"p", b"pp", b"d"] {
+        let mut stream = node.run(|| connect_as(PROVER));
+        stream.write_all(b"nodefwd reload 2\n").ok()?;
+        stream.read_exact(&mut [0; 32]).ok()?;
+        stream.write_all(proof).ok()?;
+        stream.shutdown(std::net::Shutdown::Write).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        assert_eq!(answer, b"");
+    }
+    // As a version before asked, and from no nonce's name.
+    for word in ["nodefwd reload 1\n", "nodefwd reload 2\n"] {
+        let mut stream = connect_to_lock(node);
+        stream.write_all(word.as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        assert_eq!(answer, b"");
+    }
+    Some(forwarder.stderr().matches("reloaded: ").count())
+}
+
+/// How many processes ask for a reload at the same time, and send HUP, without a pause.
+const ASKING: usize = 4;
+const REQUESTS: usize = 10;
+
+#[test]
+fn many_requests_are_few_reloads() {
+    let node = Namespace::forwarding("node");
+    let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11\n");
+    let mut forwarder = with_file(&file).env("NODEFWD_NAME", "web").start(&node);
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..ASKING {
+            scope.spawn(|| (0..REQUESTS).for_each(|_| drop(request(&node).expect_exit(0))));
+        }
+        for _ in 0..1000 {
+            forwarder.signal(Signal::SIGHUP);
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    let most = 2 + begin.elapsed().as_millis() / 250;
+    let count = stderr.matches("reloaded: ").count();
+    assert!(count as u128 <= most, "{count} in {:?}", begin.elapsed());
 }
 
 /// Any process can bind the name, and say anything.

@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, UnixAddr, bind, socket};
@@ -12,14 +14,18 @@ use nodefwd::netlink::send_descriptors;
 
 use super::peer::{REQUEST, TABLE, forward, hold_lock};
 use super::replacing;
-use crate::fixture::{Namespace, Nodefwd, expect_parts, nodefwd};
+use crate::fixture::{Namespace, Nodefwd, Process, expect_parts, nodefwd};
 
 /// A socket of this type with the name, which does not listen.
 fn bound(node: &Namespace, kind: SockType) -> OwnedFd {
+    bound_to(node, kind, TABLE.as_bytes())
+}
+
+fn bound_to(node: &Namespace, kind: SockType, name: &[u8]) -> OwnedFd {
     node.run(|| {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Unix, kind, flags, None).expect("a socket");
-        let address = UnixAddr::new_abstract(TABLE.as_bytes()).expect("an address");
+        let address = UnixAddr::new_abstract(name).expect("an address");
         bind(socket.as_raw_fd(), &address).expect("a free name");
         socket
     })
@@ -35,6 +41,10 @@ fn with_an_owner_it_starts_and_says_who_keeps_it_from_being_replaced() {
     let node = Namespace::forwarding("node");
     let holder = format!("process {} of user 0 holds", std::process::id());
     let cannot = format!("this instance cannot be replaced (--replace) while {holder}");
+    // Names that are lines of /proc/net/unix, or that are no text.
+    let forged = "x\n0000000000000000: 00000002 00000000 00000000 0001 01     1 @nodefwd-web\n";
+    let _forged =
+        [forged.as_bytes(), b"\n\xff"].map(|name| bound_to(&node, SockType::Stream, name));
     for listens in [true, false] {
         let held: OwnedFd = if listens {
             hold_lock(&node).into()
@@ -69,6 +79,51 @@ fn with_an_owner_it_starts_and_says_who_keeps_it_from_being_replaced() {
         forwarder.finish().expect_exit(0);
         successor.stop(Signal::SIGTERM).expect_exit(0);
         assert_eq!(node.ruleset(), "");
+    }
+}
+
+/// A process of another user that has the name, listens, and never answers.
+fn silent_squatter(node: &Namespace) -> Process {
+    let script = format!(
+        "import socket, sys, time
+squatter = socket.socket(socket.AF_UNIX)
+squatter.bind('\\0{TABLE}')
+squatter.listen(9)
+print('listening', file=sys.stderr, flush=True)
+time.sleep(9999)"
+    );
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.args(["/usr/bin/python3", "-c", &script]);
+    let squatter = node.spawn(command);
+    squatter.wait_for_line("listening");
+    squatter
+}
+
+/// How long an instance is given to answer. Whoever holds the name and owns no table is not asked.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_silent_holder_of_the_name_delays_no_start() {
+    let node = Namespace::forwarding("node");
+    for user in ["65534", "0"] {
+        let (squatter, own) = match user {
+            "0" => (None, Some(hold_lock(&node))),
+            _ => (Some(silent_squatter(&node)), None),
+        };
+        let process = squatter.as_ref().map_or(std::process::id(), Process::id);
+        let begin = Instant::now();
+        let forwarder = replacing(&forward()).start(&node);
+        let holder = format!("process {process} of user {user} holds the abstract socket");
+        expect_parts(&forwarder.stderr(), [&holder]);
+        // Nor is it asked to replace the one that has the table.
+        let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
+        let running = format!("already as process {}, and cannot be", forwarder.id());
+        expect_parts(&stderr, [&running, &holder]);
+        assert!(begin.elapsed() < REPLY_TIMEOUT, "{:?}", begin.elapsed());
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+        assert_eq!(node.ruleset(), "");
+        drop((squatter, own));
     }
 }
 
@@ -143,8 +198,8 @@ fn pass_on(listener: &UnixListener, passed: [BorrowedFd<'_>; 2]) {
     }
 }
 
-/// It has the name, but neither the table nor its socket, and passes on what may be mistaken for them. A
-/// successor installs nothing over that: it starts like any other, or says who runs.
+/// It has the name, and there is a table without an owner, so that it may be the instance, and it passes on
+/// what may be mistaken for its sockets. A successor installs nothing over that, and says why.
 #[test]
 fn a_successor_uses_no_other_socket_than_that_of_the_table() {
     let node = Namespace::forwarding("node");
@@ -159,33 +214,24 @@ fn a_successor_uses_no_other_socket_than_that_of_the_table() {
 
     let listener = hold_lock(&node);
     let lock = OwnedFd::from(listener.try_clone().expect("a copy"));
-    for (socket, lock) in [
-        (&udp, &lock),
-        (&route, &lock),
-        (&foreign, &lock),
-        (&own, &udp),
-        (&own, &unnamed),
-        (&own, &foreign_lock),
+    node.load(&format!("table inet {TABLE}"));
+    let before = node.rules();
+    const SOCKET: &str = "the netlink socket that it passed cannot be used";
+    const LOCK: &str = "the lock that it passed cannot be used";
+    for (socket, lock, problem) in [
+        (&udp, &lock, SOCKET),
+        (&route, &lock, SOCKET),
+        (&foreign, &lock, SOCKET),
+        (&own, &udp, LOCK),
+        (&own, &unnamed, LOCK),
+        (&own, &foreign_lock, LOCK),
     ] {
         thread::scope(|scope| {
             scope.spawn(|| pass_on(&listener, [socket.as_fd(), lock.as_fd()]));
-            let forwarder = replacing(&forward()).start(&node);
-            forwarder.wait_for_line("warning: this instance cannot be replaced");
+            let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
+            expect_parts(&stderr, [problem]);
             assert_eq!(elsewhere.ruleset(), "");
-            forwarder.stop(Signal::SIGTERM).expect_exit(0);
-            assert_eq!(node.ruleset(), "");
+            assert_eq!(node.rules(), before);
         });
     }
-    // A socket like that of an instance, but the table is another's.
-    let forwarder = forward().start(&node);
-    let before = node.rules();
-    thread::scope(|scope| {
-        scope.spawn(|| pass_on(&listener, [own.as_fd(), lock.as_fd()]));
-        let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
-        let running = format!("already as process {}, and cannot be", forwarder.id());
-        expect_parts(&stderr, [running]);
-    });
-    assert_eq!(node.rules(), before);
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
-    assert_eq!(node.ruleset(), "");
 }

@@ -1,0 +1,104 @@
+//! The Unix socket that has an abstract name. /proc/net/unix lists them too, but a name may hold line breaks
+//! and any other bytes, so whoever binds one writes lines there.
+
+use super::{SockDiagError, open};
+use crate::netlink::{Attributes, Message, Request};
+use crate::uapi::{
+    SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_LISTEN, UDIAG_SHOW_NAME, UDIAG_SHOW_UID, UNIX_DIAG_NAME,
+    UNIX_DIAG_UID,
+};
+use nix::libc;
+
+/// A stream socket that has a name, whether it listens or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    pub inode: u32,
+    /// Who made it; `None` before Linux 5.3.
+    pub user: Option<u32>,
+}
+
+/// `struct unix_diag_req` (linux/unix_diag.h): its length, and where it has its fields.
+const REQUEST: usize = 24;
+const SDIAG_FAMILY: usize = 0;
+const UDIAG_STATES: usize = 4;
+const UDIAG_SHOW: usize = 12;
+
+/// `struct unix_diag_msg`: its length, and where it has its fields.
+const REPLY: usize = 16;
+const UDIAG_TYPE: usize = 1;
+const UDIAG_INO: usize = 4;
+
+/// The stream socket of this network namespace that is bound to this abstract name.
+pub fn stream_with_name(name: &str) -> Result<Option<Named>, SockDiagError> {
+    let mut header = [0; REQUEST];
+    header[SDIAG_FAMILY] = libc::AF_UNIX as u8;
+    let mut set = |at: usize, value: u32| header[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    // Those that are connected are left out: what a listening one has accepted has its name too.
+    set(UDIAG_STATES, 1 << TCP_LISTEN | 1 << TCP_CLOSE);
+    set(UDIAG_SHOW, UDIAG_SHOW_NAME | UDIAG_SHOW_UID);
+    let request = Request::with_header(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, &header, 1);
+    let found = open()?.list_existing(&request, |message| read(name, message))?;
+    Ok(found.first().copied())
+}
+
+/// `None` if it is another socket.
+fn read(name: &str, message: &Message<'_>) -> Option<Named> {
+    let (reply, attributes) = message.payload.split_at_checked(REPLY)?;
+    let attributes = Attributes(attributes);
+    let bound = attributes.get(UNIX_DIAG_NAME)?.strip_prefix(&[0])?;
+    let is_stream = i32::from(reply[UDIAG_TYPE]) == libc::SOCK_STREAM;
+    let user = attributes.get(UNIX_DIAG_UID);
+    let user = user.and_then(|user| Some(u32::from_ne_bytes(*user.first_chunk()?)));
+    (is_stream && bound == name.as_bytes()).then_some(Named {
+        inode: u32::from_ne_bytes(*reply[UDIAG_INO..].first_chunk()?),
+        user,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::messages;
+    use crate::netns::in_own_namespace;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+    use nix::sys::stat::fstat;
+    use nix::unistd::geteuid;
+    use proptest::prelude::*;
+    use std::os::fd::{AsRawFd, OwnedFd};
+
+    fn bound(name: &[u8], kind: SockType) -> OwnedFd {
+        let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let address = UnixAddr::new_abstract(name).unwrap();
+        bind(socket.as_raw_fd(), &address).unwrap();
+        socket
+    }
+
+    /// Beside names that write the line of another socket into /proc/net/unix, or no text at all.
+    #[test]
+    fn a_socket_is_found_by_type_and_name_beside_any_others() {
+        in_own_namespace(|| {
+            let line = "0000000000000000: 00000002 00000000 00010000 0001 01 4242 @nodefwd-web";
+            let _others = [
+                bound(format!("x\n{line}\n").as_bytes(), SockType::Stream),
+                bound(b"\xff\n\xfe", SockType::Stream),
+                bound(b"nodefwd-web", SockType::Datagram),
+                bound(b"nodefwd-web-2", SockType::Stream),
+                bound(b"nodefwd-web\0", SockType::Stream),
+            ];
+            assert_eq!(stream_with_name("nodefwd-web").unwrap(), None);
+            let socket = bound(b"nodefwd-web", SockType::Stream);
+            let found = stream_with_name("nodefwd-web").unwrap().unwrap();
+            assert_eq!(u64::from(found.inode), fstat(&socket).unwrap().st_ino);
+            assert_eq!(found.user, Some(geteuid().as_raw()));
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            messages(&bytes).for_each(|message| {
+                read("", &message);
+            });
+        }
+    }
+}
