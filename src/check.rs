@@ -50,6 +50,9 @@ pub enum CheckError {
 /// How many chains and rules are gone through, each counted as often as a packet meets it.
 const MAX_RULES: usize = 10_000_000;
 
+/// How many running instances are looked at, which share that.
+const MAX_INSTANCES: usize = 64;
+
 /// What to check, and how to say it.
 #[derive(Debug, Args)]
 #[allow(missing_docs)] // the help says what each is
@@ -113,7 +116,7 @@ fn says_nothing(options: &Options) -> bool {
 /// Checks everything and prints what it finds. Fails if a check does.
 pub fn run(subject: Subject, options: &CheckOptions) -> Result<(), CheckError> {
     let findings = match subject {
-        Subject::Config(config) => check(config, options),
+        Subject::Config(config) => check(config, options, MAX_RULES),
         Subject::Running(name) => running(name, options)?,
     };
     report::print(&findings, options.format)?;
@@ -136,9 +139,12 @@ fn running(name: Option<Name>, options: &CheckOptions) -> Result<Vec<Finding>, C
         return Err(CheckError::Unknown(name.clone()));
     }
     let mut findings = Vec::new();
-    for instance in &instances {
+    let (shown, others) = instances.split_at(instances.len().min(MAX_INSTANCES));
+    for instance in shown {
         let found = match instance.config(&nftables)? {
-            Ok(config) if instance.holder != Holder::None => check(config, options),
+            Ok(config) if instance.holder != Holder::None => {
+                check(config, options, MAX_RULES / shown.len())
+            }
             // It only has such a name.
             Err(_) if instance.holder == Holder::None && name.is_none() => continue,
             _ => vec![instance.finding(&nftables)?],
@@ -148,6 +154,14 @@ fn running(name: Option<Name>, options: &CheckOptions) -> Result<Vec<Finding>, C
             ..finding
         }));
     }
+    if let Some(Running { table, .. }) = others.first() {
+        let text = format!(
+            "not looked at: {} more, from table inet {} on; nodefwd check looks at one that is named",
+            others.len(),
+            table.name
+        );
+        findings.push(Finding::new(Level::Unseen, "instances", text));
+    }
     if findings.is_empty() {
         let text = "none runs in this network namespace: start one, or give the forwards that are to be checked, such as tcp/80=10.0.0.5:8080";
         findings.push(Finding::new(Level::Failure, "instances", text));
@@ -155,8 +169,8 @@ fn running(name: Option<Name>, options: &CheckOptions) -> Result<Vec<Finding>, C
     Ok(findings)
 }
 
-/// Checks what would be forwarded, or is.
-fn check(mut config: Config, options: &CheckOptions) -> Vec<Finding> {
+/// Checks what would be forwarded, or is; goes through `max_rules` chains and rules.
+fn check(mut config: Config, options: &CheckOptions, max_rules: usize) -> Vec<Finding> {
     let mut findings = input::findings(&config);
     findings.push(kernel::capability());
     let permitted = findings
@@ -168,7 +182,7 @@ fn check(mut config: Config, options: &CheckOptions) -> Vec<Finding> {
         Some(opened) => kernel::rules(opened, &config, &mut findings),
     };
     let mut scope = Scope {
-        max_rules: MAX_RULES,
+        max_rules,
         installed: false,
         at_start: false,
         from: options.from,

@@ -102,6 +102,7 @@ JSON, to which fields may be added; the comments are not part of it:
     \"forwarding\": [{                         // for each family that it has forwards of
       \"family\": \"ipv4\",
       \"on\": true, \"reason\": null}],           // false: this host does not forward it, and why
+    \"truncated\": false,                       // true: left out, as they are too many
     \"forwards\": [{
       \"protocol\": \"tcp\", \"family\": \"ipv4\", \"ports\": {\"first\": 80, \"last\": 80},
       \"dropped\": 0,

@@ -1,14 +1,14 @@
 //! The other instances in this network namespace, and what they forward, as the kernel shows them.
 
 use crate::config::{
-    Config, Family, InterfaceName, PortRange, Protocol, Service, ServiceSet, TABLE_PREFIX,
+    Config, Family, InterfaceName, Name, PortRange, Protocol, Service, ServiceSet, TABLE_PREFIX,
 };
 use crate::lock::Holder;
 use crate::netlink::{address, or_missing};
-use crate::nftables::list::{self, Element, Table, TableInfo};
+use crate::nftables::list::{self, BaseChain, Element, Hook, Table, TableFamily, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process;
-use crate::ruleset::{LISTEN_INTERFACES, ServiceMaps, listen_set_name};
+use crate::ruleset::{LISTEN_INTERFACES, PREROUTING, ServiceMaps, listen_set_name};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -41,10 +41,29 @@ pub enum SiblingError {
     Nftables(#[from] NftablesError),
 }
 
-/// The tables of all instances in this network namespace.
+/// The tables of all instances in this network namespace: those that have a name and a map of an instance's, and
+/// the chain that connections come in through. Any process that may change nftables can make such a table, but
+/// the kernel has room for 1,024 chains at a hook (MAX_HOOK_COUNT in net/netfilter/core.c).
 pub fn instances(nftables: &Nftables) -> Result<Vec<TableInfo>, NftablesError> {
+    let is_named = |table: &TableInfo| {
+        let name = table.name.strip_prefix(TABLE_PREFIX);
+        name.is_some_and(|name| name.parse::<Name>().is_ok())
+    };
     let mut tables = nftables.tables()?;
-    tables.retain(|table| table.name.starts_with(TABLE_PREFIX));
+    tables.retain(is_named);
+    if tables.is_empty() {
+        return Ok(tables);
+    }
+    let maps = Family::ALL.map(|family| ServiceMaps::of(family).all());
+    let with_maps = nftables.list(|socket| list::tables_with_sets(socket, &maps.concat()))?;
+    let (chains, _) = nftables.list(list::base_chains)?;
+    let comes_in = |chain: &&BaseChain| {
+        let is_first = chain.hook == Hook::Prerouting && chain.name == PREROUTING;
+        is_first && chain.is_nat && chain.table.family == TableFamily::Inet
+    };
+    let hooked = chains.iter().filter(comes_in);
+    let hooked: HashSet<&String> = hooked.map(|chain| &chain.table.name).collect();
+    tables.retain(|table| with_maps.contains(&table.name) && hooked.contains(&table.name));
     Ok(tables)
 }
 
@@ -172,20 +191,19 @@ pub fn check_conflicts(
     claims: &Claims,
     may_replace: impl Fn(&TableInfo) -> bool,
 ) -> Result<bool, SiblingError> {
-    let mut replaces = false;
-    for other in instances(nftables)? {
-        if other.name == table {
-            if may_replace(&other) {
-                replaces = true;
-                continue;
-            }
-            return Err(SiblingError::TableExists {
-                // The lock of this name is this instance's own.
-                whose: whose(&other, Holder::None),
-                owner: other.owner,
-                table: other.name,
-            });
-        }
+    // Whoever has made it.
+    let existing = nftables.table(table)?;
+    if let Some(other) = existing.as_ref().filter(|other| !may_replace(other)) {
+        return Err(SiblingError::TableExists {
+            // The lock of this name is this instance's own.
+            whose: whose(other, Holder::None),
+            owner: other.owner,
+            table: table.to_owned(),
+        });
+    }
+    let mut others = instances(nftables)?;
+    others.retain(|other| other.name != table);
+    for other in others {
         let theirs = Claims::read(nftables, &other.name)?;
         if let Some(service) = claims.conflict(&theirs) {
             return Err(SiblingError::Claimed {
@@ -195,7 +213,7 @@ pub fn check_conflicts(
             });
         }
     }
-    Ok(replaces)
+    Ok(existing.is_some())
 }
 
 /// Who has a table, and what can be done about it. If the kernel knows no owner, `holder` is whoever

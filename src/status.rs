@@ -6,19 +6,19 @@ mod forwarding;
 mod forwards;
 mod json;
 mod prometheus;
+mod ready;
 mod rule;
 #[cfg(test)]
 mod sample;
 mod text;
 
 pub use forwarding::FamilyStatus;
-pub use forwards::{accepts_connections, forwards};
+pub use forwards::{MAX_ROWS, accepts_connections, forwards};
 #[cfg(test)]
 pub use rule::action;
 
 use crate::config::{Destination, InterfaceName, Name, Service, TABLE_PREFIX};
 use crate::conntrack::{Conntrack, ConntrackError, Flow};
-use crate::lock::Holder;
 use crate::logging::with_causes;
 use crate::nftables::list::{self, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
@@ -92,6 +92,8 @@ pub struct Instance {
     pub invalid: u64,
     /// Whether this host forwards the families that it has forwards of.
     pub forwarding: Vec<FamilyStatus>,
+    /// Whether the forwards are left out, as they are too many.
+    pub truncated: bool,
     /// In order of family, protocol and port.
     pub forwards: Vec<ForwardStatus>,
 }
@@ -148,6 +150,10 @@ pub enum StatusError {
 /// How long `--watch` waits between two looks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many rows of all instances are shown together. A single one, or one that is asked for, shows
+/// [`MAX_ROWS`].
+const MAX_ROWS_OF_ALL: usize = 1 << 16;
+
 /// How often everything is read again because the ruleset has changed meanwhile.
 const MAX_READ_RETRIES: usize = 10;
 
@@ -156,7 +162,7 @@ const MAX_READ_RETRIES: usize = 10;
 pub fn run(options: &StatusOptions) -> Result<(), StatusError> {
     let nftables = Nftables::open()?;
     if options.ready {
-        return check_ready(&nftables, options.name.as_ref());
+        return ready::check(&nftables, options.name.as_ref());
     }
     loop {
         let instances = read(&nftables, options.name.as_ref())?;
@@ -168,55 +174,6 @@ pub fn run(options: &StatusOptions) -> Result<(), StatusError> {
     }
 }
 
-/// Fails unless the instance, or any if no name is given, runs and accepts connections.
-fn check_ready(nftables: &Nftables, name: Option<&Name>) -> Result<(), StatusError> {
-    let tables = tables(nftables, name)?;
-    // A table without an owner outlives its process; the lock does not.
-    let is_dead =
-        |table: &TableInfo| table.owner.is_none() && Holder::of(&table.name) == Holder::None;
-    let mut unmet = None;
-    for table in &tables {
-        if !is_dead(table) && accepts(nftables, &table.name)? {
-            match not_forwarding(nftables, &table.name)? {
-                None => return Ok(()),
-                reason => unmet = reason,
-            }
-        }
-    }
-    if let Some(reason) = unmet {
-        return Err(StatusError::NotForwarding(reason));
-    }
-    Err(match (name, &tables[..]) {
-        (None, _) => StatusError::NoneReady,
-        (Some(name), []) => StatusError::Missing(name.table()),
-        (Some(name), [table, ..]) if is_dead(table) => StatusError::Dead(name.table()),
-        (Some(name), _) => StatusError::Closed(name.table()),
-    })
-}
-
-/// Why this host does not forward what the table has rules for.
-fn not_forwarding(nftables: &Nftables, table: &str) -> Result<Option<String>, NftablesError> {
-    let table = Table::inet(table);
-    let forwards = nftables.list(|socket| forwards::forwards(socket, &table))?;
-    let families = forwarding::families(nftables, &table, &forwards)?;
-    let reasons: Vec<String> = families.into_iter().filter_map(|it| it.reason).collect();
-    Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
-}
-
-fn accepts(nftables: &Nftables, table: &str) -> Result<bool, NftablesError> {
-    nftables.list(|socket| forwards::accepts_connections(socket, &Table::inet(table)))
-}
-
-/// The table of the instance of this name, or those of all instances.
-fn tables(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<TableInfo>, NftablesError> {
-    let mut tables = siblings::instances(nftables)?;
-    if let Some(name) = name {
-        let table = name.table();
-        tables.retain(|found| found.name == table);
-    }
-    Ok(tables)
-}
-
 /// Reads the instance of this name, or all.
 fn read(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<Instance>, StatusError> {
     let mut instances = read_unchanged(nftables, name)?;
@@ -226,6 +183,11 @@ fn read(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<Instance>, Statu
         (false, _) => {}
     }
     instances.sort_by(|one, other| one.name.cmp(&other.name));
+    for Instance { table, name, .. } in instances.iter().filter(|instance| instance.truncated) {
+        warn!(
+            "the forwards of table inet {table} are left out, as they are too many: nodefwd status {name} shows more"
+        );
+    }
     let translated = || -> Result<Vec<Flow>, ConntrackError> {
         let forwards = instances.iter().flat_map(|instance| &instance.forwards);
         Conntrack::open()?.translated(forwards.map(|forward| forward.service))
@@ -245,10 +207,22 @@ fn read_unchanged(
     let mut instances = Vec::new();
     for _ in 0..MAX_READ_RETRIES {
         let generation = nftables.generation()?;
-        instances = tables(nftables, name)?
-            .into_iter()
-            .map(|table| instance(nftables, table))
-            .collect::<Result<_, _>>()?;
+        instances.clear();
+        let mut tables = siblings::instances(nftables)?;
+        tables.retain(|table| name.is_none_or(|name| table.name == name.table()));
+        let mut unread = tables.len();
+        let mut left = if unread == 1 {
+            MAX_ROWS
+        } else {
+            MAX_ROWS_OF_ALL
+        };
+        for table in tables {
+            // Each has its share, and what those before it have left.
+            let found = instance(nftables, table, left / unread)?;
+            unread -= 1;
+            left -= forwards::rows(&found.forwards);
+            instances.push(found);
+        }
         if nftables.generation()? == generation {
             break;
         }
@@ -256,14 +230,17 @@ fn read_unchanged(
     Ok(instances)
 }
 
-fn instance(nftables: &Nftables, table: TableInfo) -> Result<Instance, NftablesError> {
+/// Leaves the forwards out if they have more rows than `most`.
+fn instance(nftables: &Nftables, table: TableInfo, most: usize) -> Result<Instance, NftablesError> {
     let TableInfo { name, owner, .. } = table;
     let table = Table::inet(&name);
     let instance = name.strip_prefix(TABLE_PREFIX).unwrap_or(&name);
-    let forwards = nftables.list(|socket| forwards::forwards(socket, &table))?;
+    let forwards = nftables.list(|socket| forwards::forwards(socket, &table, most))?;
+    let truncated = forwards.is_none();
+    let forwards = forwards.unwrap_or_default();
     Ok(Instance {
         name: instance.to_owned(),
-        accepting: accepts(nftables, &name)?,
+        accepting: ready::accepts(nftables, &name)?,
         reload_failed: nftables
             .list(|socket| list::chain_use(socket, &table, RELOAD_FAILED))?
             .is_some(),
@@ -271,6 +248,7 @@ fn instance(nftables: &Nftables, table: TableInfo) -> Result<Instance, NftablesE
         interfaces: siblings::listen_interfaces(nftables, &name)?,
         invalid: nftables.list(|socket| chains::dropped(socket, &table, DROPPED_INVALID))?,
         forwarding: forwarding::families(nftables, &table, &forwards)?,
+        truncated,
         forwards,
         owner: owner.map(process::owner),
         table: name,

@@ -25,16 +25,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// All of this network namespace, or the one of this name. Tables that no instance can have made are
-    /// left out: their names are none.
+    /// All of this network namespace, or the one of this name.
     pub fn all(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<Self>, NftablesError> {
         let mut tables = siblings::instances(nftables)?;
         tables.sort_by(|one, other| one.name.cmp(&other.name));
-        let wanted = |table: &TableInfo| match (name, instance_name(table)) {
-            (_, None) => false,
-            (None, _) => true,
-            (Some(name), _) => table.name == name.table(),
-        };
+        let wanted = |table: &TableInfo| name.is_none_or(|name| table.name == name.table());
         let running = |table: TableInfo| Running {
             holder: holder(&table),
             table,
@@ -59,7 +54,8 @@ impl Running {
 
     /// The instance's name.
     pub fn name(&self) -> &str {
-        instance_name(&self.table).unwrap_or_default()
+        let name = self.table.name.strip_prefix(TABLE_PREFIX);
+        name.unwrap_or_default()
     }
 
     /// The config that its rules show; `Err` if they forward nothing that can be read back.
@@ -92,16 +88,20 @@ impl Running {
 
     fn options(&self, nftables: &Nftables) -> Result<Options, NftablesError> {
         let table = Table::inet(&self.table.name);
-        let forwards = nftables.list(|socket| status::forwards(socket, &table))?;
-        let forwards = forwards.into_iter().filter_map(|forward| {
-            let destinations: Vec<_> = forward.destinations.iter().map(|to| to.to).collect();
-            let service = forward.service;
-            let forward = Forward {
-                service,
-                destinations,
-            };
-            (!forward.destinations.is_empty()).then(|| forward.to_string().into())
-        });
+        let most = status::MAX_ROWS;
+        let forwards = nftables.list(|socket| status::forwards(socket, &table, most))?;
+        let forwards = forwards
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|forward| {
+                let destinations: Vec<_> = forward.destinations.iter().map(|to| to.to).collect();
+                let service = forward.service;
+                let forward = Forward {
+                    service,
+                    destinations,
+                };
+                (!forward.destinations.is_empty()).then(|| forward.to_string().into())
+            });
         let has_chain = |chain: &str| -> Result<bool, NftablesError> {
             let found = nftables.list(|socket| list::chain_use(socket, &table, chain))?;
             Ok(found.is_some())
@@ -216,11 +216,6 @@ impl Statements {
         }
         Ok(found)
     }
-}
-
-fn instance_name(table: &TableInfo) -> Option<&str> {
-    let name = table.name.strip_prefix(TABLE_PREFIX)?;
-    name.parse::<Name>().ok().map(|_| name)
 }
 
 fn holder(table: &TableInfo) -> Holder {

@@ -272,9 +272,12 @@ pub fn take_over(nftables: &Nftables, config: &Config, health: Option<&mut Healt
     };
     let table = Table::inet(&config.name.table());
     // It may not be there.
-    let forwards = nftables.list(|socket| status::forwards(socket, &table));
+    let forwards = nftables.list(|socket| status::forwards(socket, &table, status::MAX_ROWS));
     let forwards = forwards.unwrap_or_default();
-    let destinations = forwards.iter().flat_map(|forward| &forward.destinations);
+    let destinations = forwards
+        .iter()
+        .flatten()
+        .flat_map(|forward| &forward.destinations);
     let down = destinations.filter(|destination| destination.up == Some(false));
     health.assume(&down.map(|destination| destination.to).collect());
     health.down()

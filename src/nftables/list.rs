@@ -8,7 +8,9 @@ mod set;
 pub use chain::{BaseChain, Hook, TableHandles, base_chains, chain_use};
 #[cfg(test)]
 pub use set::decode_element;
-pub use set::{Data, Element, ElementKind, Verdict, element, elements, set, verdict};
+pub use set::{
+    Data, Element, ElementKind, Verdict, element, elements, set, tables_with_sets, verdict,
+};
 
 use crate::config::Family;
 use crate::netlink::{Attributes, Failure, Message, Request, Socket};

@@ -9,18 +9,23 @@ use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Element, Table};
 use crate::ruleset::{HEALTH, PREROUTING, ServiceMaps};
 use crate::siblings;
-use log::warn;
 use std::net::IpAddr;
 
 /// How many actions of chains are gone through for a table: an instance has three for each destination of
 /// its balanced forwards, of which the config allows 65,536.
 const MAX_ACTIONS: usize = 1 << 18;
 
-/// How many forwards are kept: every port of each protocol and family is fewer.
-const MAX_FORWARDS: usize = 1 << 19;
+/// More rows than an instance has: it has one for each port of each protocol and family, and one for each
+/// destination.
+pub const MAX_ROWS: usize = 1 << 19;
 
-/// The forwards in a table, in order of family, protocol and port. None if there is no such table.
-pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Failure> {
+/// The forwards in a table, in order of family, protocol and port. None if there is no such table, and no
+/// value if there are more rows than `most`: a part of them would look like all.
+pub fn forwards(
+    socket: &Socket,
+    table: &Table,
+    most: usize,
+) -> Result<Option<Vec<ForwardStatus>>, Failure> {
     let reader = Reader::new(socket, table)?;
     let (mut forwards, mut dropped) = (Vec::new(), Vec::new());
     let mut left = MAX_ACTIONS;
@@ -37,12 +42,19 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
         forwards.extend(joined(
             elements(&maps.port_map)?.iter().map(single).collect(),
         ));
+        let mut count = rows(&forwards);
         for map in &maps.chains {
-            let found = elements(map)?;
-            let forward = |(service, element): &(Service, Element)| {
-                reader.forward(*service, element.data.as_ref(), &mut left)
-            };
-            forwards.extend(found.iter().filter_map(forward));
+            for (service, element) in elements(map)? {
+                let forward = reader.forward(service, element.data.as_ref(), &mut left);
+                count += rows(forward.as_slice());
+                if left == 0 || count > most {
+                    return Ok(None);
+                }
+                forwards.extend(forward);
+            }
+        }
+        if count > most {
+            return Ok(None);
         }
         for set in &maps.dropped {
             let counted = |(service, element): (Service, Element)| {
@@ -51,10 +63,6 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
             };
             dropped.extend(elements(set)?.into_iter().map(counted));
         }
-    }
-    if left == 0 || forwards.len() > MAX_FORWARDS {
-        warn!("table {table} holds more than an instance forwards: the rest is not shown");
-        forwards.truncate(MAX_FORWARDS);
     }
     forwards.sort_by_key(|forward| forward.service);
     if list::chain_use(socket, table, HEALTH)?.is_some() {
@@ -65,7 +73,15 @@ pub fn forwards(socket: &Socket, table: &Table) -> Result<Vec<ForwardStatus>, Fa
             forward.dropped += packets;
         }
     }
-    Ok(forwards)
+    Ok(Some(forwards))
+}
+
+/// How many lines they take: one each, and one for each destination.
+pub fn rows(forwards: &[ForwardStatus]) -> usize {
+    let rows = forwards
+        .iter()
+        .map(|forward| 1 + forward.destinations.len());
+    rows.sum()
 }
 
 /// Marks the destinations that are tried and do not fail (`config/health.rs` says which those are).

@@ -45,6 +45,7 @@ mod tests {
                         {"family": "ipv4", "on": true, "reason": null},
                         {"family": "ipv6", "on": false, "reason": "IPv6 forwarding is off"},
                     ],
+                    "truncated": false,
                     "forwards": [
                         {
                             "protocol": "tcp",
@@ -92,6 +93,7 @@ mod tests {
                     "owner": null,
                     "invalid": 0,
                     "forwarding": [],
+                    "truncated": true,
                     "forwards": [],
                 },
             ],

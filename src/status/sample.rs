@@ -26,6 +26,7 @@ pub fn instances() -> Vec<Instance> {
             since: Some(SINCE),
         }),
         invalid: 2,
+        truncated: false,
         forwarding: vec![
             FamilyStatus {
                 family: Family::Ipv4,
@@ -68,6 +69,7 @@ pub fn instances() -> Vec<Instance> {
         interfaces: vec!["eth1".parse().unwrap()],
         owner: None,
         invalid: 0,
+        truncated: true,
         forwarding: Vec::new(),
         forwards: Vec::new(),
     };

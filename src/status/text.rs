@@ -42,6 +42,10 @@ fn one_instance(instance: &Instance, now: u64) -> String {
         text +=
             "  the last reload failed, these are the rules from before: the log has the reason\n";
     }
+    if instance.truncated {
+        text += "  its forwards are left out, as they are too many\n";
+        rows.clear();
+    }
     for row in &rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
@@ -158,7 +162,7 @@ web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefw
 
 odd\\u{1b}\": table inet nodefwd-odd\\u{1b}\", at eth1, accepts no new connections, without an owner
   the last reload failed, these are the rules from before: the log has the reason
-  FORWARD  TO  CONNECTIONS  ACTIVE  DROPPED
+  its forwards are left out, as they are too many
 ";
         assert_eq!(render(&sample::instances(), sample::SINCE + 3661), expected);
     }

@@ -6,6 +6,7 @@ mod connect;
 mod destinations;
 mod firewall;
 mod firewall_rules;
+mod hostile_names;
 mod hostile_tables;
 mod kernel;
 mod listen;
@@ -18,6 +19,7 @@ mod running;
 mod sockets;
 mod start_warnings;
 
+pub use hostile_tables::READINGS;
 pub use start_warnings::{CHAINS, DESTINATIONS, SOCKETS};
 
 use nix::sys::signal::Signal;

@@ -20,7 +20,7 @@ use std::thread;
 use crate::conntrack::{FLOOD, FLOWS, FOREIGN_FLOWS};
 use crate::fixture::{Namespace, Process};
 use crate::lifecycle::KILLS;
-use crate::replace::{ATTEMPTS, CONNECTIONS, REPLACEMENTS};
+use crate::replace::{ATTEMPTS, CONNECTIONS, IDLE, REPLACEMENTS};
 use crate::{check, coexistence};
 
 /// The page with the table of faults.
@@ -72,10 +72,15 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("`--replace` under running", REPLACEMENTS as usize),
         ("a process without CAP_NET_ADMIN", ATTEMPTS),
         ("connections to the lock", CONNECTIONS),
+        ("connections that send nothing", IDLE),
         ("100000 conntrack entries", FOREIGN_FLOWS),
         ("sockets of other processes", check::SOCKETS),
         ("a table like an instance's", coexistence::SERVICES),
         ("a table like an instance's", coexistence::DESTINATIONS),
+        ("tables like an instance's", coexistence::TABLES),
+        ("tables like an instance's", coexistence::FORWARDS),
+        ("tables that only have", coexistence::NAMES),
+        ("chains that lead to each other", check::READINGS),
         ("chains whose rules", check::CHAINS),
         ("chains whose rules", check::DESTINATIONS),
         ("connections of others while it drains", FLOOD),

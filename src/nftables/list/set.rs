@@ -1,9 +1,10 @@
 //! Sets and maps, and their elements.
 
-use super::{Table, dump_request, get_request};
+use super::{Table, TableFamily, dump_request, get_request};
 use crate::netlink::{Attributes, Failure, Message, Request, Socket, or_missing};
 use crate::uapi::*;
 use nix::libc;
+use std::collections::HashSet;
 
 /// What the kernel says of a set or map, apart from its elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,18 @@ pub fn set(socket: &Socket, table: &Table, name: &str) -> Result<Option<SetInfo>
             interval: flags & libc::NFT_SET_INTERVAL as u32 != 0,
         })
     }))
+}
+
+/// The tables of family `inet` that have a set or map with one of these names.
+pub fn tables_with_sets(socket: &Socket, names: &[String]) -> Result<HashSet<String>, Failure> {
+    let request = dump_request(libc::NFT_MSG_GETSET, TableFamily::Inet);
+    let tables = socket.list(&request, |message| {
+        let attributes = message.attributes();
+        let name = attributes.text(NFTA_SET_NAME)?;
+        let table = attributes.name(NFTA_SET_TABLE);
+        table.filter(|_| names.iter().any(|wanted| wanted == name))
+    })?;
+    Ok(tables.into_iter().collect())
 }
 
 /// An element of a set or map.

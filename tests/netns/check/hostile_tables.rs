@@ -3,9 +3,12 @@
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
 use std::os::fd::AsRawFd;
 
+use nix::sys::signal::Signal;
+use std::process::Command;
+
 use super::firewall::is_forwarded;
-use super::{BACKEND_PORT, Report, net, shell, start};
-use crate::fixture::{Family, Namespace, Protocol, expect_parts, wait_until};
+use super::{BACKEND_PORT, Line, Report, net, shell, start};
+use crate::fixture::{Family, Namespace, Process, Protocol, expect_parts, wait_until};
 
 /// A table of an instance's name, without an instance's sets.
 #[test]
@@ -66,7 +69,7 @@ fn message(kind: u16, resource: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// A table with a chain of type nat that drops everything, both of this name. nft(8) takes no such name.
-fn add_dropping_chain(node: &Namespace, name: &[u8]) {
+pub fn add_dropping_chain(node: &Namespace, name: &[u8]) {
     const NFTABLES: u16 = 10;
     let name = [name, &[0]].concat();
     let hook = [
@@ -117,4 +120,46 @@ fn names_that_are_not_utf8_are_looked_at() {
         let _instance = start(&net, forward);
         assert!(!is_forwarded(&net, Protocol::Tcp, Family::V4));
     }
+}
+
+/// How often check reads the rules, and instances start, while two chains take turns in leading to each other.
+pub const READINGS: usize = 40;
+
+/// Each state is sound, but rules that were read before a change and after it lead round in a circle.
+#[test]
+fn chains_that_change_while_they_are_read_lead_nowhere_for_ever() {
+    let net = net(1);
+    net.node.load(
+        "table inet theirs {
+            chain a { }
+            chain b { }
+            chain drops { type filter hook forward priority 0; policy drop; jump a; jump b; }
+         }",
+    );
+    let flush = "flush chain inet theirs a; flush chain inet theirs b";
+    let turns =
+        format!("{flush}; add rule inet theirs a jump b\n{flush}; add rule inet theirs b jump a\n");
+    let mut nft = Command::new("nft");
+    nft.arg("--interactive");
+    let mut nft = net.node.run(|| Process::spawn(nft, &turns.repeat(100_000)));
+    let handle = || {
+        net.node
+            .succeed("nft", &["-a", "list", "table", "inet", "theirs"])
+    };
+    let first = handle();
+    wait_until("a change", handle, |now| *now != first);
+    for number in 0..READINGS {
+        if number % 4 == 0 {
+            let instance = start(&net, "tcp/80=10.2.1.2:8080");
+            instance.stop(Signal::SIGTERM).expect_exit(0);
+        } else {
+            let report = Report::of(&net.node, "tcp/80=10.2.1.2:8080");
+            let firewall = |line: &Line| line.subject == "firewall" && line.level != "ok";
+            assert!(report.0.iter().any(firewall), "{report:#?}");
+        }
+    }
+    assert!(
+        nft.is_running(),
+        "the chains have not changed until the end"
+    );
 }

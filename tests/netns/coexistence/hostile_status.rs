@@ -1,5 +1,7 @@
 //! `nodefwd status` beside a table that is no instance's, but named and made like one.
 
+use std::collections::BTreeMap;
+
 use crate::fixture::{Namespace, expect_parts, nodefwd};
 
 /// How many services lead to a chain, and how many destinations that chain has: of an instance, that would
@@ -7,8 +9,36 @@ use crate::fixture::{Namespace, expect_parts, nodefwd};
 pub const SERVICES: usize = 1000;
 pub const DESTINATIONS: usize = 2000;
 
-/// What is gone through at most.
-const MOST: usize = 1 << 18;
+/// How many tables have an instance's name only; how many are made like one, and how many forwards each has.
+pub const NAMES: usize = 6000;
+pub const TABLES: usize = 100;
+pub const FORWARDS: usize = 2000;
+
+const KEY: &str = "type inet_service . inet_proto : ipv4_addr . inet_service;";
+const HOOK: &str = "type nat hook prerouting priority dstnat;";
+
+/// How many rows of all instances are shown.
+const MOST: usize = 1 << 16;
+
+/// The destinations that are shown of each instance, by its name, and what is said on standard error.
+fn shown(node: &Namespace) -> (BTreeMap<String, usize>, String) {
+    let outcome = nodefwd(["status", "--format=json"]).finish(node);
+    let outcome = outcome.expect_exit(0);
+    let found: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let list = |value: &serde_json::Value| value.as_array().expect("a list").clone();
+    let destinations = |instance: &serde_json::Value| {
+        let forwards = list(&instance["forwards"]);
+        let truncated = instance["truncated"] == true;
+        assert_eq!(truncated, forwards.is_empty(), "{instance}");
+        let lists = forwards.iter().map(|one| list(&one["destinations"]).len());
+        (
+            instance["name"].as_str().expect("a name").to_owned(),
+            lists.sum(),
+        )
+    };
+    let instances = list(&found["instances"]);
+    (instances.iter().map(destinations).collect(), outcome.stderr)
+}
 
 #[test]
 fn what_status_keeps_of_a_table_is_bounded() {
@@ -28,6 +58,7 @@ fn what_status_keeps_of_a_table_is_bounded() {
     node.load(&format!(
         "table inet nodefwd-evil {{
             map chains4 {{ type inet_service . inet_proto : verdict; }}
+            chain prerouting {{ {HOOK} }}
             chain many {{
                 {rules}
             }}
@@ -36,27 +67,67 @@ fn what_status_keeps_of_a_table_is_bounded() {
         services.join(", ")
     ));
     let web = nodefwd(["--name=web", "tcp/5000=10.2.0.11"]).start(&node);
-    let outcome = nodefwd(["status", "--format=json"]).finish(&node);
-    let outcome = outcome.expect_exit(0);
-    let cut = "warning: table inet nodefwd-evil holds more than an instance forwards: the rest is not shown";
-    expect_parts(&outcome.stderr, [cut]);
-    let found: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
-    let instances = found["instances"].as_array().expect("instances");
-    let destinations = |name: &str| {
-        let instance = instances.iter().find(|instance| instance["name"] == name);
-        let forwards = instance.expect(name)["forwards"]
-            .as_array()
-            .expect("forwards");
-        let lists = forwards
-            .iter()
-            .map(|forward| forward["destinations"].as_array());
-        lists.map(|list| list.map_or(0, Vec::len)).sum::<usize>()
-    };
-    assert_eq!(destinations("web"), 1);
-    assert!(destinations("evil") <= MOST, "{}", destinations("evil"));
+    let (instances, stderr) = shown(&node);
+    let cut = "warning: the forwards of table inet nodefwd-evil are left out, as they are too many";
+    expect_parts(&stderr, [cut]);
+    // None of them, as a part would look like all.
+    assert_eq!(instances, [("evil".into(), 0), ("web".into(), 1)].into());
+    let text = nodefwd(["status"]).finish(&node).expect_success();
+    expect_parts(
+        &text,
+        ["  its forwards are left out, as they are too many\n"],
+    );
+    let prometheus = nodefwd(["status", "--format=prometheus"]).finish(&node);
+    assert!(!prometheus.expect_success().contains("10.9."));
     for call in [&["status", "web"][..], &["status", "--ready", "web"]] {
         let outcome = nodefwd(call).finish(&node).expect_exit(0);
         assert_eq!(outcome.stderr, "");
     }
+    drop(web);
+}
+
+#[test]
+fn what_status_shows_of_all_tables_is_bounded() {
+    let node = Namespace::forwarding("node");
+    let elements: Vec<String> = (1..=FORWARDS)
+        .map(|port| format!("{port} . tcp : 10.9.9.9 . 80"))
+        .collect();
+    let elements = elements.join(", ");
+    let table = |number: usize| {
+        format!(
+            "table inet nodefwd-like-{number} {{ chain prerouting {{ {HOOK} }}; map forwards4 {{ {KEY} counter; elements = {{ {elements} }}
+             }}; }}\n"
+        )
+    };
+    node.load(&(0..TABLES).map(table).collect::<String>());
+    let web = nodefwd(["--name=web", "tcp/5000=10.2.0.11"]).start(&node);
+    let (instances, stderr) = shown(&node);
+    assert_eq!(instances.len(), TABLES + 1);
+    assert_eq!(instances["web"], 1);
+    let all = instances.values().sum::<usize>();
+    assert!(all > FORWARDS && all <= MOST / 2, "{all}");
+    let without = instances.values().filter(|shown| **shown == 0).count();
+    assert_eq!(stderr.matches("are left out").count(), without);
+    let named = nodefwd(["status", "like-99", "--format=json"]).finish(&node);
+    let named = named.expect_success();
+    assert_eq!(named.matches("10.9.9.9").count(), FORWARDS);
+    drop(web);
+}
+
+#[test]
+fn tables_that_only_have_an_instances_name_are_not_looked_at() {
+    let node = Namespace::forwarding("node");
+    let tables =
+        (0..NAMES).map(|number| format!("table inet nodefwd-like-{number} {{ chain prerouting {{ }}; map forwards4 {{ {KEY} }}; }}\n"));
+    node.load(&tables.collect::<String>());
+    let web = nodefwd(["--name=web", "tcp/5000=10.2.0.11"]).start(&node);
+    let (instances, stderr) = shown(&node);
+    assert_eq!(
+        (instances, stderr.as_str()),
+        ([("web".into(), 1)].into(), "")
+    );
+    let checked = nodefwd(["check"]).finish(&node).stdout;
+    expect_parts(&checked, ["ok: instances: web runs here"]);
+    assert_eq!(checked.matches("like-").count(), 0, "{checked}");
     drop(web);
 }

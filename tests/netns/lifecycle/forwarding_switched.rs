@@ -217,6 +217,7 @@ fn a_family_that_is_taken_in_has_its_stale_flows_ended_and_respects_others() {
     let forwarder = forward(&net).start(&net.node);
     net.node.load(
         "table inet nodefwd-other {
+            chain prerouting { type nat hook prerouting priority dstnat; }
             map forwards6 {
                 type inet_service . inet_proto : ipv6_addr . inet_service
                 elements = { 80 . tcp : fd00:9::1 . 80 }
