@@ -35,15 +35,13 @@ enum MainError {
 }
 
 impl MainError {
-    /// Whether nobody reads standard output any more.
-    fn output_is_closed(&self) -> bool {
+    /// Why standard output could not be written.
+    fn output_error(&self) -> Option<io::ErrorKind> {
         match self {
             MainError::Output(error)
             | MainError::Check(CheckError::Output(error))
-            | MainError::Status(StatusError::Output(error)) => {
-                error.kind() == io::ErrorKind::BrokenPipe
-            }
-            _ => false,
+            | MainError::Status(StatusError::Output(error)) => Some(error.kind()),
+            _ => None,
         }
     }
 }
@@ -75,9 +73,14 @@ fn start_log(verbosity: &Verbosity) -> Result<(), ConfigError> {
 }
 
 fn failed(error: &MainError) -> ExitCode {
-    // Whoever has read the first lines of the output, and closed it, has what they want.
-    if !error.output_is_closed() {
-        log::error!("{}", logging::with_causes(error));
+    match error.output_error() {
+        // Whoever has read the first lines of the output, and closed it, has what they want.
+        Some(io::ErrorKind::BrokenPipe) => {}
+        // What stands for a descriptor that was closed at the start is a socket without a peer.
+        Some(io::ErrorKind::NotConnected) => {
+            log::error!("cannot write to standard output: it is closed");
+        }
+        _ => log::error!("{}", logging::with_causes(error)),
     }
     match error {
         MainError::Input(_) | MainError::Command { .. } => ExitCode::from(2),

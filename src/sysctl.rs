@@ -126,23 +126,27 @@ impl Forwarding {
     }
 }
 
-/// Why this process does not see the switches of this network namespace; `None` if it does.
-fn hidden() -> Option<&'static str> {
+/// Why this process does not see the switch of a family; `None` if the kernel lacks the family.
+fn hidden(family: Family) -> Option<&'static str> {
     let is_there = |file| Path::new(file).exists();
-    if is_there(IP_FORWARD) {
-        None
-    } else if !is_there("/proc/self") {
+    if !is_there("/proc/self") {
         Some("/proc is not mounted here")
     } else if !is_there("/proc/sys") {
         Some(
             "/proc is mounted without /proc/sys (subset=pid; in a systemd unit ProcSubset=all shows it)",
         )
+    } else if family == Family::Ipv4 || is_there(IF_INET6) {
+        Some(MOUNTED_OVER)
     } else {
-        Some("something is mounted over a part of /proc/sys")
+        None
     }
 }
 
-/// Every kernel with networking has it.
+const MOUNTED_OVER: &str = "something is mounted over a part of /proc/sys";
+
+/// What a kernel with IPv6 has apart from its switch (ipv6(7)).
+const IF_INET6: &str = "/proc/thread-self/net/if_inet6";
+
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// The switch that the kernel's Documentation/networking/ip-sysctl.rst names: its file, and its name for
@@ -162,20 +166,24 @@ pub fn is_on(family: Family) -> bool {
     forwarding(family).is_ok()
 }
 
-/// Whether this network namespace forwards packets of `family`. Any value but 0 counts as on.
+/// Whether this network namespace forwards packets of `family`. Any number but 0 counts as on.
 fn forwarding(family: Family) -> Result<(), ForwardingError> {
     let (file, sysctl) = switch(family);
+    let hidden_as = |why| ForwardingError::Hidden {
+        family,
+        file,
+        sysctl,
+        why,
+    };
     match fs::read_to_string(file) {
-        Ok(value) if value.trim() == "0" => Err(ForwardingError::off(family)),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(match hidden() {
+        Ok(value) => match value.trim().parse::<i32>() {
+            Ok(0) => Err(ForwardingError::off(family)),
+            Ok(_) => Ok(()),
+            Err(_) => Err(hidden_as(MOUNTED_OVER)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(match hidden(family) {
             None => ForwardingError::Missing { family, file },
-            Some(why) => ForwardingError::Hidden {
-                family,
-                file,
-                sysctl,
-                why,
-            },
+            Some(why) => hidden_as(why),
         }),
         Err(error) => Err(ForwardingError::Unreadable {
             family,

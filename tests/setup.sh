@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 packages=(
     gcc libc6-dev pkg-config libmnl-dev libnftnl-dev ca-certificates                       # building
     binutils iproute2 netbase nftables iptables conntrack procps groff-base strace python3 haproxy # testing
+    libcap2-bin                                                                            # setcap, for a test
     busybox socat                                                                          # the demo's servers
 )
 

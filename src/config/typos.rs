@@ -9,6 +9,9 @@ use std::env;
 /// What the names of this program's own variables start with.
 const PREFIX: &str = "NODEFWD_";
 
+/// The variable of the build (build.rs), which an image or a shell may still have.
+const OF_BUILD: &str = "NODEFWD_COMMIT";
+
 /// Logs a warning for each variable of the environment that looks like an option's but is none.
 pub fn warn_of_environment() {
     let variables = Variables::all();
@@ -44,7 +47,7 @@ impl Variables {
 
 /// The option that was probably meant by a variable that is none.
 fn misspelled(name: &str, known: &[String]) -> Option<String> {
-    if known.iter().any(|known| known == name) {
+    if name == OF_BUILD || known.iter().any(|known| known == name) {
         return None;
     }
     let upper = name.to_ascii_uppercase();
@@ -188,6 +191,7 @@ mod tests {
         for name in [
             "NODEFWD_LISTEN",
             "NODEFWD_FORWARDS",
+            "NODEFWD_COMMIT",
             "SRC_RANGES",
             "DEST_PORT",
             "PATH",

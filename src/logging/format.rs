@@ -82,7 +82,10 @@ pub fn line(level: Level, message: impl Display, fields: &dyn Source, colour: St
 
 /// The line that says how many are missing.
 pub fn lost(lines: usize) -> String {
-    let message = format!("{lines} lines of this log are missing, as they could not be written");
+    let message = match lines {
+        1 => "1 line of this log is missing, as it could not be written".to_owned(),
+        _ => format!("{lines} lines of this log are missing, as they could not be written"),
+    };
     line(Level::Warn, message, &("lines", lines), Style::new())
 }
 

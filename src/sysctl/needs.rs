@@ -1,6 +1,6 @@
 //! What must be forwarded for an instance's packets to get through while it runs.
 
-use super::ForwardingError;
+use super::{ForwardingError, forwarding};
 use crate::config::{Allowed, Config, Family};
 use crate::rtnetlink::{Ingress, Interface, Route, Routes, RtnetlinkError, forwards_from};
 use std::collections::BTreeSet;
@@ -43,8 +43,8 @@ impl Needs {
         some
     }
 
-    /// Why some of it is not forwarded now. Asks over netlink, so that it does not depend on what /proc
-    /// shows to this process.
+    /// Why some of it is not forwarded now, or why that cannot be told. Asks over netlink; what /proc does not
+    /// show to this process is said too, as a start would.
     pub fn unmet(&self) -> Result<Vec<ForwardingError>, RtnetlinkError> {
         let routes = Routes::open()?;
         // The kernel replies to this when a change of all interfaces is complete (rtnl_lock).
@@ -53,6 +53,8 @@ impl Needs {
         for family in &self.families {
             if routes.forwards(*family)? == Some(false) {
                 unmet.push(ForwardingError::off(*family));
+            } else if let Err(error) = forwarding(*family) {
+                unmet.push(error);
             } else if *family == Family::Ipv4 {
                 let error = |interface: &Interface| ForwardingError::Interface {
                     interface: interface.name.clone(),

@@ -204,10 +204,12 @@ fn a_family_without_backends_needs_no_forwarding_even_with_strict() {
     assert!(!stderr.contains("ipv6"), "{stderr}");
 }
 
-/// A kernel without IPv6 has no /proc/sys/net/ipv6; here an empty directory is in its place.
+/// A kernel without IPv6 has no /proc/sys/net/ipv6, nor a list of its addresses; here empty directories are in
+/// their places.
 #[test]
 fn a_node_without_ipv6_forwards_ipv4() {
-    const SCRIPT: &str = "mount -t tmpfs none /proc/sys/net/ipv6 && exec \"$@\"";
+    const SCRIPT: &str = "mount -t tmpfs none /proc/sys/net/ipv6 &&
+        mount -t tmpfs none /proc/$$/task/$$/net && exec \"$@\"";
     let without_ipv6 = ["unshare", "--mount", "sh", "-c", SCRIPT, "sh"];
     let net = Net::new(1);
     let _server = net.backends[0].serve(80);
@@ -218,7 +220,7 @@ fn a_node_without_ipv6_forwards_ipv4() {
     expect_forwarded(&net, Family::V4);
     net.client
         .expect_refused(Protocol::Tcp, net.node_addr(Family::V6, 80));
-    expect_parts(&forwarder.stderr(), [file]);
+    expect_parts(&forwarder.stderr(), ["IPv6 is not available", file]);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 
     for call in [
@@ -230,38 +232,89 @@ fn a_node_without_ipv6_forwards_ipv4() {
     }
 }
 
-/// As with ProcSubset=pid in a unit, or in a container whose runtime leaves /proc out.
+/// The call, where a shell command has been run in a mount namespace of its own.
+fn after_mount(call: Nodefwd, mount: &str) -> Nodefwd {
+    let script = format!("{mount} && exec \"$0\" \"$@\"");
+    call.wrapped(&["unshare", "--mount", "sh", "-c", &script])
+}
+
+/// As with ProcSubset=pid in a unit, or in a container whose runtime leaves /proc out; and the families whose
+/// switches cannot be seen then.
+const HIDDEN: [(&str, &str, &[&str]); 6] = [
+    (
+        "mount -t proc -o subset=pid proc /proc",
+        "without /proc/sys (subset=pid",
+        &["IPv4", "IPv6"],
+    ),
+    (
+        "mount -t tmpfs none /proc",
+        "/proc is not mounted here",
+        &["IPv4", "IPv6"],
+    ),
+    (
+        "mount -t tmpfs none /proc/sys/net",
+        "something is mounted over",
+        &["IPv4", "IPv6"],
+    ),
+    (
+        "mount -t tmpfs none /proc/sys/net/ipv6",
+        "something is mounted over",
+        &["IPv6"],
+    ),
+    (
+        "mount --bind /dev/null /proc/sys/net/ipv4/ip_forward",
+        "something is mounted over",
+        &["IPv4"],
+    ),
+    (
+        "mount --bind /proc/version /proc/sys/net/ipv6/conf/all/forwarding",
+        "something is mounted over",
+        &["IPv6"],
+    ),
+];
+
 #[test]
 fn where_proc_is_hidden_it_says_that_it_cannot_tell() {
     let node = Namespace::forwarding("node");
-    for (mount, why) in [
-        (
-            "mount -t proc -o subset=pid proc /proc",
-            "without /proc/sys (subset=pid",
-        ),
-        ("mount -t tmpfs none /proc", "/proc is not mounted here"),
-        (
-            "mount -t tmpfs none /proc/sys/net",
-            "something is mounted over",
-        ),
-    ] {
-        let script = format!("{mount} && exec \"$0\" \"$@\"");
-        let in_mounts = ["unshare", "--mount", "sh", "-c", &script];
-        let call = nodefwd(["tcp/80=10.2.0.11,fd00:2::11"]).wrapped(&in_mounts);
-        let stderr = call.finish(&node).expect_exit(1).stderr;
-        for family in ["IPv4", "IPv6"] {
+    for (mount, why, families) in HIDDEN {
+        let call = nodefwd(["--strict", "tcp/80=10.2.0.11,fd00:2::11"]);
+        let stderr = after_mount(call, mount).finish(&node).expect_exit(1).stderr;
+        for family in families {
             let unknown = format!("cannot tell whether {family} forwarding is on");
             expect_parts(&stderr, [unknown.as_str(), why]);
+            let to = if *family == "IPv4" {
+                "10.2.0.11"
+            } else {
+                "fd00:2::11"
+            };
+            let check = nodefwd(["check", &format!("tcp/80={to}")]);
+            let stdout = after_mount(check, mount)
+                .finish(&node)
+                .expect_exit(1)
+                .stdout;
+            expect_parts(&stdout, [&format!("failure: forwarding: {unknown}"), why]);
         }
         for wrong in ["is not available", "start the kernel"] {
             assert!(!stderr.contains(wrong), "{stderr}");
         }
-        let check = nodefwd(["check", "tcp/80=10.2.0.11"]).wrapped(&in_mounts);
-        let stdout = check.finish(&node).expect_exit(1).stdout;
-        expect_parts(
-            &stdout,
-            ["failure: forwarding: cannot tell whether IPv4", why],
-        );
         assert_eq!(node.ruleset(), "");
     }
+}
+
+/// As a start says it there.
+#[test]
+fn where_proc_is_hidden_status_says_that_it_is_not_ready() {
+    let node = Namespace::forwarding("node");
+    let _forwarder = nodefwd(["--name=web", "tcp/80=10.2.0.11,fd00:2::11"]).start(&node);
+    for (mount, why, families) in HIDDEN {
+        for call in [&["status", "--ready"][..], &["status", "--ready", "web"]] {
+            let probe = after_mount(nodefwd(call), mount);
+            let stderr = probe.finish(&node).expect_exit(1).stderr;
+            for family in families {
+                let unknown = format!("cannot tell whether {family} forwarding is on");
+                expect_parts(&stderr, ["error: not ready: ", &unknown, why]);
+            }
+        }
+    }
+    nodefwd(["status", "--ready"]).finish(&node).expect_exit(0);
 }

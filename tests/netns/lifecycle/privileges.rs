@@ -1,10 +1,13 @@
 //! Which privileges it needs, and which it keeps.
 
+use std::fs;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Namespace, Nodefwd, expect_parts, field, nodefwd, open_files, proc_file};
+use crate::fixture::{
+    Namespace, Nodefwd, expect_parts, field, nodefwd, open_files, proc_file, program,
+};
 
 fn forward() -> Nodefwd {
     nodefwd(["--dest-ips=10.2.0.11", "--dest-proto=tcp", "--src-port=80"])
@@ -40,6 +43,24 @@ fn a_capability_in_the_bounding_set_only_is_a_missing_one() {
 
     let call = forward().run_as_nobody_with_net_admin();
     call.start(&node).stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// As from a file with `cap_net_admin=p`: whoever runs it would have to raise it first.
+#[test]
+fn a_capability_that_is_permitted_but_not_effective_is_said_to_be_that() {
+    let node = Namespace::forwarding("node");
+    let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("not-effective");
+    fs::copy(program(), &copy).expect("a copy");
+    let copy = copy.to_str().expect("UTF-8");
+    for (capability, expected) in [("cap_net_admin=p", 1), ("cap_net_admin=ep", 0)] {
+        node.succeed("setcap", &[capability, copy]);
+        let script = format!("shift; exec {copy} \"$@\"");
+        let call = nodefwd(["", "check", "tcp/80=10.2.0.11"]);
+        let call = call.run_as_nobody(&["sh", "-c", &script]);
+        let stdout = call.finish(&node).stdout;
+        let failure = "failure: privileges: not permitted to read or change nftables: CAP_NET_ADMIN is permitted, but not effective; give the program's file the effective flag too: setcap cap_net_admin=ep";
+        assert_eq!(stdout.matches(failure).count(), expected, "{stdout}");
+    }
 }
 
 /// A capability that this process has, but not where it is asked for.
