@@ -110,7 +110,8 @@ impl Paths {
             .filter_map(|of| interface_sysctl(of, "bc_forwarding=1"));
         let command = format!("sysctl -w {}", settings.collect::<Vec<_>>().join(" "));
         if off.is_empty() {
-            let text = text + "its hosts get the packets, but no client gets their replies";
+            let text = text
+                + "its hosts get the packets, but no client gets their replies; rules on the way there were not looked at";
             return Finding::new(Level::Warning, SUBJECT, text);
         }
         let text = text + "this host forwards no packets to it";

@@ -133,3 +133,27 @@ pub fn chain_use(socket: &Socket, table: &Table, chain: &str) -> Result<Option<u
         Some(message.attributes().u32(NFTA_CHAIN_USE).unwrap_or(0) as usize)
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Since Linux 6.16 a chain can be for all interfaces whose names begin alike.
+    #[test]
+    fn a_device_is_a_name_or_its_beginning() {
+        let chain = |devices: &[&str]| BaseChain {
+            table: Table::inet("t"),
+            name: "c".into(),
+            hook: Hook::Ingress,
+            priority: 0,
+            is_nat: false,
+            drops: false,
+            devices: devices.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert!(chain(&["lo", "eth*"]).has_device("eth0"));
+        assert!(chain(&["lo", "eth*"]).has_device("lo"));
+        assert!(!chain(&["lo", "eth*"]).has_device("wlan0"));
+        assert!(!chain(&["eth"]).has_device("eth0"));
+        assert!(!chain(&[]).has_device("eth0"));
+    }
+}
