@@ -150,9 +150,10 @@ fn all_dead_and_back() {
 #[test]
 fn one_that_flaps() {
     let mut both = Both::start("retries 0");
-    let lost = both.lost(|net, servers, number| match number % 80 {
-        20 => servers[1] = None,
-        70 => servers[1] = Some(net.backends[1].serve(BACKEND_PORT)),
+    // Down for long enough that both notice, and up for long enough that both take it in again.
+    let lost = both.lost(|net, servers, number| match number % 120 {
+        10 => servers[1] = None,
+        75 => servers[1] = Some(net.backends[1].serve(BACKEND_PORT)),
         _ => {}
     });
     expect_no_more_lost("flapping", lost);
