@@ -12,7 +12,7 @@ use crate::uapi::*;
 use dump::plan;
 use nix::errno::Errno;
 use nix::libc;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 #[cfg(test)]
 use std::os::fd::{AsFd, BorrowedFd};
@@ -109,6 +109,24 @@ impl Conntrack {
             flows.extend(flow(message).filter(|flow| flow.backend.is_some()));
         })?;
         Ok(flows)
+    }
+
+    /// How many masqueraded flows of services lead to each destination.
+    pub fn masqueraded(
+        &self,
+        services: impl Iterator<Item = Service>,
+    ) -> Result<HashMap<(Protocol, Backend), u64>, ConntrackError> {
+        let which = Which::Translated;
+        let wanted: Vec<Wanted> = services.map(|service| Wanted { service, which }).collect();
+        let mut counts = HashMap::new();
+        self.visit(&wanted, &mut |message| {
+            let flow = flow(message).filter(|flow| flow.masqueraded);
+            let key = flow.and_then(|flow| Some((flow.protocol, flow.backend?)));
+            if let Some(key) = key {
+                *counts.entry(key).or_default() += 1;
+            }
+        })?;
+        Ok(counts)
     }
 
     /// Deletes the matching entries, and says how many of them still ran. Only `wanted` ones can match.

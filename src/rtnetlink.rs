@@ -4,21 +4,24 @@ mod default_routes;
 mod events;
 mod filters;
 mod ingress;
+mod interface;
 mod interface_addresses;
 mod neighbours;
 
 pub use events::{Changes, HostEvents};
 pub use ingress::{Ingress, forwards_from, unknown_client};
+pub use interface::{Interface, Whole};
 pub use interface_addresses::OwnAddress;
 pub use neighbours::SilentNeighbour;
 
-use crate::config::{Family, InterfaceName};
+use crate::config::{Family, InterfaceName, Listen};
 use crate::netlink::{Attributes, Failure, Message, Request, Socket, address, octets, or_missing};
 use crate::uapi::*;
+use interface::{IFI_INDEX, IFINFOMSG, number};
 use ipnet::IpNet;
 use nix::libc;
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use thiserror::Error;
@@ -53,25 +56,6 @@ const RTM_SRC_LEN: usize = 2;
 const RTM_TABLE: usize = 4;
 const RTM_TYPE: usize = 7;
 
-/// Length in bytes of `struct ifinfomsg` (linux/rtnetlink.h), and where it has its index.
-const IFINFOMSG: usize = 16;
-const IFI_TYPE: usize = 2;
-const IFI_INDEX: usize = 4;
-
-/// A network interface, as it was when it was looked up: it can be renamed or deleted since.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    pub index: u32,
-    pub name: String,
-    /// Whether IPv4 packets that come in on it are forwarded.
-    pub forwards_ipv4: bool,
-    /// Whether what it sends goes through a tunnel, or over a point-to-point link.
-    pub is_tunnel: bool,
-    /// Whether it is there to have addresses, and no packet comes in on it.
-    pub holds_addresses_only: bool,
-    pub is_bridge: bool,
-}
-
 /// Where a packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -101,6 +85,8 @@ pub struct Arrival {
 /// The routing tables and rules of this network namespace.
 pub struct Routes {
     socket: Socket,
+    /// The VRF whose routes this host's own packets take.
+    vrf: Option<u32>,
     /// The interfaces that were asked for.
     interfaces: RefCell<HashMap<u32, Option<Interface>>>,
 }
@@ -110,7 +96,64 @@ impl Routes {
     pub fn open() -> Result<Self, RtnetlinkError> {
         let socket = Socket::route()?;
         let interfaces = RefCell::default();
-        Ok(Routes { socket, interfaces })
+        let vrf = None;
+        Ok(Routes {
+            socket,
+            vrf,
+            interfaces,
+        })
+    }
+
+    /// The same for what is forwarded with this `NODEFWD_LISTEN`: with the routes of the VRF that all its
+    /// addresses and interfaces are in, if they are in one.
+    pub fn of(listen: &Listen) -> Result<Self, RtnetlinkError> {
+        let mut routes = Self::open()?;
+        let mut vrfs = routes.vrfs(listen)?.into_iter();
+        routes.vrf = match (vrfs.next(), vrfs.next()) {
+            (Some(vrf), None) => vrf,
+            _ => None,
+        };
+        Ok(routes)
+    }
+
+    /// The VRFs of all addresses and interfaces to listen on; `None` stands for those in no VRF.
+    pub fn vrfs(&self, listen: &Listen) -> Result<BTreeSet<Option<u32>>, RtnetlinkError> {
+        let mut interfaces = Vec::new();
+        for name in listen.interfaces() {
+            interfaces.extend(self.interface_named(name)?);
+        }
+        if !listen.addresses().is_empty() {
+            let own = self.own_addresses()?.into_iter();
+            for own in own.filter(|own| listen.addresses().contains(&own.address)) {
+                interfaces.extend(self.interface(own.interface)?);
+            }
+        }
+        Ok(interfaces.iter().map(Interface::vrf).collect())
+    }
+
+    /// The VRF whose routes are asked for.
+    pub fn vrf(&self) -> Option<u32> {
+        self.vrf
+    }
+
+    /// The MTU of the route to an address, if it has one of its own.
+    pub fn route_mtu(&self, to: IpAddr) -> Result<Option<u32>, RtnetlinkError> {
+        self.get(&self.own_request(to), |message| {
+            let attributes = Attributes(message.payload.get(RTMSG..)?);
+            number(attributes.nested(libc::RTA_METRICS), RTAX_MTU)
+        })
+    }
+
+    /// Asks for the route of a packet of this host's own.
+    fn own_request(&self, to: IpAddr) -> Request {
+        self.in_vrf(route_request(to, None, None))
+    }
+
+    fn in_vrf(&self, request: Request) -> Request {
+        match self.vrf {
+            Some(vrf) => request.attribute(libc::RTA_OIF, &vrf.to_ne_bytes()),
+            None => request,
+        }
     }
 
     /// Where the kernel sends a packet to `to`: one of this host's own, or one that arrives. `None` if
@@ -122,7 +165,13 @@ impl Routes {
         arrival: Option<Arrival>,
         ports: Option<Ports>,
     ) -> Result<Option<Route>, RtnetlinkError> {
-        self.get(&route_request(to, arrival, ports), route)
+        let request = route_request(to, arrival, ports);
+        let request = match arrival {
+            // Its interface decides.
+            Some(_) => request,
+            None => self.in_vrf(request),
+        };
+        self.get(&request, route)
     }
 
     /// Where the kernel sends one of this host's own packets that has a mark.
@@ -141,21 +190,23 @@ impl Routes {
         }
         let mut header = [0; IFINFOMSG];
         header[IFI_INDEX..IFI_INDEX + 4].copy_from_slice(&index.to_ne_bytes());
-        let request = Request::with_header(libc::RTM_GETLINK, 0, &header, 1)
-            .attribute(libc::IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-        let found = self.get(&request, |message| interface(index, message))?;
+        let found = self.get(&link_request(&header), Interface::read)?;
         self.interfaces.borrow_mut().insert(index, found.clone());
         Ok(found)
     }
 
+    /// The interface of this name.
+    pub fn interface_named(
+        &self,
+        name: &InterfaceName,
+    ) -> Result<Option<Interface>, RtnetlinkError> {
+        let request = link_request(&[0; IFINFOMSG]).text(libc::IFLA_IFNAME, &name.to_string());
+        self.get(&request, Interface::read)
+    }
+
     /// The index of the interface of this name, if there is one.
     pub fn index_of(&self, name: &InterfaceName) -> Result<Option<u32>, RtnetlinkError> {
-        let request = Request::with_header(libc::RTM_GETLINK, 0, &[0; IFINFOMSG], 1)
-            .text(libc::IFLA_IFNAME, &name.to_string());
-        self.get(&request, |message| {
-            let index = *message.payload.get(IFI_INDEX..)?.first_chunk()?;
-            Some(u32::from_ne_bytes(index))
-        })
+        Ok(self.interface_named(name)?.map(|interface| interface.index))
     }
 
     /// Whether the kernel forwards packets of a family at all; `None` if it does not know the family.
@@ -176,35 +227,10 @@ impl Routes {
     }
 }
 
-fn interface(index: u32, message: &Message<'_>) -> Option<Interface> {
-    let attributes = Attributes(message.payload.get(IFINFOMSG..)?);
-    let of_ipv4 = attributes.nested(IFLA_AF_SPEC).nested(libc::AF_INET as u16);
-    // 32-bit numbers in host byte order (inet_fill_link_af in net/ipv4/devinet.c).
-    let settings = of_ipv4.get(IFLA_INET_CONF).unwrap_or_default();
-    let forwarding = settings.chunks_exact(4).nth(IPV4_DEVCONF_FORWARDING - 1);
-    let kind = u16::from_ne_bytes(*message.payload[IFI_TYPE..].first_chunk()?);
-    let link = attributes.nested(libc::IFLA_LINKINFO);
-    let is = |kind| link.text(IFLA_INFO_KIND) == Some(kind);
-    Some(Interface {
-        index,
-        name: attributes.name(libc::IFLA_IFNAME)?,
-        forwards_ipv4: forwarding != Some(&[0; 4]),
-        is_tunnel: TUNNELS.contains(&kind),
-        holds_addresses_only: kind == libc::ARPHRD_LOOPBACK || is("dummy"),
-        is_bridge: is("bridge"),
-    })
+fn link_request(header: &[u8; IFINFOMSG]) -> Request {
+    Request::with_header(libc::RTM_GETLINK, 0, header, 1)
+        .attribute(libc::IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes())
 }
-
-/// The link types of tunnels (linux/if_arp.h): WireGuard and tun have none.
-const TUNNELS: [u16; 7] = [
-    libc::ARPHRD_NONE,
-    libc::ARPHRD_PPP,
-    libc::ARPHRD_TUNNEL,
-    libc::ARPHRD_TUNNEL6,
-    libc::ARPHRD_SIT,
-    libc::ARPHRD_IPGRE,
-    ARPHRD_IP6GRE,
-];
 
 fn route_request(to: IpAddr, arrival: Option<Arrival>, ports: Option<Ports>) -> Request {
     let (family, bits) = match to {
@@ -348,7 +374,7 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             messages(&bytes).for_each(|message| {
                 route(&message);
-                interface(1, &message);
+                Interface::read(&message);
                 local_entry(&message);
             });
         }

@@ -13,6 +13,7 @@ mod hairpin;
 mod invalid;
 mod listen;
 mod masquerade;
+mod names;
 mod nft;
 mod output;
 mod sets;
@@ -20,6 +21,7 @@ mod shared_maps;
 mod sources;
 
 pub use failover::{HEALTH, down_chain_name};
+pub use names::{ServiceMaps, allowed_set_name, listen_set_name, no_hairpin_set_names};
 
 use crate::config::{Balance, Family, InterfaceName, PortRange, Protocol, Service};
 use ipnet::IpNet;
@@ -27,6 +29,9 @@ use std::net::IpAddr;
 
 /// The name of the chain that every instance has: new connections that come in go through it.
 pub const PREROUTING: &str = "prerouting";
+
+/// The name of the chain that lowers the MSS.
+pub const CLAMP_MSS: &str = "clamp-mss";
 
 /// The name of the chain that counts and drops invalid packets of forwarded connections.
 pub const DROPPED_INVALID: &str = "dropped-invalid";
@@ -71,53 +76,6 @@ fn family_name(family: Family) -> &'static str {
 fn chain_name(service: Service) -> String {
     let family = family_name(service.family);
     format!("{}-{}-{family}", service.protocol, service.ports)
-}
-
-/// The names of the maps of a family whose keys are the services that an instance forwards.
-pub struct ServiceMaps {
-    /// From single ports to addresses and ports.
-    pub forwards: String,
-    /// From each port of ranges that go to other ranges, to addresses and ports.
-    pub port_map: String,
-    /// From single ports of balanced forwards, and from ranges, to the chains of their forwards.
-    pub chains: [String; 2],
-    /// The services whose dropped packets are counted: by the elements of a set of single ports, and by
-    /// the chains that a map of ranges leads to.
-    pub dropped: [String; 2],
-}
-
-impl ServiceMaps {
-    /// Those of a family.
-    pub fn of(family: Family) -> Self {
-        let name = |name| set_name(name, family);
-        ServiceMaps {
-            forwards: name(FORWARDS),
-            port_map: name(PORT_MAP),
-            chains: [CHAINS.0, CHAINS.1].map(name),
-            dropped: [DROPPED.0, DROPPED.1].map(name),
-        }
-    }
-
-    /// All maps; every service of the instance is in one of them.
-    pub fn all(self) -> [String; 4] {
-        let [chains, ranges] = self.chains;
-        [self.forwards, self.port_map, chains, ranges]
-    }
-}
-
-/// The name of the set of the addresses that an instance listens on.
-pub fn listen_set_name(family: Family) -> String {
-    set_name(LISTEN, family)
-}
-
-/// The name of the set of the sources that may connect to an instance.
-pub fn allowed_set_name(family: Family) -> String {
-    set_name(ALLOWED, family)
-}
-
-/// The names of the sets of destinations whose own connections are left alone.
-pub fn no_hairpin_set_names(family: Family) -> [String; 2] {
-    [NO_HAIRPIN.0, NO_HAIRPIN.1].map(|name| set_name(name, family))
 }
 
 /// One table of family `inet`.
@@ -303,6 +261,16 @@ pub enum Statement {
     /// `fib daddr . iif type local`: an address of the interface that the packet comes in on. Unlike
     /// without `iif`, also one in a VRF (nft_fib4_eval_type in net/ipv4/netfilter/nft_fib_ipv4.c).
     LocalToInterface,
+    /// `meta iifkind "bridge"`
+    FromBridge,
+    /// `fib daddr . iif oif != 0`: the packet would leave where it has come in.
+    WouldTurnBack,
+    /// `fib daddr type != local`: not to this host itself.
+    ToOthers,
+    /// `fib saddr . iif oif 0`: packets to its source would leave elsewhere.
+    SourceIsElsewhere,
+    /// `meta sdifname @NAME`
+    VrfInterfaceIn(String),
     /// `iifname @NAME`
     InterfaceIn(String),
     /// `ip daddr 127.0.0.0/8`, `ip6 daddr ::1`

@@ -112,6 +112,9 @@ pub const NFTA_LOOKUP_SREG: u16 = 2;
 pub const NFTA_LOOKUP_DREG: u16 = 3;
 pub const NFTA_LOOKUP_FLAGS: u16 = 5;
 pub const NFTA_MASQ_FLAGS: u16 = 1;
+pub const NFT_META_IIFKIND: i32 = 26;
+/// Since Linux 5.6.
+pub const NFT_META_SDIFNAME: i32 = 34;
 pub const NFTA_META_DREG: u16 = 1;
 pub const NFTA_META_KEY: u16 = 2;
 pub const NFTA_NAT_TYPE: u16 = 1;
@@ -232,14 +235,24 @@ pub const RTA_IP_PROTO: u16 = 27;
 pub const RTA_SPORT: u16 = 28;
 pub const RTA_DPORT: u16 = 29;
 pub const RTPROT_RA: u8 = 9;
+pub const RTAX_MTU: u16 = 2;
 pub const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 // if_link.h, ip.h
+pub const IFLA_MTU: u16 = 4;
+pub const IFLA_MASTER: u16 = 10;
+pub const IFLA_LINKINFO: u16 = 18;
+pub const IFLA_INFO_KIND: u16 = 1;
+pub const IFLA_INFO_DATA: u16 = 2;
+pub const IFLA_INFO_SLAVE_KIND: u16 = 4;
+pub const IFLA_INFO_SLAVE_DATA: u16 = 5;
+pub const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
+pub const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;
+pub const IFLA_BRPORT_MODE: u16 = 4;
 pub const IFLA_AF_SPEC: u16 = 26;
 pub const IFLA_INET_CONF: u16 = 1;
 pub const IPV4_DEVCONF_FORWARDING: usize = 1;
 
-pub const IFLA_INFO_KIND: u16 = 1;
 pub const IFLA_XDP: u16 = 43;
 pub const IFLA_XDP_ATTACHED: u16 = 2;
 

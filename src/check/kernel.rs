@@ -11,7 +11,6 @@ use crate::rtnetlink::{Routes, RtnetlinkError};
 use crate::ruleset::Ruleset;
 use crate::siblings::{self, Claims};
 use crate::sysctl::{Forwarding, ForwardingError, TURN_ON, accept_advertisements, is_on};
-use std::fs;
 
 const FORWARDING: &str = "forwarding";
 
@@ -164,25 +163,4 @@ pub fn conflicts(nftables: &Nftables, ruleset: &Ruleset, config: &Config) -> Fin
         }
         Err(text) => Finding::new(Level::Failure, SUBJECT, text),
     }
-}
-
-/// Whether there is room for more connections.
-pub fn connections() -> Finding {
-    const SUBJECT: &str = "connections";
-    let read = |name: &str| {
-        let file = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
-        fs::read_to_string(file).ok()?.trim().parse::<u64>().ok()
-    };
-    let (Some(count), Some(most)) = (read("count"), read("max")) else {
-        return Finding::new(Level::Ok, SUBJECT, "the kernel tracks none yet");
-    };
-    let text = format!("{count} of at most {most} are tracked");
-    // 0 stands for no limit (nf_conntrack_alloc in net/netfilter/nf_conntrack_core.c).
-    if most == 0 || count <= most / 10 * 9 {
-        return Finding::new(Level::Ok, SUBJECT, text);
-    }
-    let text = format!("{text}, and the kernel drops further ones");
-    let command = format!("sysctl -w net.netfilter.nf_conntrack_max={}", most * 2);
-    Finding::new(Level::Warning, SUBJECT, text)
-        .mended("; raise the limit on the host with", Some(command))
 }

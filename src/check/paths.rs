@@ -9,7 +9,7 @@ use super::client::Client;
 use super::sockets::Sockets;
 use super::surroundings::CLIENT_PORT;
 use super::{Finding, Level, kernel};
-use crate::config::{Config, Destination, Family, Protocol, first_few};
+use crate::config::{Config, Destination, Family, Listen, Protocol, first_few};
 use crate::rtnetlink::{
     Addresses, Ingress, Interface, OwnAddress, Ports, Route, Routes, RtnetlinkError, forwards_from,
 };
@@ -25,7 +25,7 @@ pub use listen::unused;
 
 /// The paths of everything that is to be forwarded.
 pub struct Paths {
-    routes: Routes,
+    pub routes: Routes,
     /// This host's addresses: all, and those on interfaces.
     addresses: Addresses,
     own: Vec<OwnAddress>,
@@ -58,8 +58,8 @@ enum Egress {
 
 impl Paths {
     /// Asks for this host's addresses only.
-    pub fn open(from: Option<Client>) -> Result<Self, RtnetlinkError> {
-        let routes = Routes::open()?;
+    pub fn open(from: Option<Client>, listen: &Listen) -> Result<Self, RtnetlinkError> {
+        let routes = Routes::of(listen)?;
         Ok(Paths {
             own: routes.own_addresses()?,
             addresses: Addresses::read()?,
@@ -111,7 +111,8 @@ impl Paths {
         Ok(interface.map_or(Egress::None, Egress::Through))
     }
 
-    fn ingress(&self, family: Family) -> Option<&Ingress> {
+    /// Where clients of a family come in.
+    pub fn ingress(&self, family: Family) -> Option<&Ingress> {
         let mut ingresses = self.ingresses.iter();
         ingresses.find(|ingress| Family::of(ingress.client) == family)
     }
@@ -142,6 +143,24 @@ impl Paths {
             Egress::Through(interface) => Some(interface),
             Egress::None | Egress::Local | Egress::Broadcast => None,
         }
+    }
+
+    /// The destinations that are other hosts, each once for a protocol and port, and where packets to them
+    /// leave.
+    pub fn others(&self) -> impl Iterator<Item = (IpAddr, Protocol, &Interface)> {
+        let egresses = self.egresses.iter();
+        egresses.filter_map(|((address, protocol, _), egress)| match egress {
+            Egress::Through(interface) => Some((*address, *protocol, interface)),
+            Egress::None | Egress::Local | Egress::Broadcast => None,
+        })
+    }
+
+    /// What a command of ip(8) ends with that is about the VRF of these routes.
+    fn in_vrf(&self) -> String {
+        let vrf = self.routes.vrf().map(|vrf| self.routes.interface(vrf));
+        let vrf = vrf.and_then(|vrf| vrf.ok().flatten());
+        let name = vrf.as_ref().and_then(|vrf| shell_word(&vrf.name));
+        name.map_or(String::new(), |name| format!(" vrf {name}"))
     }
 
     /// Whether a destination is this host itself.
@@ -199,11 +218,8 @@ impl Paths {
     fn closed_interfaces(&self) -> Vec<Finding> {
         let ingresses = self.ingresses.iter();
         let inputs = ingresses.map(|ingress| (ingress.client, &ingress.interface));
-        let outputs = self.egresses.iter();
-        let outputs = outputs.filter_map(|((address, ..), egress)| match egress {
-            Egress::Through(interface) => Some((*address, interface)),
-            Egress::None | Egress::Local | Egress::Broadcast => None,
-        });
+        let outputs = self.others();
+        let outputs = outputs.map(|(address, _, interface)| (address, interface));
         let mut seen = Vec::new();
         let mut findings = Vec::new();
         for (address, interface) in inputs.chain(outputs) {

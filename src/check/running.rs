@@ -8,7 +8,7 @@ use crate::netlink::{Attributes, or_missing};
 use crate::nftables::list::{self, Element, ElementKind, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process;
-use crate::ruleset::{self, PREROUTING};
+use crate::ruleset::{self, CLAMP_MSS, PREROUTING};
 use crate::siblings;
 use crate::status;
 use crate::uapi::*;
@@ -121,7 +121,7 @@ impl Running {
             hairpin: boolean(!no_hairpin),
             balance: statements.balance.map(Into::into),
             fully_random: boolean(!statements.keeps_ports),
-            clamp_mss: boolean(has_chain("clamp-mss")?),
+            clamp_mss: boolean(has_chain(CLAMP_MSS)?),
             owner: boolean(self.table.owner.is_some()),
             ..Options::default()
         })

@@ -3,7 +3,8 @@
 use super::client::Client;
 use super::paths::{self, Paths};
 use super::sockets::{self, Sockets};
-use super::{Finding, Level, filter, flows, kernel, legacy, nat};
+use super::{Finding, Level, connections, filter, flows, kernel, legacy};
+use super::{links, listen, nat, saved};
 use crate::config::{Config, Family};
 use crate::firewall::Firewall;
 use crate::logging::with_causes;
@@ -44,7 +45,7 @@ pub struct Scope {
 pub fn surroundings(nftables: Option<&Nftables>, config: &Config, scope: &Scope) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut config = config.clone();
-    let opened = Paths::open(scope.from).inspect(|paths| {
+    let opened = Paths::open(scope.from, &config.listen).inspect(|paths| {
         let unused = paths.unused_families(&config);
         findings.extend(paths::unused(&unused, &config));
         for family in unused {
@@ -72,6 +73,9 @@ pub fn surroundings(nftables: Option<&Nftables>, config: &Config, scope: &Scope)
     match followed {
         Ok((paths, found)) => {
             findings.extend(found);
+            findings.extend(listen::findings(&paths.routes, config));
+            findings.extend(links::hairpin(&paths, config));
+            findings.extend(links::narrow(&paths, config));
             if let Some(nftables) = nftables {
                 let tables = other_tables(nftables, config, &paths, scope);
                 let unread = |error| vec![unread("firewall", &error)];
@@ -86,7 +90,8 @@ pub fn surroundings(nftables: Option<&Nftables>, config: &Config, scope: &Scope)
         Ok(sockets) => findings.extend(sockets::findings(config, sockets)),
         Err(error) => findings.push(unread("sockets", error)),
     }
-    findings.push(kernel::connections());
+    findings.extend(connections::findings(config));
+    findings.extend(saved::findings());
     let is_failure = |finding: &Finding| finding.level == Level::Failure;
     // What is wrong here leaves connections without an answer.
     if scope.installed && !scope.at_start && !findings.iter().any(is_failure) {

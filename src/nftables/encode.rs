@@ -8,15 +8,16 @@ use super::expr::{
 };
 use super::list::message_type;
 use super::matches::{
-    has_syn, has_syn_or_rst, is_in, is_invalid, is_translated, is_type, link_local_destination,
-    loopback_destination,
+    has_syn, has_syn_or_rst, is_from_bridge, is_in, is_invalid, is_to_others, is_translated,
+    is_type, leads_to_input, link_local_destination, loopback_destination,
 };
 use super::set::{add_elements, add_set};
 use crate::config::Family;
 use crate::netlink::{Request, octets};
 use crate::ruleset::{self, AddressType, Dnat, Hook, Ruleset, SourcePort, Statement};
 use crate::uapi::NF_NAT_RANGE_PROTO_RANDOM_FULLY;
-use crate::uapi::{NFT_TABLE_F_OWNER, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
+use crate::uapi::{NFT_META_SDIFNAME, NFT_TABLE_F_OWNER, NFTA_FIB_F_DADDR, NFTA_FIB_F_SADDR};
+use crate::uapi::{NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
 use std::collections::HashMap;
@@ -274,6 +275,14 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
         }
         Statement::DestinationType(kind) => out.extend(is_type(*kind, false)),
         Statement::LocalToInterface => out.extend(is_type(AddressType::Local, true)),
+        Statement::FromBridge => out.extend(is_from_bridge()),
+        Statement::WouldTurnBack => out.extend(leads_to_input(NFTA_FIB_F_DADDR, true)),
+        Statement::ToOthers => out.extend(is_to_others()),
+        Statement::SourceIsElsewhere => out.extend(leads_to_input(NFTA_FIB_F_SADDR, false)),
+        Statement::VrfInterfaceIn(name) => {
+            out.push(expr::meta(NFT_META_SDIFNAME, REG_1));
+            out.push(expr::lookup(&set(name)));
+        }
         Statement::InterfaceIn(name) => {
             out.push(expr::meta(libc::NFT_META_IIFNAME, REG_1));
             out.push(expr::lookup(&set(name)));

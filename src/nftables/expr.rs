@@ -144,6 +144,15 @@ pub fn destination_type(of_interface: bool) -> Expression {
         .u32(sys::NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_DADDR | flags)
 }
 
+/// Loads the index of the interface that a packet comes in on into the first register, if the route to an
+/// address of the packet leads out of it; 0 if not.
+pub fn route_to_input(address: u32) -> Expression {
+    Expression::new(c"fib")
+        .u32(sys::NFTNL_EXPR_FIB_DREG, REG_1)
+        .u32(sys::NFTNL_EXPR_FIB_RESULT, NFT_FIB_RESULT_OIF)
+        .u32(sys::NFTNL_EXPR_FIB_FLAGS, address | NFTA_FIB_F_IIF)
+}
+
 /// Loads a number below `modulus` into the first register. `generator` is one of `NFT_NG_*`.
 pub fn number(generator: i32, modulus: u32) -> Expression {
     Expression::new(c"numgen")

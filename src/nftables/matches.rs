@@ -3,7 +3,7 @@
 use super::expr::{self, Expression, REG_1, SetReference, destination, is_family};
 use crate::config::{Family, Protocol};
 use crate::ruleset::AddressType;
-use crate::uapi::{IPS_DST_NAT, NF_CT_STATE_INVALID_BIT};
+use crate::uapi::{IPS_DST_NAT, NF_CT_STATE_INVALID_BIT, NFT_META_IIFKIND};
 use nftnl::nftnl_sys::libc;
 use std::net::Ipv6Addr;
 
@@ -18,6 +18,34 @@ pub fn is_type(kind: AddressType, of_interface: bool) -> [Expression; 2] {
         expr::destination_type(of_interface),
         expr::equal(&u32::from(number).to_ne_bytes()),
     ]
+}
+
+/// Goes on only for packets that are not for this host itself.
+pub fn is_to_others() -> [Expression; 2] {
+    [
+        expr::destination_type(false),
+        expr::not_equal(&u32::from(libc::RTN_LOCAL).to_ne_bytes()),
+    ]
+}
+
+/// Goes on only for packets that come in on a bridge.
+pub fn is_from_bridge() -> [Expression; 2] {
+    let mut kind = [0; libc::IFNAMSIZ];
+    kind[..6].copy_from_slice(b"bridge");
+    [expr::meta(NFT_META_IIFKIND, REG_1), expr::equal(&kind)]
+}
+
+/// Goes on only if the route to one of the packet's addresses, `NFTA_FIB_F_SADDR` or `_DADDR`, leads, or does
+/// not, out of the interface that it comes in on. Not with `NFTA_FIB_F_PRESENT`: the releases of nft do not
+/// agree on how long that flag makes the result.
+pub fn leads_to_input(address: u32, leads: bool) -> [Expression; 2] {
+    let none = [0; 4];
+    let compare = if leads {
+        expr::not_equal(&none)
+    } else {
+        expr::equal(&none)
+    };
+    [expr::route_to_input(address), compare]
 }
 
 /// Goes on only for packets to loopback addresses; for those of this family only.

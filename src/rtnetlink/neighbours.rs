@@ -1,6 +1,9 @@
-//! Neighbours: hosts on the same link as this one, whose link-layer addresses the kernel asks for.
+//! Neighbours: hosts on the same link as this one, whose link-layer addresses the kernel asks for, and the ports of
+//! bridges that they are behind.
 
-use super::{RTMSG, Routes, RtnetlinkError, route_request};
+use super::interface::number;
+use super::{RTMSG, Routes, RtnetlinkError};
+use crate::config::Family;
 use crate::netlink::{Attributes, Message, Request, address};
 use nix::libc;
 use std::net::IpAddr;
@@ -28,9 +31,40 @@ impl Routes {
         Ok(self.socket.list(&request, silent)?)
     }
 
+    /// The port of a bridge that a host of its link is behind; `None` if the kernel does not know, as before
+    /// it has sent the host a packet.
+    pub fn bridge_port(&self, bridge: u32, host: IpAddr) -> Result<Option<u32>, RtnetlinkError> {
+        let family = match Family::of(host) {
+            Family::Ipv4 => libc::AF_INET,
+            Family::Ipv6 => libc::AF_INET6,
+        };
+        let is_host = |entry: &Neighbour| entry.interface == bridge && entry.address == Some(host);
+        let Some(host) = self.neighbours(family, is_host)?.pop() else {
+            return Ok(None);
+        };
+        // One for each VLAN, all of which have the same port, unless the host is at several.
+        let is_port =
+            |entry: &Neighbour| entry.bridge == Some(bridge) && entry.link_layer == host.link_layer;
+        let port = self.neighbours(libc::AF_BRIDGE, is_port)?.pop();
+        Ok(port.map(|entry| entry.interface))
+    }
+
+    fn neighbours(
+        &self,
+        family: i32,
+        wanted: impl Fn(&Neighbour) -> bool,
+    ) -> Result<Vec<Neighbour>, RtnetlinkError> {
+        let mut header = [0; NDMSG];
+        header[0] = family as u8;
+        let flags = libc::NLM_F_DUMP as u16;
+        let request = Request::with_header(libc::RTM_GETNEIGH, flags, &header, 1);
+        let wanted = |message: &Message<'_>| neighbour(message).filter(&wanted);
+        Ok(self.socket.list(&request, wanted)?)
+    }
+
     /// The router that packets to an address are sent to; the address itself if it is on a link of this host.
     pub fn next_hop(&self, to: IpAddr) -> Result<IpAddr, RtnetlinkError> {
-        let gateway = self.get(&route_request(to, None, None), gateway)?;
+        let gateway = self.get(&self.own_request(to), gateway)?;
         Ok(gateway.unwrap_or(to))
     }
 }
@@ -44,6 +78,25 @@ fn silent(message: &Message<'_>) -> Option<SilentNeighbour> {
         address: address(attributes.get(libc::NDA_DST)?)?,
         interface: u32::from_ne_bytes(index),
         failed: state & libc::NUD_FAILED != 0,
+    })
+}
+
+/// A neighbour with a link-layer address: in the table of a family, or of a bridge.
+struct Neighbour {
+    /// The interface, or the bridge's port, that it is reached over.
+    interface: u32,
+    bridge: Option<u32>,
+    address: Option<IpAddr>,
+    link_layer: Vec<u8>,
+}
+
+fn neighbour(message: &Message<'_>) -> Option<Neighbour> {
+    let attributes = Attributes(message.payload.get(NDMSG..)?);
+    Some(Neighbour {
+        interface: u32::from_ne_bytes(*message.payload[NDM_IFINDEX..].first_chunk()?),
+        bridge: number(attributes, libc::NDA_MASTER),
+        address: attributes.get(libc::NDA_DST).and_then(address),
+        link_layer: attributes.get(libc::NDA_LLADDR)?.to_vec(),
     })
 }
 
@@ -64,6 +117,7 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             messages(&bytes).for_each(|message| {
                 silent(&message);
+                neighbour(&message);
                 gateway(&message);
             });
         }

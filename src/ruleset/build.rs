@@ -46,9 +46,9 @@ impl Ruleset {
         for chain in &mut self.chains {
             match chain.hook {
                 Some(Hook::Prerouting) => {
-                    chain
-                        .rules
-                        .extend(listen::rules(config, family, family_name(family)));
+                    chain.rules.extend(listen::bridged(config, family));
+                    let rules = listen::rules(config, family, family_name(family));
+                    chain.rules.extend(rules);
                 }
                 Some(Hook::Mangle) => chain.rules.extend(clamp_mss.iter().cloned()),
                 Some(Hook::Output) => chain.rules.extend(output::rules(config, family)),

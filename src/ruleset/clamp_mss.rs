@@ -5,14 +5,14 @@
 //! both directions (get_tcpmss in net/netfilter/nft_rt.c), and the MSS is never raised
 //! (nft_exthdr_tcp_set_eval in nft_exthdr.c).
 
-use super::{Chain, DESTINATIONS, Hook, MASQUERADE, Rule, Ruleset, Statement};
+use super::{CLAMP_MSS, Chain, DESTINATIONS, Hook, MASQUERADE, Rule, Ruleset, Statement};
 use crate::config::{Config, Family};
 
 /// The base chain, before source NAT: there a SYN has the address and port of the destination already, and
 /// the reply to it has them still.
 pub fn base_chain(config: &Config) -> Option<Chain> {
     config.clamp_mss.then(|| Chain {
-        name: "clamp-mss".into(),
+        name: CLAMP_MSS.into(),
         hook: Some(Hook::Mangle),
         title: "the MSS of forwarded connections".into(),
         rules: Vec::new(),

@@ -7,16 +7,19 @@
 //! they were lost. An invalid packet belongs to no conntrack entry: only its addresses and ports tell
 //! that it is one of a forward.
 
-use super::listen::{self, LOCAL};
+use super::listen;
 use super::masquerade::backends;
 use super::sets::{of_addresses_and_services, of_services};
 use super::{
-    Chain, DESTINATIONS, DROPPED_INVALID, Hook, MASQUERADE, Rule, Ruleset, SERVICES, Set,
-    Statement, family_name,
+    Chain, DESTINATIONS, DROPPED_INVALID, Hook, LISTEN_INTERFACES, MASQUERADE, Rule, Ruleset,
+    SERVICES, Set, Statement, family_name,
 };
 use crate::config::{Config, Family, Forward, Listen};
 
 const INVALID: &str = "invalid";
+/// For packets to this host in a VRF, of whose addresses `fib` knows nothing at the input hook: there the VRF
+/// has taken the place of the interface (vrf_ip_rcv in drivers/net/vrf.c).
+const INVALID_LOCAL: &str = "invalid-local";
 
 /// The services, and without masquerading the destinations, which are in a set already with it.
 pub fn sets(config: &Config, family: Family, forwards: &[&Forward]) -> Vec<Set> {
@@ -45,14 +48,28 @@ pub fn base_chains(config: &Config) -> impl Iterator<Item = Chain> {
     );
     let chains = [Some(input), routed.then_some(forward)];
     chains.into_iter().flatten().map(|(name, hook, title)| {
-        let rule = vec![Statement::Invalid, Statement::Jump(INVALID.into())];
+        let mut rules = vec![vec![Statement::Invalid, Statement::Jump(INVALID.into())]];
+        if hook == Hook::Input && has_local_chain(config) {
+            let jump = Statement::Jump(INVALID_LOCAL.into());
+            rules.push(vec![Statement::Invalid, jump]);
+        }
         Chain {
             name: name.into(),
             hook: Some(hook),
             title: title.into(),
-            rules: vec![rule],
+            rules,
         }
     })
+}
+
+/// Whether there are rules for packets to this host alone.
+fn has_local_chain(config: &Config) -> bool {
+    !config.listen.interfaces().is_empty() || masquerades_any(config)
+}
+
+/// Whether packets of destinations to other hosts are none of a forwarded connection, though they pass a hook.
+fn masquerades_any(config: &Config) -> bool {
+    config.masquerade && config.listen == Listen::Any
 }
 
 /// The chains that they lead to.
@@ -60,12 +77,24 @@ pub fn chains(ruleset: &Ruleset, config: &Config) -> Vec<Chain> {
     // No host answers a RST with a RST (RFC 9293, section 3.5.2), and a segment with SYN is no matter of
     // windows. They are exempt for the sake of others' connections to a destination of which this host
     // routes one way only: the reply to their SYN, which it has not seen, is invalid.
-    let mut rules = vec![vec![Statement::TcpSynOrRst, Statement::Return]];
+    let exempt = vec![Statement::TcpSynOrRst, Statement::Return];
+    let mut rules = vec![exempt.clone()];
+    let mut local = vec![exempt];
     let mut chains = Vec::new();
     for family in config.families() {
         let name = format!("{INVALID}-{}", family_name(family));
         rules.extend(listen::rules(config, family, &name));
-        rules.extend(from_destinations(ruleset, config, family));
+        if !config.listen.interfaces().is_empty() {
+            let in_vrf = Statement::VrfInterfaceIn(LISTEN_INTERFACES.into());
+            let jump = Statement::Jump(name.clone());
+            local.push(vec![Statement::Family(family), in_vrf, jump]);
+        }
+        let from_destinations = from_destinations(ruleset, config, family);
+        if masquerades_any(config) {
+            local.extend(from_destinations);
+        } else {
+            rules.extend(from_destinations);
+        }
         let title = format!("packets of clients over {family} that conntrack finds invalid");
         let services = ruleset.existing(SERVICES, family);
         let of_forwards = services.map(|set| vec![Statement::ServiceIn(set), drop()]);
@@ -74,6 +103,10 @@ pub fn chains(ruleset: &Ruleset, config: &Config) -> Vec<Chain> {
     }
     let title = "packets that conntrack finds invalid";
     chains.insert(0, Chain::regular(INVALID.into(), title.into(), rules));
+    if has_local_chain(config) {
+        let title = "packets to this host alone that conntrack finds invalid";
+        chains.insert(1, Chain::regular(INVALID_LOCAL.into(), title.into(), local));
+    }
     let title = "packets of forwarded connections that conntrack finds invalid";
     let dropped = vec![vec![Statement::Counter, Statement::Drop]];
     chains.push(Chain::regular(
@@ -84,8 +117,7 @@ pub fn chains(ruleset: &Ruleset, config: &Config) -> Vec<Chain> {
     chains
 }
 
-/// The rules for packets of destinations. With masquerading, those are sent to this host; others' pass
-/// through.
+/// The rules for packets of destinations.
 fn from_destinations(
     ruleset: &Ruleset,
     config: &Config,
@@ -96,14 +128,8 @@ fn from_destinations(
     } else {
         DESTINATIONS
     };
-    let to_this_host = config.masquerade && config.listen == Listen::Any;
-    ruleset.existing(names, family).map(move |set| {
-        let mut rule = vec![Statement::FromBackendIn(family, set), drop()];
-        if to_this_host {
-            rule.insert(0, LOCAL);
-        }
-        rule
-    })
+    let rule = move |set| vec![Statement::FromBackendIn(family, set), drop()];
+    ruleset.existing(names, family).map(rule)
 }
 
 fn drop() -> Statement {

@@ -75,6 +75,26 @@ pub fn rules(config: &Config, family: Family, chain: &str) -> Vec<Rule> {
     }
 }
 
+/// The rules that leave alone what only passes through a bridge of this host. With br_netfilter, a frame
+/// from one port to another meets the same hooks as a packet that is routed, and all that differs is the
+/// hardware address that it is sent to (br_nf_pre_routing in net/bridge/br_netfilter_hooks.c). So the routes
+/// decide: a bridged frame would go back to its bridge, or has come from hosts that this one reaches elsewhere,
+/// as where the bridge has no address.
+pub fn bridged(config: &Config, family: Family) -> Vec<Rule> {
+    if config.listen != Listen::Any {
+        return Vec::new();
+    }
+    let from_bridge = || vec![Statement::FromBridge, Statement::Family(family)];
+    let mut rules = [from_bridge(), from_bridge()];
+    rules[0].extend([Statement::WouldTurnBack, Statement::Return]);
+    rules[1].extend([
+        Statement::ToOthers,
+        Statement::SourceIsElsewhere,
+        Statement::Return,
+    ]);
+    rules.into()
+}
+
 /// The rules for packets that are left to this host, in the chain of each family: those to its link-local
 /// addresses come from link-local ones, which no router forwards.
 pub fn left_to_host(family: Family) -> Option<Rule> {

@@ -1,12 +1,13 @@
 //! Whether this host forwards what an instance has rules for.
 
 use super::ForwardStatus;
-use crate::config::{Allowed, Family, Sources};
+use crate::config::{Allowed, Family, Listen, Sources};
 use crate::logging::with_causes;
 use crate::netlink::or_missing;
 use crate::nftables::list::{self, Element, ElementKind, Table};
 use crate::nftables::{Nftables, NftablesError};
 use crate::ruleset::allowed_set_name;
+use crate::siblings;
 use crate::sysctl::Needs;
 use ipnet::{IpNet, Ipv4Net};
 use log::warn;
@@ -35,6 +36,7 @@ pub fn families(
     let families: Vec<Family> = Family::ALL.into_iter().filter(has).collect();
     let destinations = forwards.iter().flat_map(|forward| &forward.destinations);
     let needs = Needs {
+        listen: listen(nftables, &table.name)?,
         sources: sources(nftables, table)?,
         destinations: Needs::some(destinations.map(|destination| destination.to.address)),
         families,
@@ -56,6 +58,20 @@ pub fn families(
         }
     };
     Ok(needs.families.iter().map(status).collect())
+}
+
+/// What it listens on, as far as that decides where clients come in.
+fn listen(nftables: &Nftables, table: &str) -> Result<Listen, NftablesError> {
+    let addresses = siblings::listen_addresses(nftables, table)?;
+    let interfaces = siblings::listen_interfaces(nftables, table)?;
+    Ok(if addresses.is_empty() && interfaces.is_empty() {
+        Listen::Local
+    } else {
+        Listen::Only {
+            addresses,
+            interfaces,
+        }
+    })
 }
 
 /// The IPv4 sources that may connect.

@@ -1,7 +1,7 @@
 //! What must be forwarded for an instance's packets to get through while it runs.
 
 use super::{ForwardingError, forwarding};
-use crate::config::{Allowed, Config, Family};
+use crate::config::{Allowed, Config, Family, Listen};
 use crate::rtnetlink::{Ingress, Interface, Route, Routes, RtnetlinkError, forwards_from};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,6 +12,7 @@ const MAX_DESTINATIONS: usize = 256;
 /// The families whose forwards are in the kernel, and where their packets come from.
 pub struct Needs {
     pub families: Vec<Family>,
+    pub listen: Listen,
     /// The IPv4 sources that may connect.
     pub sources: Allowed,
     /// Replies come from there.
@@ -26,6 +27,7 @@ impl Needs {
         let destinations = destinations.map(|to| to.address);
         Needs {
             families: config.families().collect(),
+            listen: config.listen.clone(),
             sources: config.sources.of(Family::Ipv4).clone(),
             destinations: Needs::some(destinations),
         }
@@ -46,7 +48,7 @@ impl Needs {
     /// Why some of it is not forwarded now, or why that cannot be told. Asks over netlink; what /proc does not
     /// show to this process is said too, as a start would.
     pub fn unmet(&self) -> Result<Vec<ForwardingError>, RtnetlinkError> {
-        let routes = Routes::open()?;
+        let routes = Routes::of(&self.listen)?;
         // The kernel replies to this when a change of all interfaces is complete (rtnl_lock).
         let closed = self.closed_interfaces(&routes)?;
         let mut unmet = Vec::new();
@@ -72,7 +74,7 @@ impl Needs {
         if !self.families.contains(&Family::Ipv4) {
             return Ok(closed);
         }
-        let ingress = Ingress::find(routes, &self.sources, Family::Ipv4)?;
+        let ingress = Ingress::find_listening(routes, &self.listen, &self.sources, Family::Ipv4)?;
         let mut used: Vec<Interface> = ingress.into_iter().map(|found| found.interface).collect();
         for destination in self.destinations.iter().filter(|to| to.is_ipv4()) {
             if let Some(Route::Through(index)) = routes.find(*destination, None, None)? {

@@ -3,12 +3,14 @@
 
 mod client;
 mod connect;
+mod connections;
 mod destinations;
 mod firewall;
 mod firewall_rules;
 mod hostile_names;
 mod hostile_tables;
 mod kernel;
+mod links;
 mod listen;
 mod other_hooks;
 mod other_nat;
@@ -31,10 +33,10 @@ use crate::fixture::{
 
 /// A line of the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
+pub struct Line {
     level: String,
     subject: String,
-    text: String,
+    pub text: String,
 }
 
 impl Line {
@@ -55,7 +57,7 @@ impl Line {
 
     /// The command at its end, which fixes the problem.
     #[track_caller]
-    fn command(&self) -> &str {
+    pub fn command(&self) -> &str {
         let command = self.text.rsplit_once(" with: ");
         command.unwrap_or_else(|| panic!("no command: {self:?}")).1
     }
@@ -63,12 +65,12 @@ impl Line {
 
 /// The whole report.
 #[derive(Debug)]
-struct Report(Vec<Line>);
+pub struct Report(Vec<Line>);
 
 impl Report {
     /// Runs `nodefwd check` with these arguments; the exit status must agree with the lines.
     #[track_caller]
-    fn of(namespace: &Namespace, arguments: &str) -> Self {
+    pub fn of(namespace: &Namespace, arguments: &str) -> Self {
         Report::from(&nodefwd(["check"]).args(&words(arguments)), namespace)
     }
 
@@ -91,13 +93,13 @@ impl Report {
         report
     }
 
-    fn of_level(&self, level: &str) -> Vec<&Line> {
+    pub fn of_level(&self, level: &str) -> Vec<&Line> {
         self.0.iter().filter(|line| line.level == level).collect()
     }
 
     /// The only line about a subject, which must have this level.
     #[track_caller]
-    fn line(&self, level: &str, subject: &str) -> &Line {
+    pub fn line(&self, level: &str, subject: &str) -> &Line {
         let about: Vec<&Line> = self
             .0
             .iter()
@@ -111,13 +113,13 @@ impl Report {
 
     /// All lines must say `ok`.
     #[track_caller]
-    fn expect_ok(&self) {
+    pub fn expect_ok(&self) {
         assert!(self.0.iter().all(|line| line.level == "ok"), "{self:#?}");
     }
 
     /// All lines but the only one about a subject must say `ok`; gives that line.
     #[track_caller]
-    fn only(&self, level: &str, subject: &str) -> &Line {
+    pub fn only(&self, level: &str, subject: &str) -> &Line {
         let others = self
             .0
             .iter()

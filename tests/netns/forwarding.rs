@@ -2,6 +2,7 @@
 
 mod asymmetric;
 mod balance;
+mod bridged;
 mod by_interface;
 mod clamp_mss;
 mod forward_syntax;
@@ -16,3 +17,4 @@ mod output;
 mod scale;
 mod source_ranges;
 mod traffic;
+mod vrf;

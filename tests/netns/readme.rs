@@ -1,6 +1,7 @@
 //! The documents: their commands run, and their options, messages and rules are the program's.
 
 mod parts;
+mod recipes;
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,7 @@ const README: &str = include_str!("../../README.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 37] = [
+const ELSEWHERE: [(&str, &str); 42] = [
     ("deploy/sbom.sh FILE", "tests/package.sh does it"),
     (
         "tests/architectures.sh arm64 armhf",
@@ -28,6 +29,14 @@ const ELSEWHERE: [(&str, &str); 37] = [
         "wants a registry; tests/image.sh builds it",
     ),
     ("cargo test", "this is a part of it"),
+    (
+        "tests/kernels.sh 6.1 -- --ignored vrf",
+        "boots another kernel",
+    ),
+    (
+        "tests/kernels.sh 6.1 -- --ignored modules",
+        "boots another kernel",
+    ),
     ("benches/run.sh --quick", "takes a minute"),
     ("tests/demo.sh", ".ci/run does it"),
     ("tests/run.sh", "this is a part of it"),
@@ -54,6 +63,15 @@ const ELSEWHERE: [(&str, &str); 37] = [
     ("systemctl reload nodefwd@web", "tests/service.sh does it"),
     ("systemd-analyze security", "tests/service.sh does it"),
     ("modprobe nf_tables", "changes the machine's kernel"),
+    (
+        "modprobe -a nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet nft_numgen nft_hash nf_conntrack_netlink tcp_diag udp_diag",
+        "changes the machine's kernel: recipes.rs does it in another one",
+    ),
+    ("ausearch -m avc -ts recent", "wants SELinux"),
+    (
+        "bridge link set dev PORT hairpin on",
+        "check prints it with a port, and its tests run it",
+    ),
     ("modprobe nft_chain_nat", "changes the machine's kernel"),
     ("deploy/image.sh", "tests/image.sh does it"),
     (
@@ -106,7 +124,8 @@ const ELSEWHERE: [(&str, &str); 37] = [
 ];
 
 /// Code of several words that is no command.
-const NO_COMMANDS: [&str; 10] = [
+const NO_COMMANDS: [&str; 11] = [
+    "Permission denied",
     "nft list table",
     "--build-arg NODEFWD_COMMIT=$(git rev-parse HEAD)",
     "--format json",

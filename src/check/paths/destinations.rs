@@ -35,7 +35,7 @@ impl Paths {
             }
             _ => Finding::new(Level::Failure, SUBJECT, format!("none to {shown}")).mended(
                 ": add one with",
-                Some(format!("ip route add {first} via ROUTER")),
+                Some(format!("ip route add {first} via ROUTER{}", self.in_vrf())),
             ),
         }
     }

@@ -73,7 +73,8 @@ impl Paths {
                 (level, first_few(clients.iter()), first.to_string())
             };
             let text = format!("{who}, get none: there is no route to them");
-            let command = format!("ip {}route add {to} via ROUTER", option(family));
+            let vrf = self.in_vrf();
+            let command = format!("ip {}route add {to} via ROUTER{vrf}", option(family));
             let finding = Finding::new(level, SUBJECT, text);
             findings.push(finding.mended("; add one with", Some(command)));
         }
@@ -179,7 +180,7 @@ impl Paths {
         let file = format!("/proc/sys/net/bridge/bridge-nf-call-{name}");
         let calls = fs::read_to_string(file).is_ok_and(|value| value.trim() != "0");
         let interface = self.routes.interface(own.interface).ok().flatten();
-        let is_bridge = interface.is_some_and(|interface| interface.is_bridge);
+        let is_bridge = interface.is_some_and(|interface| interface.bridge.is_some());
         self.has_clients_in(config, own.network, own.interface) && !(calls && is_bridge)
     }
 

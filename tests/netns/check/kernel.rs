@@ -207,3 +207,21 @@ fn a_conntrack_table_that_is_nearly_full_is_a_warning() {
         }
     }
 }
+
+/// `nft list ruleset` writes it too.
+#[test]
+fn a_saved_ruleset_with_the_table_of_an_instance_is_a_warning() {
+    let node = node();
+    let _instance = nodefwd(["udp/9=10.2.0.11"]).start(&node);
+    let with_saved = |ruleset: &str| {
+        let script = format!(
+            "mount -t tmpfs none /etc && echo '{ruleset}' > /etc/nftables.conf && exec \"$@\""
+        );
+        let call = check(&[]).wrapped(&["unshare", "--mount", "sh", "-c", &script, "sh"]);
+        Report::from(&call, &node)
+    };
+    let report = with_saved(&node.ruleset());
+    let line = report.only("warning", "saved rules");
+    expect_parts(&line.text, ["/etc/nftables.conf"]);
+    with_saved("table ip nat {}").expect_ok();
+}

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use super::firewall::is_forwarded;
 use super::{BACKEND_PORT, FORWARDED_PORT, Line, Report, net, shell, start};
-use crate::fixture::{Family, Net, Protocol, Server, expect_parts};
+use crate::fixture::{Bridge, Family, Net, Protocol, Server, expect_parts, nodefwd};
 
 #[test]
 fn a_backend_without_a_route_is_a_failure_until_there_is_one() {
@@ -107,6 +107,54 @@ fn an_interface_that_forwards_nothing_is_a_failure() {
     }
     let _instance = start(&net, forward);
     assert!(is_forwarded(&net, Protocol::Tcp, Family::V4));
+}
+
+/// Clients come in on the only interface to listen on, wherever the default route leads.
+#[test]
+fn with_an_interface_to_listen_on_clients_come_in_there() {
+    let net = net(1);
+    let _other = net.another_client(2);
+    let forward = "tcp/80=10.2.1.2:8080,[fd00:2:1::2]:8080";
+    let failures = |listen: &str| {
+        let report = Report::of(&net.node, &format!("--listen={listen} {forward}"));
+        let failures = report.of_level("failure").into_iter();
+        failures.cloned().collect::<Vec<Line>>()
+    };
+    assert_eq!(failures("client-2"), []);
+    net.node
+        .set_sysctl("net/ipv4/conf/client-2/forwarding", "0");
+    assert_eq!(failures("client"), []);
+    let found = failures("client-2");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    expect_parts(&found[0].text, ["packets that come in on client-2"]);
+    // So says the status, too.
+    for (listen, on) in [("client", true), ("client-2", false)] {
+        let _instance = start(&net, &format!("--listen={listen} {forward}"));
+        let ready = nodefwd(["status", "--ready"]).finish(&net.node);
+        let stderr = ready.expect_exit(i32::from(!on)).stderr;
+        assert_eq!(stderr.contains("come in on client-2"), !on, "{stderr}");
+    }
+    shell(&net.node, found[0].command());
+    assert_eq!(failures("client-2"), []);
+}
+
+/// What comes in on a port comes in on the whole.
+#[test]
+fn an_interface_that_is_a_part_of_another_is_a_warning() {
+    let net = net(1);
+    let _bridge = Bridge::new(&net.node, 1);
+    let about = |listen: &str| {
+        let report = Report::of(&net.node, &format!("--listen={listen} tcp/80=10.2.1.2"));
+        let mut lines = report.0.into_iter();
+        lines.find(|line| line.subject == "listen")
+    };
+    let line = about("bridged-1").expect("a line");
+    assert_eq!(line.level, "warning");
+    expect_parts(
+        &line.text,
+        ["bridged-1 is a part of br0", "list br0 instead"],
+    );
+    assert_eq!(about("br0"), None);
 }
 
 /// Without a default route, check does not know on which interface clients come in.

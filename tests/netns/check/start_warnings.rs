@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// What an instance logs that is stopped when it has looked at everything: a signal before would cut that
 /// short.
-fn log_of_start(net: &Net, arguments: &str) -> String {
+pub fn log_of_start(net: &Net, arguments: &str) -> String {
     let instance = start(net, &format!("{arguments} --verbose"));
     instance.wait_for_line("debug: checked routes, other tables and sockets");
     let stderr = instance.stop(Signal::SIGTERM).expect_exit(0).stderr;

@@ -256,12 +256,17 @@ fn set_of(statement: &Statement) -> Option<&str> {
         | Statement::ServiceVmap(set)
         | Statement::BackendIn(_, set)
         | Statement::FromBackendIn(_, set)
+        | Statement::VrfInterfaceIn(set)
         | Statement::InterfaceIn(set) => Some(set),
         Statement::Dnat(Dnat::Map(_, map)) => Some(map),
         // Each by name, so that a statement that is added later must be added here too.
         Statement::Family(_)
         | Statement::Protocol(_)
         | Statement::DestinationType(_)
+        | Statement::FromBridge
+        | Statement::WouldTurnBack
+        | Statement::ToOthers
+        | Statement::SourceIsElsewhere
         | Statement::LocalToInterface
         | Statement::LoopbackDestination(_)
         | Statement::Choose(_)

@@ -157,33 +157,3 @@ fn a_name_that_no_interface_can_have_is_refused_and_one_that_none_has_is_a_warni
     output.wait_for_line("warning: NODEFWD_OUTPUT (--output) is true, but");
     output.stop(Signal::SIGTERM).expect_exit(0);
 }
-
-/// The default does not see addresses in a VRF.
-#[test]
-#[ignore = "needs VRF devices, as stock kernels have them: tests/kernels.sh 6.1 -- --ignored vrf"]
-fn in_a_vrf_interfaces_and_addresses_to_listen_on_work() {
-    let net = Net::new(1);
-    let _servers = net.serve(BACKEND_PORT);
-    // An interface loses its IPv6 addresses when it moves to a VRF.
-    net.node.ip("link add blue type vrf table 100
-         link set blue up
-         link set client master blue
-         link set backend-1 master blue
-         addr replace fd00:1:1::1/64 dev client nodad
-         addr replace fd00:2:1::1/64 dev backend-1 nodad");
-    for (protocol, family) in PROTOCOLS_AND_FAMILIES {
-        let node_addr = gateway(&net.client, family);
-        let forwarder = forward_to(protocol, &net.backends).start(&net.node);
-        assert!(
-            net.client
-                .request_within(std::time::Duration::from_secs(5), protocol, None, node_addr)
-                .is_err()
-        );
-        forwarder.stop(Signal::SIGTERM).expect_exit(0);
-        for listen in ["client", &node_addr.ip().to_string()] {
-            let forwarder = listening(&net, protocol, listen).start(&net.node);
-            expect_forwarded(&net, &net.client, protocol, node_addr, family);
-            forwarder.stop(Signal::SIGTERM).expect_exit(0);
-        }
-    }
-}

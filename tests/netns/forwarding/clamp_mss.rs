@@ -91,6 +91,29 @@ fn segments_fit_a_narrow_way_to_the_client() {
     }
 }
 
+/// What the backend sends is clamped; what the host sends is made to fit by its own stack, which learns the
+/// MTU from itself.
+#[test]
+fn segments_of_the_hosts_own_connections_fit() {
+    for mtu in [1300, 1420] {
+        let net = net_with_narrow_link("backend-1", mtu);
+        for family in Family::BOTH {
+            serve(&net.backends[0], family);
+        }
+        for masquerade in ["--masquerade=true", "--masquerade=false"] {
+            let call = forward_to(Protocol::Tcp, &net.backends);
+            let call = call.args(&["--clamp-mss", "--output", masquerade]);
+            let _forwarder = call.start(&net.node);
+            for family in Family::BOTH {
+                let to = net.node_addr(family, FORWARDED_PORT);
+                let bytes = net.node.run(|| exchange(to, EVENT_TIMEOUT));
+                let all = bytes.expect("a reply");
+                assert_eq!(all, BYTES, "{mtu} {family:?} {masquerade}");
+            }
+        }
+    }
+}
+
 /// Each kind of forward has its destinations in the sets that the rules look into.
 #[test]
 fn every_kind_of_forward_is_clamped() {

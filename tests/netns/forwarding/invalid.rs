@@ -12,7 +12,7 @@ use crate::fixture::{
 
 /// Who sends segments that are out of window.
 #[derive(Clone, Copy, Debug)]
-enum Sender {
+pub enum Sender {
     Client,
     Backend,
 }
@@ -32,7 +32,7 @@ fn invalid(node: &Namespace) -> u64 {
 /// Has the client, or the backend at this port, send segments out of window on a new connection, which
 /// must live on. It drops and counts each of them.
 #[track_caller]
-fn expect_survival(net: &Net, sender: Sender, to: SocketAddr, backend_port: u16) {
+pub fn expect_survival(net: &Net, sender: Sender, to: SocketAddr, backend_port: u16) {
     let backend = &net.backends[0];
     let taps = [&net.client, backend].map(|host| RawTcp::open(host, to.ip()));
     let mut flow = net.client.live_flow(Protocol::Tcp, to);

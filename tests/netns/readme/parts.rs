@@ -22,10 +22,16 @@ pub const SERVICE: [&str; 4] = [
     "## Shell completion",
 ];
 
+/// Sections whose shell recipes.rs runs.
+pub const RECIPES: [&str; 2] = [
+    "### FTP and TFTP",
+    "### A second uplink, or a VPN for everything",
+];
+
 /// What a document holds beside its sentences.
 #[derive(Default)]
 pub struct Parts {
-    /// Lines of shell, without comments; but not what tests/service.sh runs.
+    /// Lines of shell, without comments; but not what tests/service.sh or recipes.rs runs.
     pub shell: Vec<String>,
     /// `code` in the text; but not the messages.
     pub code: Vec<String>,
@@ -54,7 +60,7 @@ impl Parts {
                 continue;
             }
             match (block, line.split_once(" | ")) {
-                (Some("sh"), _) if !SERVICE.contains(&section) => {
+                (Some("sh"), _) if !SERVICE.contains(&section) && !RECIPES.contains(&section) => {
                     let command = line.split(" #").next().unwrap_or(line);
                     parts.shell.push(command.trim().to_owned());
                 }
