@@ -38,6 +38,7 @@ use health::Health;
 use host::{HostChange, HostChanges};
 use install::{IfExists, InstallError};
 use log::{info, warn};
+pub use notify::failed as notify_failure;
 use reload::reload;
 pub use reload::{RequestError, request as request_reload};
 use replace::{Clients, Predecessor, ReplaceError, ReplaceProblem};

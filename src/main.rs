@@ -56,11 +56,18 @@ fn main() -> ExitCode {
             return usage(&error, arguments.get(1));
         }
     };
+    let forwards = matches!(cli.command, None | Some(Command::Run(_)));
     let result = match start_log(&cli.verbosity) {
         Ok(()) => run(cli.command, cli.options),
         Err(error) => Err(error.into()),
     };
-    result.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+    let failed = |error: MainError| {
+        if forwards {
+            instance::notify_failure(&logging::with_causes(&error));
+        }
+        failed(&error)
+    };
+    result.map_or_else(failed, |()| ExitCode::SUCCESS)
 }
 
 /// As text if it cannot be known how else, so that somebody reads why.
@@ -109,6 +116,9 @@ fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
     }
     let known = |command: &&OsString| Cli::command().find_subcommand(command).is_some();
     let command = command.filter(known).and_then(|command| command.to_str());
+    if matches!(command, None | Some("run")) {
+        instance::notify_failure(&said);
+    }
     let command = command.map_or(String::new(), |command| format!("{command} "));
     log::error!("{said}; nodefwd {command}--help lists what is allowed");
     ExitCode::from(2)

@@ -1,9 +1,11 @@
 //! Notifies a service manager that asks for it: the protocol of sd_notify(3), one datagram of
-//! `VARIABLE=VALUE` lines at a time.
+//! `VARIABLE=VALUE` lines at a time. Tells Kubernetes why a container ends.
 
 use crate::text::Printable;
 use log::{debug, info};
 use nix::time::{ClockId, clock_gettime};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -20,6 +22,14 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether a notification could not be sent.
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Where Kubernetes reads why a container has ended, unless its terminationMessagePath says otherwise: a file
+/// that the kubelet puts there.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// How long a reason may be: the kubelet takes 4096 bytes, and so does systemd of a whole datagram
+/// (NOTIFY_BUFFER_MAX).
+const MAX_REASON: usize = 4000;
 
 /// Forwarding has begun; `status` says what is forwarded.
 pub fn ready(status: &str) {
@@ -66,6 +76,30 @@ pub fn stopping(drain: Duration) {
 pub fn status(connections: usize, status: fmt::Arguments<'_>) {
     info!(connections; "{status}");
     send(&format!("STATUS={}\n", Printable(status)));
+}
+
+/// The program ends without success, for this reason, which the log has too.
+pub fn failed(reason: &str) {
+    let reason = Printable(reason).to_string();
+    let mut end = MAX_REASON.min(reason.len());
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let reason = &reason[..end];
+    send(&format!("STATUS={reason}\n"));
+    if let Err(error) = terminate(reason) {
+        debug!("cannot write {TERMINATION_LOG}: {error}");
+    }
+}
+
+/// Writes the reason where Kubernetes looks for it, if there is such a file.
+fn terminate(reason: &str) -> io::Result<()> {
+    if !fs::metadata(TERMINATION_LOG).is_ok_and(|found| found.is_file()) {
+        return Ok(());
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).truncate(true).open(TERMINATION_LOG)?;
+    writeln!(file, "{reason}")
 }
 
 /// Forwarding does not depend on what its manager knows, so a failure is worth no more than a debug

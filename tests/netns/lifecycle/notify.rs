@@ -42,7 +42,72 @@ fn it_is_not_ready_before_the_rules_are_in_the_kernel() {
     let manager = Manager::at_path("not-ready");
     node.load("table inet nodefwd-tcp-80 { chain theirs { counter accept; }; }");
     manager.of(forward()).finish(&node).expect_exit(1);
+    let why = "STATUS=cannot install the rules: table inet nodefwd-tcp-80 is already there";
+    let said = manager.receive();
+    assert!(said.starts_with(why), "{said}");
     manager.expect_no_more();
+}
+
+/// Prints what is in /dev when the program has ended, and what it has written there.
+const IN_POD: &str = "mount -t tmpfs none /dev && for file in $0; do echo old >/dev/$file; done
+    \"$@\"; status=$?; ls /dev; cat /dev/*; exit $status";
+
+/// What a program that fails writes to the file that Kubernetes reads, if the file is there, and to its
+/// standard error.
+fn termination(call: &Nodefwd, node: &Namespace, file: &str) -> (String, String) {
+    let pod = ["unshare", "--mount", "sh", "-c", IN_POD, file];
+    let outcome = call.clone().wrapped(&pod).finish(node);
+    assert!(!outcome.status.success(), "{outcome:?}");
+    (outcome.stdout, outcome.stderr)
+}
+
+#[test]
+fn the_manager_and_kubernetes_are_told_why_it_fails() {
+    let node = Namespace::forwarding("node");
+    node.set_sysctl("net/ipv4/ip_forward", "0");
+    let manager = Manager::at_path("fails");
+    let long = format!("tcp/80=10.2.0.11,{}", "x".repeat(5000));
+    for arguments in [
+        &["tcp/80=10.2.0.11"][..],
+        &["tcp/80=10.2.0.256"],
+        &["run", "tcp/80"],
+        &["rendr"],
+        &["--bogus"],
+        &["--log-format=xml", "tcp/80=10.2.0.11"],
+        &[&long],
+    ] {
+        let call = manager.of(nodefwd(arguments.iter().copied()));
+        let (written, stderr) = termination(&call, &node, "termination-log");
+        let last = stderr.lines().last().expect("an error");
+        let error = last.strip_prefix("error: ").expect("an error");
+        // The advice to look at the help is for a shell.
+        let reason = error.split("; nodefwd ").next().unwrap_or(error);
+        assert_eq!(written, format!("termination-log\n{reason}\n"), "{stderr}");
+        assert_eq!(manager.receive(), format!("STATUS={reason}\n"));
+    }
+    manager.expect_no_more();
+}
+
+/// A probe, or a command that somebody runs in the container, is not what the container ends of; and no file is
+/// made where there is none.
+#[test]
+fn commands_that_do_not_forward_leave_the_termination_log_alone() {
+    let node = Namespace::forwarding("node");
+    let manager = Manager::at_path("does-not-fail");
+    for arguments in [
+        &["status", "--ready"][..],
+        &["status", "--bogus"],
+        &["render", "tcp/80"],
+        &["check", "none"],
+        &["reload", "none"],
+    ] {
+        let call = manager.of(nodefwd(arguments.iter().copied()));
+        let (written, stderr) = termination(&call, &node, "termination-log");
+        assert_eq!(written, "termination-log\nold\n", "{stderr}");
+    }
+    manager.expect_no_more();
+    let (written, _) = termination(&nodefwd(["tcp/80"]), &node, "other");
+    assert_eq!(written, "other\nold\n");
 }
 
 #[test]
