@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the unit in deploy/ under a systemd of its own, in a container made of this machine's /usr;
-# installs and removes it with README's commands. Nothing of it stays. As root.
+# Runs the unit in deploy/ under a systemd of its own, in a container made of this machine's /usr, which is
+# booted three times; installs and removes it with the documents' commands. Nothing of it stays. As root.
 set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -12,7 +12,8 @@ mapfile -t missing < <(missing_packages)
 cargo build --release --locked
 
 id=nodefwd-service-$$
-log=$(mktemp)
+files=$(mktemp -d)
+log=$files/log
 nspawn=''
 # systemd needs version 2 of cgroups, which may be mounted next to version 1.
 cgroup=$(findmnt -rnfo TARGET -t cgroup2)/$id
@@ -32,7 +33,7 @@ cleanup() {
         [[ -e $cgroup || -e /sys/fs/cgroup/systemd/$id ]] || break
         sleep 0.1
     done
-    rm -rf "$log" "/run/systemd/nspawn/propagate/$id"
+    rm -rf "$files" "/run/systemd/nspawn/propagate/$id"
 }
 trap cleanup EXIT
 trap 'exit 129' HUP
@@ -64,18 +65,20 @@ ip netns exec "$id-node" sysctl -qw net.ipv4.ip_forward=1
 ip netns exec "$id-peer" socat TCP4-LISTEN:8080,bind=10.0.0.5,fork EXEC:cat 2>/dev/null &
 disown
 
-# boot: a systemd with this machine's /usr and otherwise empty folders, the node's network, and the
-# files that README names.
-boot() {
-    mkdir "$cgroup"
+# container TARGET: a systemd with this machine's /usr, an /etc that stays from one boot to the next, otherwise
+# empty folders, the node's network, whose sysctls it may set, and the files that README names.
+mkdir -p "$files/etc/systemd/system-preset"
+echo 'disable *' >"$files/etc/systemd/system-preset/00-nothing.preset"
+container() {
+    mkdir -p "$cgroup"
     echo "$BASHPID" >"$cgroup/cgroup.procs"
-    export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+    export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
     exec systemd-nspawn --quiet --boot --directory=/ --volatile=yes --register=no --keep-unit \
         --machine="$id" --console=pipe --network-namespace-path="/run/netns/$id-node" \
-        --capability=CAP_NET_ADMIN --tmpfs=/usr/local \
+        --capability=CAP_NET_ADMIN --tmpfs=/usr/local --bind="$files/etc:/etc" \
         --bind-ro="$PWD/deploy:/nodefwd/deploy" \
         --bind-ro="$release_binary:/nodefwd/target/host/release/nodefwd" \
-        systemd.unit=basic.target
+        systemd.unit="$1"
 }
 
 # inside COMMAND…: runs it in the container's namespaces; never on this machine, which has no /nodefwd,
@@ -96,10 +99,23 @@ expect_property() { property_is "$1" "$2" || die "$1 should be '$2', not '$(prop
 rules() { ip netns exec "$id-node" nft list tables; }
 forwards() { [[ $(ip netns exec "$id-peer" timeout 5 bash -c 'exec 3<>/dev/tcp/10.0.0.1/80; echo hello >&3; head -n 1 <&3') == hello ]]; }
 
+# boot TARGET
+boot() {
+    (container "$1") >"$log" 2>&1 </dev/null &
+    nspawn=$!
+    until_true inside systemctl is-active --quiet "$1"
+}
+# What is not in /etc is gone after a boot: the program, too.
+reboot() {
+    kill "$nspawn" # nspawn has the container shut down
+    wait "$nspawn" || true
+    boot basic.target
+    as_written "$(grep '^install ' <<<"$installation")"
+    inside systemctl start --no-block multi-user.target
+}
+
 step "booting systemd"
-(boot) >"$log" 2>&1 </dev/null &
-nspawn=$!
-until_true inside systemctl is-active --quiet basic.target
+boot basic.target
 
 # commands FILE HEADING: the shell of that section, without comments.
 commands() {
@@ -208,11 +224,33 @@ until_true property_is ActiveState inactive
 expect_property Result success
 [[ -z $(rules) ]] || die "the rules are still there: $(rules)"
 
+step "booting with forwarding that is turned on late"
+ip_forward() { ip netns exec "$id-node" sysctl "$@"; }
+ip_forward -qw net.ipv4.ip_forward=0
+mv "$files/etc/sysctl.d/90-nodefwd.conf" "$files"
+reboot
+until_true property_is NRestarts '[2-9]'
+until_true property_is StatusText 'cannot forward: IPv4 forwarding is off: *'
+expect_property StartLimitIntervalUSec 0
+ip_forward -qw net.ipv4.ip_forward=1
+until_true property_is ActiveState active
+forwards || die "it does not forward once forwarding is on"
+
+step "booting with forwarding from sysctl.d"
+ip_forward -qw net.ipv4.ip_forward=0
+mv "$files/90-nodefwd.conf" "$files/etc/sysctl.d"
+reboot
+until_true property_is ActiveState active
+expect_property NRestarts 0
+forwards || die "it does not forward after a boot"
+
 step "wrong input"
+inside systemctl stop nodefwd@web
 inside bash -c 'echo NODEFWD_FORWARDS=tcp/99999=10.0.0.5 >/etc/nodefwd/web.env'
 ! inside systemctl start nodefwd@web 2>/dev/null || die "the service starts with wrong input"
 expect_property SubState failed # it would be auto-restart
 expect_property ExecMainStatus 2
+expect_property StatusText '*99999*'
 
 step "removing it as README says"
 as_written "$(commands README.md '### Remove')"

@@ -18,7 +18,7 @@ const README: &str = include_str!("../../README.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 42] = [
+const ELSEWHERE: [(&str, &str); 43] = [
     ("deploy/sbom.sh FILE", "tests/package.sh does it"),
     (
         "tests/architectures.sh arm64 armhf",
@@ -62,6 +62,7 @@ const ELSEWHERE: [(&str, &str); 42] = [
     ("systemctl edit", "opens an editor"),
     ("systemctl reload nodefwd@web", "tests/service.sh does it"),
     ("systemd-analyze security", "tests/service.sh does it"),
+    ("kubectl describe pod", "wants a cluster"),
     ("modprobe nf_tables", "changes the machine's kernel"),
     (
         "modprobe -a nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet nft_numgen nft_hash nf_conntrack_netlink tcp_diag udp_diag",
@@ -106,7 +107,7 @@ const ELSEWHERE: [(&str, &str); 42] = [
         "wants a cluster",
     ),
     (
-        "kubectl -n kube-system logs -l svccontroller.k3s.cattle.io/svcname --all-containers | grep ready",
+        "kubectl -n kube-system logs -l svccontroller.k3s.cattle.io/svcname --all-containers --prefix --tail=-1 | grep ready",
         "wants a cluster",
     ),
     (
