@@ -132,8 +132,9 @@ def foreign_entries(results):
     names = (name.removesuffix(aims.NONE) for name in found if name.endswith(aims.NONE))
     rows = {name: [cell(found[name + count], milliseconds) for count in (aims.NONE, aims.MANY)] for name in names}
     yield (
-        "With source ranges, and for UDP, nodefwd looks for stale conntrack entries when it starts. Milliseconds "
-        "until it is ready among entries of connections that it does not forward:")
+        "With source ranges, and for UDP, nodefwd looks for stale conntrack entries before it is ready; for TCP without "
+        "a reply right afterwards, as such clients try again. Milliseconds until it is ready among entries of "
+        "connections that it does not forward:")
     yield table("one forward", ["no entries", "100,000 entries"], rows)
 
 
