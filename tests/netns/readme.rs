@@ -88,7 +88,7 @@ const ELSEWHERE: [(&str, &str); 43] = [
         "tests/image.sh does it",
     ),
     (
-        "podman manifest push --all localhost/nodefwd:0.1.0\noci-archive:FILE:NAME",
+        "podman manifest push --all localhost/nodefwd:0.1.0 oci-archive:FILE:NAME",
         "wants the image",
     ),
     (
