@@ -7,10 +7,9 @@ use std::process::Command;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The files that name the version, and what stands before it.
-const NAMED: [(&str, &str); 5] = [
+const NAMED: [(&str, &str); 4] = [
     ("CHANGELOG.md", "## ["),
     ("Containerfile", "nodefwd:"),
-    ("README.md", "nodefwd:"),
     ("deploy/README.md", "nodefwd:"),
     ("deploy/daemonset.yaml", "nodefwd:"),
 ];
