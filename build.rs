@@ -39,12 +39,17 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_default()
 }
 
-/// Sets what `--version` says.
+/// Sets what `--version` says, and the commit alone, which is empty if it is not known.
 fn name_version() {
     let version = variable("CARGO_PKG_VERSION");
     let target = variable("TARGET");
-    let commit = commit().map_or_else(String::new, |commit| format!("commit {commit}, "));
+    let revision = commit().unwrap_or_default();
+    let commit = match revision.as_str() {
+        "" => String::new(),
+        revision => format!("commit {revision}, "),
+    };
     println!("cargo::rustc-env=NODEFWD_VERSION={version} ({commit}{target})");
+    println!("cargo::rustc-env=NODEFWD_REVISION={revision}");
 }
 
 /// The commit that this is built from, as far as it is known: given by whoever builds a copy without a

@@ -78,20 +78,34 @@ Shows for each destination
                destinations of the forward were left out or taken in last
   active       how many conntrack entries to it there are now, closed connections included until
                they expire
+  unanswered   how many of those entries have had no packet from it: it is down or unreachable,
+               refuses in silence, or its replies take another way. Some UDP is one-way, as syslog
   (down)       that it fails, so it gets no new connections; only with NODEFWD_HEALTH
-and for each forward
+One that is not listed had the connections before the rules were changed; those that run go on.
+For each forward
   dropped      how many first packets were dropped because their source may not connect; a client's
                retries count too
-and for each instance, in the text only if there are any
+For each instance, in the text only if there is something to say
+  options      those that differ from the default, as the rules show them
+  left out     destinations of a family that get no connections, and why
   invalid      how many packets of forwarded connections were dropped because conntrack found them
                invalid, such as TCP segments out of window after others were lost
+All that is counted are first packets, also by the counters that nft shows: none of it is traffic.
 
 JSON, to which fields may be added; the comments are not part of it:
   {\"schema\": 1,                              // another number if fields are renamed or removed
    \"instances\": [{
+    \"netns\": null,                            // network namespace, if it is another one
     \"name\": \"web\", \"table\": \"nodefwd-web\",
     \"accepting\": true,                        // new connections; false while draining
     \"reload_failed\": false,                   // true: the rules are those from before
+    \"options\": {                              // null if the table has no forwards
+      \"src_ranges\": null,                     // or a list; null: all may connect
+      \"listen\": \"local\",
+      \"balance\": null,                        // null if no forward has several destinations
+      \"output\": false, \"masquerade\": true, \"fully_random\": true,
+      \"clamp_mss\": false, \"hairpin\": false},
+    \"left_out\": [{\"family\": \"ipv6\", \"reason\": \"...\"}],
     \"listen\": [\"192.168.1.1\"],                // addresses
     \"interfaces\": [],                         // none of either: all addresses
     \"owner\": {                                // null if the table has no owner
@@ -108,16 +122,18 @@ JSON, to which fields may be added; the comments are not part of it:
       \"dropped\": 0,
       \"destinations\": [{
         \"to\": {\"address\": \"10.0.0.5\", \"ports\": {\"first\": 8080, \"last\": 8080}},
+        \"listed\": true,                       // false: only connections from before go there
         \"connections\": 12,
         \"active\": 3,                         // null if the kernel does not say
+        \"unanswered\": 0,                     // null as well
         \"up\": true}]}]}]}                     // null if it is not tried (NODEFWD_HEALTH)
 
 Examples:
   Everything that is forwarded here, once a second:
       nodefwd status --watch
 
-  For the textfile collector of Prometheus' node_exporter:
-      nodefwd status --format prometheus
+  For the textfile collector of Prometheus' node_exporter, also of the pods on this node:
+      nodefwd status --all-namespaces --format prometheus --output nodefwd.prom
 
   As the readiness probe of a container, which has the container's environment:
       nodefwd status --ready
@@ -158,7 +174,7 @@ pub enum Command {
     /// Check whether `run` would work here, or what runs works, and what prevents it; changes nothing
     #[command(after_long_help = CHECK_NOTES)]
     Check(CheckOptions),
-    /// Show all instances in this network namespace
+    /// Show the instances in this network namespace, or in all
     #[command(after_long_help = STATUS_NOTES)]
     Status(StatusOptions),
     /// Have a running instance read its --env-file again, and wait for it

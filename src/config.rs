@@ -57,6 +57,8 @@ pub struct Config {
     pub name: Name,
     /// At least one; no two of them overlap. In order of family, protocol and port.
     pub forwards: Vec<Forward>,
+    /// The families whose forwards were dropped, as this host does not forward them.
+    pub not_forwarded: Vec<Family>,
     pub sources: Sources,
     pub balance: Balance,
     pub listen: Listen,
@@ -139,6 +141,7 @@ impl Config {
         Ok(Config {
             name,
             forwards,
+            not_forwarded: Vec::new(),
             sources: Sources::read(options)?,
             balance,
             listen,
@@ -180,9 +183,8 @@ impl Config {
                 allows_none.then_some(OptionName::SRC_RANGES),
                 (!self.listen.accepts(family)).then_some(OptionName::LISTEN),
             ];
-            closed.into_iter().flatten().map(move |option| {
-                format!("{option} has no {family} entry: no client can connect over {family}")
-            })
+            let options = closed.into_iter().flatten();
+            options.map(move |option| self::closed(option, family))
         })
     }
 
@@ -233,6 +235,7 @@ impl Config {
         let of_family = |forward: &Forward| forward.service.family == family;
         let (dropped, kept) = self.forwards.drain(..).partition(of_family);
         self.forwards = kept;
+        self.not_forwarded.push(family);
         dropped
     }
 
@@ -240,6 +243,9 @@ impl Config {
     pub fn add_forwards(&mut self, forwards: impl Iterator<Item = Forward>) {
         self.forwards.extend(forwards);
         self.forwards.sort_by_key(|forward| forward.service);
+        let mut not_forwarded = std::mem::take(&mut self.not_forwarded);
+        not_forwarded.retain(|family| !self.has_forwards(*family));
+        self.not_forwarded = not_forwarded;
     }
 
     /// Whether there is a forward of this family.
@@ -247,6 +253,11 @@ impl Config {
         let mut forwards = self.forwards.iter();
         forwards.any(|forward| forward.service.family == family)
     }
+}
+
+/// Says that an option keeps all clients of a family out.
+pub fn closed(option: OptionName, family: Family) -> String {
+    format!("{option} has no {family} entry: no client can connect over {family}")
 }
 
 /// The forwards of the classic variables, then those of `NODEFWD_FORWARDS` or the arguments: at least

@@ -281,7 +281,7 @@ impl Peer {
             // It does not listen, or too many clients wait.
             Err(_) => {
                 let socket = sock_diag::stream_with_name(table).ok().flatten()?;
-                let process = process::holder(socket.inode, None);
+                let process = process::holder(socket.inode);
                 Some(Peer {
                     process: process.map_or(Holder::Unseen, Holder::Process),
                     user: socket.user.or_else(|| process.and_then(process::user)),

@@ -2,6 +2,7 @@
 
 use nix::libc;
 use serde::Serialize;
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -25,17 +26,39 @@ pub struct Owner {
 /// supports with Linux (proc_pid_stat(5), sysconf(_SC_CLK_TCK)).
 const TICKS_PER_SECOND: u64 = 100;
 
-/// The owner of the netfilter socket with this netlink port. The port is often the process's id, but not
-/// always: as the owner's own PID namespace has it, and only for a process's first netlink socket
-/// (netlink_autobind in net/netlink/af_netlink.c). So the process is looked up by its socket.
+/// The owner of the netfilter socket with this netlink port.
 pub fn owner(port: u32) -> Owner {
-    let inode = socket_inode(port);
-    let pid = inode.and_then(|inode| holder(inode, Some(port)));
-    Owner {
-        portid: port,
-        pid,
-        process: pid.and_then(name),
-        since: pid.and_then(since),
+    Owners::default().find(port)
+}
+
+/// The owners of several sockets: all processes are gone through once at most.
+#[derive(Default)]
+pub struct Owners(OnceCell<HashMap<u32, u32>>);
+
+impl Owners {
+    /// The owner of the netfilter socket with this netlink port. The port is often the process's id, but not
+    /// always: as the owner's own PID namespace has it, and only for a process's first netlink socket
+    /// (netlink_autobind in net/netlink/af_netlink.c). So the process is looked up by its socket.
+    pub fn find(&self, port: u32) -> Owner {
+        let inode = socket_inode(port);
+        let pid = inode.and_then(|inode| self.holder(inode, port));
+        Owner {
+            portid: port,
+            pid,
+            process: pid.and_then(name),
+            since: pid.and_then(since),
+        }
+    }
+
+    fn holder(&self, inode: u32, likely: u32) -> Option<u32> {
+        if open_sockets(likely).any(|open| open == inode) {
+            return Some(likely);
+        }
+        let all = || {
+            let sockets = |pid| open_sockets(pid).map(move |inode| (inode, pid));
+            processes().flat_map(sockets).collect()
+        };
+        self.0.get_or_init(all).get(&inode).copied()
     }
 }
 
@@ -47,8 +70,9 @@ pub fn user(pid: u32) -> Option<u32> {
 
 /// Whether a process has the netfilter socket with this netlink port open; `None` if that cannot be seen.
 pub fn has_socket(pid: u32, port: u32) -> Option<bool> {
-    let socket = link(socket_inode(port)?);
-    has_open(pid, Path::new(&socket))
+    let inode = socket_inode(port)?;
+    fs::read_dir(directory(pid).join("fd")).ok()?;
+    Some(open_sockets(pid).any(|open| open == inode))
 }
 
 /// Whether a process has CAP_NET_ADMIN, in whatever user namespace; `None` if it cannot be seen.
@@ -78,38 +102,21 @@ fn inode_in(list: &str, port: u32) -> Option<u32> {
     })
 }
 
-/// The process that has the socket with this inode open, if it can be seen. The likely one is looked at
-/// first.
-pub fn holder(inode: u32, likely: Option<u32>) -> Option<u32> {
-    let socket = link(inode);
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut processes = likely.into_iter().chain(all);
-    processes.find(|pid| has_open(*pid, Path::new(&socket)) == Some(true))
-}
-
-/// What the link to an open socket holds.
-fn link(inode: u32) -> String {
-    format!("socket:[{inode}]")
+/// The process that has the socket with this inode open, if it can be seen.
+pub fn holder(inode: u32) -> Option<u32> {
+    processes().find(|pid| open_sockets(*pid).any(|open| open == inode))
 }
 
 /// The processes that have the sockets with these inodes open, as far as they can be seen: /proc is gone
 /// through once, as long as `goes_on` says so.
 pub fn holders(inodes: &HashSet<u32>, goes_on: &dyn Fn() -> bool) -> HashMap<u32, u32> {
     let mut found = HashMap::new();
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    for pid in processes {
-        let files = fs::read_dir(directory(pid).join("fd"))
-            .into_iter()
-            .flatten();
-        for file in files.flatten() {
+    for pid in processes() {
+        for inode in open_sockets(pid) {
             if found.len() == inodes.len() || !goes_on() {
                 return found;
             }
-            let link = fs::read_link(file.path()).ok();
-            let inode = link.as_deref().and_then(socket_of);
-            if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
+            if inodes.contains(&inode) {
                 found.entry(inode).or_insert(pid);
             }
         }
@@ -117,19 +124,23 @@ pub fn holders(inodes: &HashSet<u32>, goes_on: &dyn Fn() -> bool) -> HashMap<u32
     found
 }
 
+/// All processes that can be seen.
+fn processes() -> impl Iterator<Item = u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The inodes of the sockets that a process has open.
+fn open_sockets(pid: u32) -> impl Iterator<Item = u32> {
+    let files = fs::read_dir(directory(pid).join("fd"));
+    let files = files.into_iter().flatten().flatten();
+    files.filter_map(|file| socket_of(&fs::read_link(file.path()).ok()?))
+}
+
 /// The inode in the link to a socket.
 fn socket_of(link: &Path) -> Option<u32> {
     let inode = link.to_str()?.strip_prefix("socket:[")?;
     inode.strip_suffix(']')?.parse().ok()
-}
-
-/// `None` if the process's files cannot be seen.
-fn has_open(pid: u32, file: &Path) -> Option<bool> {
-    let files = fs::read_dir(directory(pid).join("fd")).ok()?;
-    let mut links = files
-        .flatten()
-        .filter_map(|file| fs::read_link(file.path()).ok());
-    Some(links.any(|link| link == file))
 }
 
 fn directory(pid: u32) -> PathBuf {

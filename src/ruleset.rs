@@ -11,6 +11,7 @@ mod failover;
 mod forwards;
 mod hairpin;
 mod invalid;
+mod left_out;
 mod listen;
 mod masquerade;
 mod names;
@@ -21,7 +22,12 @@ mod shared_maps;
 mod sources;
 
 pub use failover::{HEALTH, down_chain_name};
+pub use invalid::INVALID;
+
+pub use left_out::{NOT_FORWARDED, NOT_LISTENING, left_out_chain_name};
+pub use masquerade::POSTROUTING;
 pub use names::{ServiceMaps, allowed_set_name, listen_set_name, no_hairpin_set_names};
+pub use output::OUTPUT;
 
 use crate::config::{Balance, Family, InterfaceName, PortRange, Protocol, Service};
 use ipnet::IpNet;
@@ -72,8 +78,8 @@ fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// `tcp-80-ipv4`
-fn chain_name(service: Service) -> String {
+/// The name of the chain of a forward that has one: `tcp-80-ipv4`.
+pub fn chain_name(service: Service) -> String {
     let family = family_name(service.family);
     format!("{}-{}-{family}", service.protocol, service.ports)
 }

@@ -1,10 +1,14 @@
-//! `nodefwd status`: what runs in this network namespace, as the kernel has it. It asks no instance, so
-//! it works for every process that may read nftables.
+//! `nodefwd status`: what runs in this network namespace, or in all of this host, as the kernel has it. It
+//! asks no instance, so it works for every process that may read nftables.
 
 mod chains;
+mod flows;
 mod forwarding;
 mod forwards;
 mod json;
+mod namespaces;
+mod options;
+mod output;
 mod prometheus;
 mod ready;
 mod rule;
@@ -14,6 +18,7 @@ mod text;
 
 pub use forwarding::FamilyStatus;
 pub use forwards::{MAX_ROWS, accepts_connections, forwards};
+pub use options::{LeftOut, OptionsStatus, sources};
 #[cfg(test)]
 pub use rule::action;
 
@@ -22,16 +27,16 @@ use crate::conntrack::{Conntrack, ConntrackError, Flow};
 use crate::logging::with_causes;
 use crate::nftables::list::{self, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
-use crate::process::{self, Owner};
+use crate::process::{Owner, Owners};
 use crate::ruleset::{DROPPED_INVALID, RELOAD_FAILED};
 use crate::siblings;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use log::warn;
 use serde::Serialize;
-use std::collections::{HashMap, HashSet};
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::Duration;
 use thiserror::Error;
 
 /// What to show of the instances in this network namespace.
@@ -48,16 +53,26 @@ pub struct StatusOptions {
     /// Without NAME, it is the instance that the environment configures: NODEFWD_NAME, or the first
     /// forward of SRC_PORT and DEST_PROTO or of NODEFWD_FORWARDS. If nothing is configured, any
     /// instance will do.
-    #[arg(long, conflicts_with_all = ["format", "watch"])]
+    #[arg(long, conflicts_with_all = ["format", "watch", "file", "all_namespaces"])]
     pub ready: bool,
 
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
     pub format: StatusFormat,
 
-    /// Write it again every second until a signal comes
+    /// Write it again every second until a signal comes; JSON as one object on each line
     #[arg(long)]
     pub watch: bool,
+
+    /// Write it to this file, which is replaced once all of it is written (rename(2)), instead of standard
+    /// output
+    #[arg(long = "output", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+
+    /// Show the instances in all network namespaces of this host, such as those of its pods: the ones that
+    /// have a name in /run/netns or a process. Takes root on the host
+    #[arg(long)]
+    pub all_namespaces: bool,
 }
 
 /// How the status is written.
@@ -75,6 +90,8 @@ pub enum StatusFormat {
 /// What the kernel and /proc show of one instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Instance {
+    /// The network namespace that it runs in; `None` for this process's own.
+    pub netns: Option<String>,
     pub name: String,
     /// The name of its table, which is of family `inet`.
     pub table: String,
@@ -82,6 +99,10 @@ pub struct Instance {
     pub accepting: bool,
     /// Whether its file was refused when it was read again last: the rules are those from before.
     pub reload_failed: bool,
+    /// `None` if the table has no forwards.
+    pub options: Option<OptionsStatus>,
+    /// The families of destinations that it does not forward, or of which no client can connect.
+    pub left_out: Vec<LeftOut>,
     /// The addresses that it listens on.
     pub listen: Vec<IpAddr>,
     /// The interfaces that it listens on; none of either stands for all.
@@ -113,11 +134,15 @@ pub struct ForwardStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DestinationStatus {
     pub to: Destination,
-    /// How many connections it was given.
+    /// Whether the rules lead there. If not, they did, and connections from then go on.
+    pub listed: bool,
+    /// How many connections these rules have given it.
     pub connections: u64,
     /// How many conntrack entries they have now, also of connections that have just ended; `None` if the
     /// kernel does not say.
     pub active: Option<u64>,
+    /// How many of those entries have seen no packet of the destination.
+    pub unanswered: Option<u64>,
     /// Whether it answers; `None` if it is not tried (`NODEFWD_HEALTH`).
     pub up: Option<bool>,
 }
@@ -144,7 +169,17 @@ pub enum StatusError {
     #[error("cannot write JSON")]
     Json(#[from] serde_json::Error),
     #[error("cannot write to standard output")]
-    Output(#[from] io::Error),
+    Output(#[source] io::Error),
+    #[error("cannot write {path}")]
+    File {
+        path: String,
+        #[source]
+        error: io::Error,
+    },
+    #[error(
+        "cannot look into other network namespaces (--all-namespaces): run it as root on the host, with CAP_SYS_ADMIN"
+    )]
+    Namespaces(#[source] io::Error),
 }
 
 /// How long `--watch` waits between two looks.
@@ -157,16 +192,15 @@ const MAX_ROWS_OF_ALL: usize = 1 << 16;
 /// How often everything is read again because the ruleset has changed meanwhile.
 const MAX_READ_RETRIES: usize = 10;
 
-/// Writes what the options ask for to standard output. With `watch`, it does not return unless it fails;
-/// with `ready`, it writes nothing and fails if the instance is not ready.
+/// Writes what the options ask for. With `watch`, it does not return unless it fails; with `ready`, it
+/// writes nothing and fails if the instance is not ready.
 pub fn run(options: &StatusOptions) -> Result<(), StatusError> {
-    let nftables = Nftables::open()?;
     if options.ready {
-        return ready::check(&nftables, options.name.as_ref());
+        return ready::check(options.name.as_ref());
     }
     loop {
-        let instances = read(&nftables, options.name.as_ref())?;
-        show(&instances, options)?;
+        let instances = read(options)?;
+        output::write(&instances, options)?;
         if !options.watch {
             return Ok(());
         }
@@ -174,26 +208,85 @@ pub fn run(options: &StatusOptions) -> Result<(), StatusError> {
     }
 }
 
-/// Reads the instance of this name, or all.
-fn read(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<Instance>, StatusError> {
-    let mut instances = read_unchanged(nftables, name)?;
-    match (instances.is_empty(), name) {
-        (true, Some(name)) => return Err(StatusError::Unknown(name.clone())),
-        (true, None) => return Ok(instances),
-        (false, _) => {}
+/// The instances that the options ask for, in order.
+fn read(options: &StatusOptions) -> Result<Vec<Instance>, StatusError> {
+    let name = options.name.as_ref();
+    let owners = Owners::default();
+    let mut instances = read_here(name, &owners)?;
+    if options.all_namespaces {
+        instances.extend(read_elsewhere(name, &owners)?);
     }
-    instances.sort_by(|one, other| one.name.cmp(&other.name));
+    if let (Some(name), true) = (name, instances.is_empty()) {
+        return Err(StatusError::Unknown(name.clone()));
+    }
+    instances.sort_by(|one, other| (&one.netns, &one.name).cmp(&(&other.netns, &other.name)));
     for Instance { table, name, .. } in instances.iter().filter(|instance| instance.truncated) {
         warn!(
             "the forwards of table inet {table} are left out, as they are too many: nodefwd status {name} shows more"
         );
+    }
+    Ok(instances)
+}
+
+/// Those in the other network namespaces of this host.
+fn read_elsewhere(name: Option<&Name>, owners: &Owners) -> Result<Vec<Instance>, StatusError> {
+    let mut found = Vec::new();
+    for namespace in namespaces::others().map_err(StatusError::Namespaces)? {
+        let inside = namespace.inside(|| read_here(name, owners));
+        match inside.map_err(StatusError::Namespaces)? {
+            None => {}
+            Some(Ok(instances)) if instances.is_empty() => {}
+            Some(Ok(instances)) => found.push((namespace.name(), namespace, instances)),
+            Some(Err(error)) => warn!(
+                "network namespace {} is not shown: {}",
+                namespace.name(),
+                with_causes(&error)
+            ),
+        }
+    }
+    let names: Vec<String> = found.iter().map(|(name, ..)| name.clone()).collect();
+    let mut all = Vec::new();
+    for (name, namespace, instances) in found {
+        let is_unique = names.iter().filter(|other| **other == name).count() == 1;
+        let netns = is_unique.then_some(name);
+        let netns = netns.unwrap_or_else(|| namespace.unique_name());
+        all.extend(instances.into_iter().map(|instance| Instance {
+            netns: Some(netns.clone()),
+            ..instance
+        }));
+    }
+    Ok(all)
+}
+
+fn accepts(nftables: &Nftables, table: &str) -> Result<bool, NftablesError> {
+    nftables.list(|socket| forwards::accepts_connections(socket, &Table::inet(table)))
+}
+
+/// The table of the instance of this name, or those of all instances.
+fn tables(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<TableInfo>, NftablesError> {
+    let mut tables = siblings::instances(nftables)?;
+    if let Some(name) = name {
+        let table = name.table();
+        tables.retain(|found| found.name == table);
+    }
+    Ok(tables)
+}
+
+/// The instance of this name in the network namespace of this thread, or all.
+fn read_here(name: Option<&Name>, owners: &Owners) -> Result<Vec<Instance>, StatusError> {
+    let nftables = Nftables::open()?;
+    let mut instances = read_unchanged(&nftables, name, owners)?;
+    if instances.is_empty() {
+        return Ok(instances);
     }
     let translated = || -> Result<Vec<Flow>, ConntrackError> {
         let forwards = instances.iter().flat_map(|instance| &instance.forwards);
         Conntrack::open()?.translated(forwards.map(|forward| forward.service))
     };
     match translated() {
-        Ok(flows) => count_flows(&mut instances, &flows),
+        Ok(flows) => instances
+            .iter_mut()
+            .for_each(|instance| flows::count(instance, &flows)),
         Err(error) => warn!("running connections are not shown: {}", with_causes(&error)),
     }
     Ok(instances)
@@ -203,13 +296,13 @@ fn read(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<Instance>, Statu
 fn read_unchanged(
     nftables: &Nftables,
     name: Option<&Name>,
+    owners: &Owners,
 ) -> Result<Vec<Instance>, NftablesError> {
     let mut instances = Vec::new();
     for _ in 0..MAX_READ_RETRIES {
         let generation = nftables.generation()?;
         instances.clear();
-        let mut tables = siblings::instances(nftables)?;
-        tables.retain(|table| name.is_none_or(|name| table.name == name.table()));
+        let tables = tables(nftables, name)?;
         let mut unread = tables.len();
         let mut left = if unread == 1 {
             MAX_ROWS
@@ -218,7 +311,7 @@ fn read_unchanged(
         };
         for table in tables {
             // Each has its share, and what those before it have left.
-            let found = instance(nftables, table, left / unread)?;
+            let found = instance(nftables, table, owners, left / unread)?;
             unread -= 1;
             left -= forwards::rows(&found.forwards);
             instances.push(found);
@@ -231,129 +324,37 @@ fn read_unchanged(
 }
 
 /// Leaves the forwards out if they have more rows than `most`.
-fn instance(nftables: &Nftables, table: TableInfo, most: usize) -> Result<Instance, NftablesError> {
+fn instance(
+    nftables: &Nftables,
+    table: TableInfo,
+    owners: &Owners,
+    most: usize,
+) -> Result<Instance, NftablesError> {
     let TableInfo { name, owner, .. } = table;
     let table = Table::inet(&name);
     let instance = name.strip_prefix(TABLE_PREFIX).unwrap_or(&name);
     let forwards = nftables.list(|socket| forwards::forwards(socket, &table, most))?;
     let truncated = forwards.is_none();
     let forwards = forwards.unwrap_or_default();
+    let sources = options::sources(nftables, &table, &forwards)?;
+    let listen = siblings::listen_addresses(nftables, &name)?;
+    let interfaces = siblings::listen_interfaces(nftables, &name)?;
     Ok(Instance {
+        netns: None,
         name: instance.to_owned(),
-        accepting: ready::accepts(nftables, &name)?,
+        accepting: accepts(nftables, &name)?,
         reload_failed: nftables
             .list(|socket| list::chain_use(socket, &table, RELOAD_FAILED))?
             .is_some(),
-        listen: siblings::listen_addresses(nftables, &name)?,
-        interfaces: siblings::listen_interfaces(nftables, &name)?,
+        options: OptionsStatus::read(nftables, &table, &forwards, &sources)?,
+        left_out: options::left_out(nftables, &table, &sources)?,
+        listen,
+        interfaces,
         invalid: nftables.list(|socket| chains::dropped(socket, &table, DROPPED_INVALID))?,
-        forwarding: forwarding::families(nftables, &table, &forwards)?,
+        forwarding: forwarding::families(nftables, &table, &sources, &forwards)?,
         truncated,
         forwards,
-        owner: owner.map(process::owner),
+        owner: owner.map(|port| owners.find(port)),
         table: name,
     })
-}
-
-/// Counts each flow at the destination that it goes to.
-fn count_flows(instances: &mut [Instance], flows: &[Flow]) {
-    for instance in instances {
-        let listen: HashSet<IpAddr> = instance.listen.iter().copied().collect();
-        let mut indices = HashMap::new();
-        for (forward, status) in instance.forwards.iter_mut().enumerate() {
-            for (destination, status) in status.destinations.iter_mut().enumerate() {
-                status.active = Some(0);
-                indices.entry((forward, status.to)).or_insert(destination);
-            }
-        }
-        let all = listen.is_empty() || !instance.interfaces.is_empty();
-        let listens = |flow: &&Flow| all || listen.contains(&flow.destination);
-        for flow in flows.iter().filter(listens) {
-            if let Some(destination) = destination_of(flow, &mut instance.forwards, &indices) {
-                *destination.active.get_or_insert(0) += 1;
-            }
-        }
-    }
-}
-
-/// The destination that the flow goes to; the forwards are in order, and do not overlap. `indices` has
-/// the index of each destination in its forward, which has an index too.
-fn destination_of<'a>(
-    flow: &Flow,
-    forwards: &'a mut [ForwardStatus],
-    indices: &HashMap<(usize, Destination), usize>,
-) -> Option<&'a mut DestinationStatus> {
-    let service = |forward: &ForwardStatus| forward.service;
-    let index = Service::position(forwards, service, (flow.family, flow.protocol, flow.port))?;
-    let forward = forwards.get_mut(index)?;
-    let mut leading = Destination::leading_to(flow.backend?, forward.service.ports, flow.port);
-    let destination = leading.find_map(|to| indices.get(&(index, to)))?;
-    forward.destinations.get_mut(*destination)
-}
-
-fn show(instances: &[Instance], options: &StatusOptions) -> Result<(), StatusError> {
-    let text = match options.format {
-        StatusFormat::Text => text::render(instances, now()),
-        StatusFormat::Json => json::render(instances)?,
-        StatusFormat::Prometheus => prometheus::render(instances),
-    };
-    let mut out = io::stdout().lock();
-    if options.watch && out.is_terminal() {
-        // ECMA-48: cursor to the top left (CUP), and erase everything after it (ED).
-        out.write_all(b"\x1b[H\x1b[J")?;
-    }
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Family, Protocol};
-
-    fn flow(port: u16, to: &str, to_port: u16) -> Flow {
-        Flow {
-            family: Family::of(to.parse().unwrap()),
-            protocol: Protocol::Tcp,
-            source: "10.9.0.1".parse().unwrap(),
-            destination: "10.1.0.1".parse().unwrap(),
-            port,
-            backend: Some((to.parse().unwrap(), to_port)),
-            masqueraded: true,
-            source_port: 4000,
-            replies_to: ("10.9.0.1".parse().unwrap(), 4000),
-            replied: true,
-        }
-    }
-
-    #[test]
-    fn a_flow_is_counted_at_its_destination() {
-        let mut elsewhere = flow(80, "10.2.0.12", 8080);
-        elsewhere.destination = "10.1.0.2".parse().unwrap();
-        let mut instances = sample::instances();
-        let flows = [
-            flow(80, "10.2.0.12", 8080),
-            flow(80, "10.2.0.13", 8080),
-            flow(81, "10.2.0.12", 8080),
-            flow(8000, "fd00:2::11", 9),
-            flow(8100, "fd00:2::11", 109),
-            flow(8100, "fd00:2::11", 9),
-            elsewhere,
-        ];
-        count_flows(&mut instances, &flows);
-        let counted: Vec<_> = instances
-            .iter()
-            .flat_map(|instance| &instance.forwards)
-            .flat_map(|forward| &forward.destinations)
-            .map(|destination| destination.active)
-            .collect();
-        assert_eq!(counted, [Some(0), Some(1), Some(2)]);
-    }
 }

@@ -166,6 +166,11 @@ pub fn is_on(family: Family) -> bool {
     forwarding(family).is_ok()
 }
 
+/// Why this network namespace does not forward packets of `family`, if it does not.
+pub fn problem(family: Family) -> Option<ForwardingError> {
+    forwarding(family).err()
+}
+
 /// Whether this network namespace forwards packets of `family`. Any number but 0 counts as on.
 fn forwarding(family: Family) -> Result<(), ForwardingError> {
     let (file, sysctl) = switch(family);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the unit in deploy/ under a systemd of its own, in a container made of this machine's /usr, which is
-# booted three times; installs and removes it with the documents' commands. Nothing of it stays. As root.
+# Runs the units in deploy/ under a systemd of its own, in a container made of this machine's /usr, which is
+# booted three times; installs and removes them with the documents' commands. Nothing of it stays. As root.
 set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -9,6 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 packages=(systemd-container iproute2 nftables procps socat)
 mapfile -t missing < <(missing_packages)
 [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
+bring_promtool
 cargo build --release --locked
 
 id=nodefwd-service-$$
@@ -206,6 +207,26 @@ for value in "${values[@]}"; do
     [[ $ours && ${theirs%"~"} == "$ours" ]] || die "of $(printf %q "$value") systemd makes '$theirs', nodefwd '$ours'"
 done
 inside rm /etc/nodefwd/value
+
+step "writing metrics for node_exporter"
+metrics=/var/lib/prometheus/node-exporter/nodefwd.prom
+inside mkdir -p "${metrics%/*}"
+as_written "$(commands deploy/README.md '## Metrics')"
+# As in a pod: a network namespace and a host name of its own.
+inside systemd-run --quiet --unit=pod unshare --net --uts sh -c 'hostname a-pod
+    echo 1 >/proc/sys/net/ipv4/ip_forward && exec /usr/local/bin/nodefwd --name=in-pod tcp/80=10.0.0.5'
+until_true inside grep -q 'nodefwd_instance_info{forwarder="in-pod",netns="a-pod"} 1' "$metrics"
+inside grep -q 'nodefwd_instance_info{forwarder="web"} 1' "$metrics" || die "no metrics of the host: $(inside cat "$metrics")"
+said=$(inside cat "$metrics" | promtool check metrics 2>&1) || said+=" (status $?)"
+[[ -z $said ]] || die "promtool: $said"
+[[ $(inside stat -c %a "$metrics") == 644 ]] || die "node_exporter cannot read $metrics"
+said=$(inside systemd-analyze verify --man=no nodefwd-metrics.timer 2>&1) || said+=" (status $?)"
+[[ -z $said ]] || die "systemd-analyze verify: $said"
+inside systemctl stop pod
+# Written again and again: without the pod, too.
+until_true inside sh -c "! grep -q a-pod $metrics"
+inside systemctl disable --quiet --now nodefwd-metrics.timer
+inside rm /etc/systemd/system/nodefwd-metrics.{service,timer}
 
 step "draining for longer than systemd's own timeout"
 inside mkdir /run/systemd/system/nodefwd@web.service.d

@@ -583,7 +583,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__status)
-            opts="$(_nodefwd_names) -v -q -h --ready --format --watch --verbose --quiet --log-format --help"
+            opts="$(_nodefwd_names) -v -q -h --ready --format --watch --output --all-namespaces --verbose --quiet --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -591,6 +591,13 @@ _nodefwd() {
             case "${prev}" in
                 --format)
                     COMPREPLY=($(compgen -W "text json prometheus" -- "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --log-format)

@@ -67,7 +67,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -s V -l version -d 'Print 
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "run" -d 'Forward until a signal comes (the default)'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "render" -d 'Print the nftables ruleset that `run` would install; changes nothing'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "check" -d 'Check whether `run` would work here, or what runs works, and what prevents it; changes nothing'
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show all instances in this network namespace'
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show the instances in this network namespace, or in all'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "reload" -d 'Have a running instance read its --env-file again, and wait for it'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "version" -d 'Print the version'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "completions" -d 'Print a script with which a shell completes the command line'
@@ -195,10 +195,12 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -s h -l help -d '
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l format -d 'How to write it' -r -f -a "text\t'An aligned table for people'
 json\t'For programs'
 prometheus\t'The text exposition format of Prometheus'"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l output -d 'Write it to this file, which is replaced once all of it is written (rename(2)), instead of standard output' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l log-format -d 'How the log is written: text, or json, one object on each line [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l ready -d 'Print nothing; exit with 0 if the instance\'s rules are in the kernel and accept connections, which this host forwards, and with 1 and the reason if not'
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l watch -d 'Write it again every second until a signal comes'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l watch -d 'Write it again every second until a signal comes; JSON as one object on each line'
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -l all-namespaces -d 'Show the instances in all network namespaces of this host, such as those of its pods: the ones that have a name in /run/netns or a process. Takes root on the host'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,11 +1,14 @@
 //! `NODEFWD_BALANCE`: how a connection is given one of several destinations.
 
 use super::{ConfigError, OptionName, Options, Setting};
+use serde::Serialize;
+use std::fmt;
 use std::str::FromStr;
 use thiserror::Error;
 
 /// How a connection is given one of several destinations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Balance {
     /// Each connection at random.
     Random,
@@ -31,6 +34,16 @@ impl FromStr for Balance {
             "source" => Ok(Balance::Source),
             _ => Err(BalanceError),
         }
+    }
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Balance::Random => "random",
+            Balance::RoundRobin => "round-robin",
+            Balance::Source => "source",
+        })
     }
 }
 

@@ -1,9 +1,9 @@
 //! Config → ruleset: the order of its sets, chains and rules. Each option has a module of its own.
 
 use super::shared_maps::SharedMaps;
-use super::{Chain, Hook, PREROUTING, Rule, Ruleset, Set, family_name};
+use super::{Chain, Hook, OUTPUT, POSTROUTING, PREROUTING, Rule, Ruleset, Set, family_name};
 use super::{balance, clamp_mss, failover, forwards, hairpin};
-use super::{invalid, listen, masquerade, output, sources};
+use super::{invalid, left_out, listen, masquerade, output, sources};
 use crate::config::{Config, Down, Family, Forward};
 
 impl Ruleset {
@@ -37,6 +37,7 @@ impl Ruleset {
         }
         ruleset.sets.extend(maps.into_sets());
         ruleset.chains.extend(failover::mark(config));
+        ruleset.chains.extend(left_out::chains(config));
         ruleset
     }
 
@@ -100,13 +101,13 @@ fn base_chains(config: &Config) -> Vec<Chain> {
         ),
         (
             config.output,
-            "output",
+            OUTPUT,
             Hook::Output,
             "connections made on this host",
         ),
         (
             config.masquerade,
-            "postrouting",
+            POSTROUTING,
             Hook::Postrouting,
             "forwarded connections on their way out",
         ),

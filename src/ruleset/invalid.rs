@@ -16,7 +16,8 @@ use super::{
 };
 use crate::config::{Config, Family, Forward, Listen};
 
-const INVALID: &str = "invalid";
+/// The name of the chain that invalid packets come to first.
+pub const INVALID: &str = "invalid";
 /// For packets to this host in a VRF, of whose addresses `fib` knows nothing at the input hook: there the VRF
 /// has taken the place of the interface (vrf_ip_rcv in drivers/net/vrf.c).
 const INVALID_LOCAL: &str = "invalid-local";

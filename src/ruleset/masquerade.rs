@@ -5,6 +5,9 @@ use super::{MASQUERADE, Rule, Ruleset, Set, SourcePort, Statement};
 use crate::config::{Config, Destination, Family, Forward, PortRange, Protocol};
 use std::net::IpAddr;
 
+/// The name of the base chain.
+pub const POSTROUTING: &str = "postrouting";
+
 /// Only connections to these are masqueraded.
 pub fn sets(config: &Config, family: Family, forwards: &[&Forward]) -> Vec<Set> {
     if !config.masquerade {

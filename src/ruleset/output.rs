@@ -4,6 +4,9 @@ use super::listen::{LOCAL, listens};
 use super::{Rule, Statement, family_name};
 use crate::config::{Config, Family, Listen};
 
+/// The name of the base chain.
+pub const OUTPUT: &str = "output";
+
 /// Only connections to its own addresses are forwarded, but not those to loopback addresses. They come in
 /// on no interface to listen on.
 pub fn rules(config: &Config, family: Family) -> Vec<Rule> {

@@ -8,6 +8,7 @@ use crate::netlink::{Failure, Socket, address, or_missing};
 use crate::nftables::list::{self, Data, Table, Verdict};
 use crate::ruleset::down_chain_name;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 /// The chain that a map sends packets to.
 fn chain_of(data: Option<&Data>) -> Option<&str> {
@@ -17,81 +18,72 @@ fn chain_of(data: Option<&Data>) -> Option<&str> {
     }
 }
 
-/// What each chain's rules do, in order.
-pub type Actions = HashMap<String, Vec<Action>>;
-
-/// What the rules of a chain do, or those of all chains. Refuses what cannot be listed.
-pub fn actions(socket: &Socket, table: &Table, chain: Option<&str>) -> Result<Actions, Failure> {
-    let mut actions = Actions::new();
-    for rule in list::rules(socket, table, chain)? {
-        if let Some(action) = rule::action(rule.expressions()) {
-            actions.entry(rule.chain).or_default().push(action);
-        }
-    }
-    Ok(actions)
+/// What the rules of a chain do, in order; nothing if there is no such chain.
+pub fn actions(socket: &Socket, table: &Table, chain: &str) -> Result<Vec<Action>, Failure> {
+    let rules = list::rules(socket, table, Some(chain))?.into_iter();
+    let actions = rules.filter_map(|rule| rule::action(rule.expressions()));
+    Ok(actions.collect())
 }
 
 /// How many packets the rules of a chain have dropped and counted; 0 if there is no such chain.
 pub fn dropped(socket: &Socket, table: &Table, chain: &str) -> Result<u64, Failure> {
-    let actions = actions(socket, table, Some(chain))?;
+    Ok(sum_of_dropped(&actions(socket, table, chain)?))
+}
+
+fn sum_of_dropped(actions: &[Action]) -> u64 {
     let count = |action: &Action| match action {
         Action::Drop { count } => *count,
         _ => 0,
     };
-    Ok(actions.values().flatten().map(count).sum())
+    actions.iter().map(count).sum()
 }
 
 /// What a map has for each key.
 type Map = HashMap<Vec<u8>, Data>;
 
-/// The maps that lead connections to another port.
-fn maps(
-    socket: &Socket,
-    table: &Table,
-    actions: &Actions,
-) -> Result<HashMap<String, Map>, Failure> {
-    let mut maps = HashMap::new();
-    for action in actions.values().flatten() {
-        let Action::Dnat { to, .. } = action else {
-            continue;
-        };
-        let DnatTo::Map(name) = to else { continue };
-        if !maps.contains_key(name) {
-            let elements = or_missing(list::elements(socket, table, name))?.into_iter();
-            let pairs = elements.filter_map(|element| Some((element.key, element.data?)));
-            maps.insert(name.clone(), pairs.collect());
-        }
-    }
-    Ok(maps)
-}
-
-/// The rules and maps of a table.
-pub struct Reader {
-    actions: Actions,
+/// The rules and maps of a table, each read once and only if it is asked for.
+///
+/// Chain by chain: of a dump of all rules the kernel sends a part at a time, and goes through the rules
+/// from the first one for each (nf_tables_dump_rules in net/netfilter/nf_tables_api.c), while it looks up
+/// a chain by its name.
+pub struct Reader<'a> {
+    socket: &'a Socket,
+    table: &'a Table,
+    /// Whether destinations that fail are listed in chains of their own.
+    health: bool,
+    chains: HashMap<String, Rc<[Action]>>,
     maps: HashMap<String, Map>,
 }
 
-impl Reader {
-    /// Reads them.
-    pub fn new(socket: &Socket, table: &Table) -> Result<Self, Failure> {
-        let actions = actions(socket, table, None)?;
-        let maps = maps(socket, table, &actions)?;
-        Ok(Reader { actions, maps })
+impl<'a> Reader<'a> {
+    /// Reads nothing yet.
+    pub fn new(socket: &'a Socket, table: &'a Table, health: bool) -> Self {
+        Reader {
+            socket,
+            table,
+            health,
+            chains: HashMap::new(),
+            maps: HashMap::new(),
+        }
     }
 
     /// The forward of this service, if the map that has it leads to a chain. Goes through `left` actions at
     /// most: in a table that no instance has made, each of many services may lead to the same many.
     pub fn forward(
-        &self,
+        &mut self,
         service: Service,
         data: Option<&Data>,
         left: &mut usize,
-    ) -> Option<ForwardStatus> {
+    ) -> Result<Option<ForwardStatus>, Failure> {
+        let Some(chain) = chain_of(data) else {
+            return Ok(None);
+        };
         let mut forward = ForwardStatus::new(service);
-        let chain = chain_of(data)?;
+        let down = down_chain_name(chain);
+        let down = self.health.then_some((&*down, Some(false)));
         let mut places = HashMap::new();
-        for (chain, up) in [(chain, None), (&down_chain_name(chain), Some(false))] {
-            for (to, connections) in self.destinations(&forward, chain, left) {
+        for (chain, up) in [(chain, None)].into_iter().chain(down) {
+            for (to, connections) in self.destinations(&forward, chain, left)? {
                 let next = forward.destinations.len();
                 let place = *places.entry(to).or_insert(next);
                 if place == next {
@@ -103,68 +95,89 @@ impl Reader {
                 destination.up = destination.up.or(up);
             }
         }
-        Some(forward)
+        Ok(Some(forward))
     }
 
     /// How many packets the chain that the map of dropped ranges leads to has dropped.
-    pub fn dropped(&self, data: Option<&Data>) -> u64 {
-        let dropped = |action: &Action| match action {
-            Action::Drop { count } => *count,
-            _ => 0,
+    pub fn dropped(&mut self, data: Option<&Data>) -> Result<u64, Failure> {
+        let Some(chain) = chain_of(data) else {
+            return Ok(0);
         };
-        let chain = chain_of(data).unwrap_or_default();
-        self.chain(chain).iter().map(dropped).sum()
+        Ok(sum_of_dropped(&self.chain(chain)?))
     }
 
-    fn chain(&self, name: &str) -> &[Action] {
-        self.actions.get(name).map_or(&[], Vec::as_slice)
+    fn chain(&mut self, name: &str) -> Result<Rc<[Action]>, Failure> {
+        if let Some(read) = self.chains.get(name) {
+            return Ok(read.clone());
+        }
+        let read: Rc<[Action]> = actions(self.socket, self.table, name)?.into();
+        self.chains.insert(name.to_owned(), read.clone());
+        Ok(read)
+    }
+
+    fn map(&mut self, name: &str) -> Result<&Map, Failure> {
+        if !self.maps.contains_key(name) {
+            let elements = or_missing(list::elements(self.socket, self.table, name))?.into_iter();
+            let pairs = elements.filter_map(|element| Some((element.key, element.data?)));
+            self.maps.insert(name.to_owned(), pairs.collect());
+        }
+        Ok(&self.maps[name])
     }
 
     /// The destinations of a chain, and of those that it leads to, as long as actions are left, with what each
-    /// rule has counted. Each chain is read once: in a table of another program, many rules may lead to the same
-    /// one.
+    /// rule has counted. Each chain is gone through once: in a table of another program, many rules may lead to
+    /// the same one.
     fn destinations(
-        &self,
+        &mut self,
         forward: &ForwardStatus,
         chain: &str,
         left: &mut usize,
-    ) -> Vec<(Destination, u64)> {
+    ) -> Result<Vec<(Destination, u64)>, Failure> {
         let mut destinations = Vec::new();
-        let mut read = HashSet::from([chain]);
-        let mut stack = vec![self.chain(chain).iter()];
-        while let Some(actions) = stack.last_mut() {
-            let Some(action) = actions.next() else {
+        let mut met = HashSet::from([chain.to_owned()]);
+        let mut stack = vec![(self.chain(chain)?, 0)];
+        while let Some((actions, next)) = stack.last_mut() {
+            let Some(action) = actions.get(*next).cloned() else {
                 stack.pop();
                 continue;
             };
+            *next += 1;
             match left.checked_sub(1) {
                 None => break,
                 Some(fewer) => *left = fewer,
             }
             match action {
                 Action::Dnat { count, to } => {
-                    let to = self.destination(forward, to);
-                    destinations.extend(to.map(|to| (to, *count)));
+                    let to = self.destination(forward, &to)?;
+                    destinations.extend(to.map(|to| (to, count)));
                 }
-                Action::Goto(chain) if read.insert(chain) => stack.push(self.chain(chain).iter()),
-                Action::Goto(_) | Action::Jump | Action::Drop { .. } => {}
+                Action::Goto(chain) => {
+                    if met.insert(chain.clone()) {
+                        stack.push((self.chain(&chain)?, 0));
+                    }
+                }
+                Action::Jump | Action::Drop { .. } => {}
             }
         }
-        destinations
+        Ok(destinations)
     }
 
-    fn destination(&self, forward: &ForwardStatus, to: &DnatTo) -> Option<Destination> {
+    fn destination(
+        &mut self,
+        forward: &ForwardStatus,
+        to: &DnatTo,
+    ) -> Result<Option<Destination>, Failure> {
         let ports = |port: Option<u16>| {
             let port = port.and_then(|port| PortRange::try_from((port, port)).ok());
             port.unwrap_or(forward.service.ports)
         };
-        match to {
+        Ok(match to {
             DnatTo::Address(address, port) => Some(Destination {
                 address: *address,
                 ports: ports(*port),
             }),
-            DnatTo::Map(map) => mapped(self.maps.get(map)?, forward),
-        }
+            DnatTo::Map(map) => mapped(self.map(map)?, forward),
+        })
     }
 }
 
@@ -227,10 +240,11 @@ mod tests {
             ("all-down-1", vec![dnat(1, 2), dnat(2, 3)]),
             ("all-down", vec![dnat(0, 1)]),
         ];
-        let chains = chains.map(|(name, actions)| (name.to_owned(), actions));
-        let reader = Reader {
-            actions: chains.into(),
-            maps: HashMap::new(),
+        let chains = chains.map(|(name, actions)| (name.to_owned(), actions.into()));
+        let (socket, table) = (Socket::netfilter().unwrap(), Table::inet("none"));
+        let mut reader = Reader {
+            chains: chains.into(),
+            ..Reader::new(&socket, &table, true)
         };
         let verdict = Data::Verdict(Verdict {
             code: libc::NFT_GOTO,
@@ -238,6 +252,7 @@ mod tests {
         });
         let forward = reader.forward(forward("53").service, Some(&verdict), &mut 100);
         let found: Vec<_> = forward
+            .unwrap()
             .unwrap()
             .destinations
             .iter()
@@ -264,19 +279,21 @@ mod tests {
             ),
             ("one", vec![goto("all"), dnat.clone()]),
         ];
-        let chains = chains.map(|(name, actions)| (name.to_owned(), actions));
-        let reader = Reader {
-            actions: chains.into(),
-            maps: HashMap::new(),
+        let chains = chains.map(|(name, actions)| (name.to_owned(), actions.into()));
+        let (socket, table) = (Socket::netfilter().unwrap(), Table::inet("none"));
+        let mut reader = Reader {
+            chains: chains.into(),
+            ..Reader::new(&socket, &table, false)
         };
         let verdict = Data::Verdict(Verdict {
             code: libc::NFT_GOTO,
             chain: Some("all".into()),
         });
         let service = forward("53").service;
-        let count = |mut left| {
+        let mut count = |mut left| {
             let forward = reader.forward(service, Some(&verdict), &mut left);
-            (forward.unwrap().destinations.len(), left)
+            let forward = forward.unwrap().unwrap();
+            (forward.destinations.len(), left)
         };
         // Both rules lead to the same destination.
         assert_eq!(count(100), (1, 94));

@@ -26,7 +26,8 @@ pub fn forwards(
     table: &Table,
     most: usize,
 ) -> Result<Option<Vec<ForwardStatus>>, Failure> {
-    let reader = Reader::new(socket, table)?;
+    let health = list::chain_use(socket, table, HEALTH)?.is_some();
+    let mut reader = Reader::new(socket, table, health);
     let (mut forwards, mut dropped) = (Vec::new(), Vec::new());
     let mut left = MAX_ACTIONS;
     for family in Family::ALL {
@@ -45,7 +46,7 @@ pub fn forwards(
         let mut count = rows(&forwards);
         for map in &maps.chains {
             for (service, element) in elements(map)? {
-                let forward = reader.forward(service, element.data.as_ref(), &mut left);
+                let forward = reader.forward(service, element.data.as_ref(), &mut left)?;
                 count += rows(forward.as_slice());
                 if left == 0 || count > most {
                     return Ok(None);
@@ -57,15 +58,14 @@ pub fn forwards(
             return Ok(None);
         }
         for set in &maps.dropped {
-            let counted = |(service, element): (Service, Element)| {
-                let by_chain = reader.dropped(element.data.as_ref());
-                (service, element.packets.unwrap_or(0) + by_chain)
-            };
-            dropped.extend(elements(set)?.into_iter().map(counted));
+            for (service, element) in elements(set)? {
+                let by_chain = reader.dropped(element.data.as_ref())?;
+                dropped.push((service, element.packets.unwrap_or(0) + by_chain));
+            }
         }
     }
     forwards.sort_by_key(|forward| forward.service);
-    if list::chain_use(socket, table, HEALTH)?.is_some() {
+    if health {
         mark_up(&mut forwards);
     }
     for (service, packets) in dropped {
@@ -114,9 +114,8 @@ fn containing(forwards: &mut [ForwardStatus], service: Service) -> Option<&mut F
 /// Whether new connections are forwarded by this table. Not so while it drains, or if it is not there.
 pub fn accepts_connections(socket: &Socket, table: &Table) -> Result<bool, Failure> {
     // The kernel dumps this one chain only.
-    let actions = chains::actions(socket, table, Some(PREROUTING))?;
-    let mut rules = actions.get(PREROUTING).into_iter().flatten();
-    Ok(rules.any(|action| *action == Action::Jump))
+    let actions = chains::actions(socket, table, PREROUTING)?;
+    Ok(actions.contains(&Action::Jump))
 }
 
 /// The forward that an element of a map is; without a destination if the element has none.
@@ -159,8 +158,10 @@ impl DestinationStatus {
     pub(super) fn new(to: Destination, connections: u64) -> Self {
         DestinationStatus {
             to,
+            listed: true,
             connections,
             active: None,
+            unanswered: None,
             up: None,
         }
     }

@@ -13,10 +13,15 @@ struct Document<'a> {
     instances: &'a [Instance],
 }
 
-/// Writes the instances.
-pub fn render(instances: &[Instance]) -> Result<String, serde_json::Error> {
+/// Writes the instances; on one line for JSON Lines (<https://jsonlines.org>).
+pub fn render(instances: &[Instance], one_line: bool) -> Result<String, serde_json::Error> {
     let schema = SCHEMA;
-    let mut text = serde_json::to_string_pretty(&Document { schema, instances })?;
+    let document = Document { schema, instances };
+    let mut text = if one_line {
+        serde_json::to_string(&document)?
+    } else {
+        serde_json::to_string_pretty(&document)?
+    };
     text.push('\n');
     Ok(printable_json(&text))
 }
@@ -33,10 +38,22 @@ mod tests {
             "schema": 1,
             "instances": [
                 {
+                    "netns": null,
                     "name": "web",
                     "table": "nodefwd-web",
                     "accepting": true,
                     "reload_failed": false,
+                    "options": {
+                        "src_ranges": ["10.0.0.0/8", "::/0"],
+                        "listen": "10.1.0.1,fd00::1",
+                        "balance": "source",
+                        "output": false,
+                        "masquerade": false,
+                        "fully_random": true,
+                        "clamp_mss": false,
+                        "hairpin": true,
+                    },
+                    "left_out": [],
                     "listen": ["10.1.0.1", "fd00::1"],
                     "interfaces": [],
                     "owner": {"portid": 4242, "pid": 4242, "process": "nodefwd", "since": 1700000000},
@@ -55,15 +72,27 @@ mod tests {
                             "destinations": [
                                 {
                                     "to": {"address": "10.2.0.11", "ports": {"first": 8080, "last": 8080}},
+                                    "listed": true,
                                     "connections": 12,
                                     "active": 3,
+                                    "unanswered": 1,
                                     "up": true,
                                 },
                                 {
                                     "to": {"address": "10.2.0.12", "ports": {"first": 8080, "last": 8080}},
+                                    "listed": true,
                                     "connections": 0,
                                     "active": 0,
+                                    "unanswered": 0,
                                     "up": false,
+                                },
+                                {
+                                    "to": {"address": "10.2.0.9", "ports": {"first": 8080, "last": 8080}},
+                                    "listed": false,
+                                    "connections": 0,
+                                    "active": 2,
+                                    "unanswered": 0,
+                                    "up": null,
                                 },
                             ],
                         },
@@ -75,8 +104,10 @@ mod tests {
                             "destinations": [
                                 {
                                     "to": {"address": "fd00:2::11", "ports": {"first": 9, "last": 109}},
+                                    "listed": true,
                                     "connections": 123456,
                                     "active": null,
+                                    "unanswered": null,
                                     "up": null,
                                 },
                             ],
@@ -84,10 +115,16 @@ mod tests {
                     ],
                 },
                 {
+                    "netns": "pod\n1",
                     "name": "odd\u{1b}\"",
                     "table": "nodefwd-odd\u{1b}\"",
                     "accepting": false,
                     "reload_failed": true,
+                    "options": null,
+                    "left_out": [{
+                        "family": "ipv6",
+                        "reason": "NODEFWD_LISTEN (--listen) has no IPv6 entry: no client can connect over IPv6",
+                    }],
                     "listen": [],
                     "interfaces": ["eth1"],
                     "owner": null,
@@ -98,9 +135,12 @@ mod tests {
                 },
             ],
         });
-        let written = render(&sample::instances()).unwrap();
-        let read: serde_json::Value = serde_json::from_str(&written).unwrap();
-        assert_eq!(read, expected);
-        assert!(written.ends_with("}\n"));
+        for one_line in [false, true] {
+            let written = render(&sample::instances(), one_line).unwrap();
+            let read: serde_json::Value = serde_json::from_str(&written).unwrap();
+            assert_eq!(read, expected);
+            assert!(written.ends_with("}\n"));
+            assert_eq!(written.lines().count() == 1, one_line);
+        }
     }
 }

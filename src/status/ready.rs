@@ -1,15 +1,16 @@
-//! `nodefwd status --ready`: whether an instance forwards. It reads no more than that takes.
+//! `nodefwd status --ready`, a readiness probe: whether an instance forwards. It reads no more than that takes.
 
-use super::forwards::{self, MAX_ROWS, accepts_connections};
-use super::{StatusError, forwarding};
+use super::forwards::MAX_ROWS;
+use super::{StatusError, accepts, forwarding, forwards, options, tables};
 use crate::config::Name;
 use crate::lock::Holder;
 use crate::nftables::list::{Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
-use crate::siblings;
 
-/// Fails unless the instance, or any if no name is given, runs and accepts connections.
-pub fn check(nftables: &Nftables, name: Option<&Name>) -> Result<(), StatusError> {
+/// Fails unless the instance, or any if no name is given, runs, accepts connections, and has its families
+/// forwarded by the kernel.
+pub fn check(name: Option<&Name>) -> Result<(), StatusError> {
+    let nftables = &Nftables::open()?;
     let tables = tables(nftables, name)?;
     // A table without an owner outlives its process; the lock does not.
     let is_dead =
@@ -38,20 +39,9 @@ pub fn check(nftables: &Nftables, name: Option<&Name>) -> Result<(), StatusError
 fn not_forwarding(nftables: &Nftables, table: &str) -> Result<Option<String>, NftablesError> {
     let table = Table::inet(table);
     let forwards = nftables.list(|socket| forwards::forwards(socket, &table, MAX_ROWS))?;
-    let families = forwarding::families(nftables, &table, &forwards.unwrap_or_default())?;
+    let forwards = forwards.unwrap_or_default();
+    let sources = options::sources(nftables, &table, &forwards)?;
+    let families = forwarding::families(nftables, &table, &sources, &forwards)?;
     let reasons: Vec<String> = families.into_iter().filter_map(|it| it.reason).collect();
     Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
-}
-
-/// Whether the table of this name lets new connections in.
-pub fn accepts(nftables: &Nftables, table: &str) -> Result<bool, NftablesError> {
-    nftables.list(|socket| accepts_connections(socket, &Table::inet(table)))
-}
-
-/// The table of this name, or those of all instances.
-fn tables(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<TableInfo>, NftablesError> {
-    Ok(match name {
-        Some(name) => nftables.table(&name.table())?.into_iter().collect(),
-        None => siblings::instances(nftables)?,
-    })
 }

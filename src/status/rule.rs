@@ -1,7 +1,8 @@
 //! What a rule of an instance does, read back from its expressions.
 
+use crate::config::Balance;
 use crate::netlink::{Attributes, address};
-use crate::nftables::list::{self, Verdict};
+use crate::nftables::list::{self, Rule, Verdict};
 use crate::uapi::*;
 use nix::libc;
 use std::net::IpAddr;
@@ -64,6 +65,43 @@ pub fn action(expressions: Attributes<'_>) -> Option<Action> {
         }
     }
     None
+}
+
+/// How a rule chooses among destinations, if it does.
+pub fn balance(rule: &Rule) -> Option<Balance> {
+    find(rule, |name, data| match (name, data.u32(NFTA_NG_TYPE)) {
+        ("hash", _) => Some(Balance::Source),
+        ("numgen", Some(RANDOM)) => Some(Balance::Random),
+        ("numgen", Some(_)) => Some(Balance::RoundRobin),
+        _ => None,
+    })
+}
+
+const RANDOM: u32 = libc::NFT_NG_RANDOM as u32;
+
+/// Whether connections that the rule masquerades get random source ports; `None` if it masquerades none.
+pub fn is_fully_random(rule: &Rule) -> Option<bool> {
+    find(rule, |name, data| {
+        let flags = data.u32(NFTA_MASQ_FLAGS).unwrap_or(0);
+        (name == "masq").then_some(flags & NF_NAT_RANGE_PROTO_RANDOM_FULLY != 0)
+    })
+}
+
+/// Whether the rule leads packets to another chain and back without a look at the type of an address.
+pub fn jumps_whatever_the_address(rule: &Rule) -> bool {
+    let looks = find(rule, |name, _| (name == "fib").then_some(())).is_some();
+    !looks && action(rule.expressions()) == Some(Action::Jump)
+}
+
+/// What there is in the first expression in which `found` finds it, out of its name and data.
+fn find<T>(rule: &Rule, found: impl Fn(&str, Attributes<'_>) -> Option<T>) -> Option<T> {
+    rule.expressions().iter().find_map(|(_, bytes)| {
+        let expression = Attributes(bytes);
+        found(
+            expression.text(NFTA_EXPR_NAME)?,
+            expression.nested(NFTA_EXPR_DATA),
+        )
+    })
 }
 
 fn after_verdict(verdict: Verdict, count: Option<u64>) -> Option<Action> {

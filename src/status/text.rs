@@ -1,18 +1,30 @@
 //! The status for people: a table for each instance.
 
-use super::{DestinationStatus, ForwardStatus, Instance, Owner};
-use crate::config::Service;
+use super::{DestinationStatus, ForwardStatus, Instance, OptionsStatus, Owner};
+use crate::config::{Service, first_few};
 use crate::text::Printable;
 use std::fmt::Write;
 
-const HEADINGS: [&str; 5] = ["FORWARD", "TO", "CONNECTIONS", "ACTIVE", "DROPPED"];
+const HEADINGS: [&str; 6] = [
+    "FORWARD",
+    "TO",
+    "CONNECTIONS",
+    "ACTIVE",
+    "UNANSWERED",
+    "DROPPED",
+];
 /// From here on columns hold numbers, which are aligned to the right.
 const FIRST_NUMBER: usize = 2;
 
-/// Writes the instances at a time, in seconds since 1970.
-pub fn render(instances: &[Instance], now: u64) -> String {
+/// Writes the instances of this network namespace, or of `all`, at a time, in seconds since 1970.
+pub fn render(instances: &[Instance], all: bool, now: u64) -> String {
     if instances.is_empty() {
-        return "nodefwd forwards nothing in this network namespace\n".into();
+        let place = if all {
+            "any network namespace of this host"
+        } else {
+            "this network namespace"
+        };
+        return format!("nodefwd forwards nothing in {place}\n");
     }
     let instances: Vec<String> = instances
         .iter()
@@ -31,16 +43,8 @@ fn one_instance(instance: &Instance, now: u64) -> String {
         }
     }
     let mut text = heading(instance, now);
-    for reason in instance
-        .forwarding
-        .iter()
-        .filter_map(|it| it.reason.as_ref())
-    {
-        text += &format!("  not ready: {}\n", Printable(reason));
-    }
-    if instance.reload_failed {
-        text +=
-            "  the last reload failed, these are the rules from before: the log has the reason\n";
+    for note in notes(instance) {
+        text += &format!("  {}\n", Printable(note));
     }
     if instance.truncated {
         text += "  its forwards are left out, as they are too many\n";
@@ -65,16 +69,63 @@ fn one_instance(instance: &Instance, now: u64) -> String {
     text
 }
 
+/// What there is to say of an instance before its forwards.
+fn notes(instance: &Instance) -> Vec<String> {
+    let mut notes = Vec::new();
+    let not_forwarding = instance.forwarding.iter();
+    let reasons = not_forwarding.filter_map(|it| it.reason.as_ref());
+    notes.extend(reasons.map(|reason| format!("not ready: {reason}")));
+    if instance.reload_failed {
+        let failed =
+            "the last reload failed, these are the rules from before: the log has the reason";
+        notes.push(failed.into());
+    }
+    let left_out = instance.left_out.iter();
+    notes.extend(left_out.map(|it| format!("{} is left out: {}", it.family, it.reason)));
+    let options = instance.options.as_ref().map(options).unwrap_or_default();
+    if !options.is_empty() {
+        notes.push(format!("options: {}", options.join("; ")));
+    }
+    notes
+}
+
+/// The options that are not as by default, and how connections are balanced if they are.
+fn options(options: &OptionsStatus) -> Vec<String> {
+    let mut shown = Vec::new();
+    if let Some(ranges) = &options.src_ranges {
+        if !ranges.is_empty() {
+            shown.push(format!("src-ranges {}", first_few(ranges.iter())));
+        }
+    }
+    if options.listen != "local" {
+        let entries: Vec<&str> = options.listen.split(',').collect();
+        shown.push(format!("listen {}", first_few(entries.iter())));
+    }
+    let balance = options.balance.as_ref();
+    shown.extend(balance.map(|balance| format!("balance {balance}")));
+    let booleans = [
+        ("output", options.output, false),
+        ("masquerade", options.masquerade, true),
+        ("fully-random", options.fully_random, true),
+        ("clamp-mss", options.clamp_mss, false),
+        ("hairpin", options.hairpin, false),
+    ];
+    let differing = booleans
+        .iter()
+        .filter(|(_, value, default)| value != default);
+    shown.extend(differing.map(|(name, value, _)| format!("{name} {value}")));
+    shown
+}
+
 fn heading(instance: &Instance, now: u64) -> String {
     // Any process can name a table like an instance's.
     let (name, table) = (Printable(&instance.name), Printable(&instance.table));
-    let mut heading = format!("{name}: table inet {table}");
-    let addresses = instance.listen.iter().map(ToString::to_string);
-    let interfaces = instance.interfaces.iter().map(ToString::to_string);
-    let listen: Vec<String> = addresses.chain(interfaces).collect();
-    if !listen.is_empty() {
-        heading += &format!(", at {}", listen.join(", "));
-    }
+    let netns = instance
+        .netns
+        .as_ref()
+        .map(|netns| format!(" in {}", Printable(netns)));
+    let netns = netns.unwrap_or_default();
+    let mut heading = format!("{name}{netns}: table inet {table}");
     if !instance.accepting {
         heading += ", accepts no new connections";
     }
@@ -120,26 +171,26 @@ fn forward_rows(forward: &ForwardStatus) -> Vec<[String; HEADINGS.len()]> {
     }
     if let Some(first) = rows.first_mut() {
         first[0] = format!("{protocol}/{ports} {family}");
-        first[4] = forward.dropped.to_string();
+        first[HEADINGS.len() - 1] = forward.dropped.to_string();
     }
     rows
 }
 
 fn destination_row(destination: &DestinationStatus) -> [String; HEADINGS.len()] {
-    let DestinationStatus {
-        to,
-        connections,
-        active,
-        up,
-    } = destination;
-    let down = if *up == Some(false) { " (down)" } else { "" };
-    let active = active.map_or("-".into(), |active| active.to_string());
+    let count = |count: Option<u64>| count.map_or("-".into(), |count| count.to_string());
+    let connections = destination.listed.then_some(destination.connections);
+    let note = match (destination.listed, destination.up) {
+        (false, _) => " (not listed)",
+        (true, Some(false)) => " (down)",
+        _ => "",
+    };
     let [forward, dropped] = Default::default();
     [
         forward,
-        format!("{to}{down}"),
-        connections.to_string(),
-        active,
+        format!("{}{note}", destination.to),
+        count(connections),
+        count(destination.active),
+        count(destination.unanswered),
         dropped,
     ]
 }
@@ -152,25 +203,31 @@ mod tests {
     #[test]
     fn columns_are_aligned() {
         let expected = "\
-web: table inet nodefwd-web, at 10.1.0.1, fd00::1, owned by process 4242 (nodefwd) for 1h 1m
+web: table inet nodefwd-web, owned by process 4242 (nodefwd) for 1h 1m
   not ready: IPv6 forwarding is off
-  FORWARD             TO                     CONNECTIONS  ACTIVE  DROPPED
-  tcp/80 IPv4         10.2.0.11:8080                  12       3        5
-                      10.2.0.12:8080 (down)            0       0
-  tcp/8000-8100 IPv6  [fd00:2::11]:9-109          123456       -        0
+  options: src-ranges 10.0.0.0/8, ::/0; listen 10.1.0.1, fd00::1; balance source; masquerade false; hairpin true
+  FORWARD             TO                          CONNECTIONS  ACTIVE  UNANSWERED  DROPPED
+  tcp/80 IPv4         10.2.0.11:8080                       12       3           1        5
+                      10.2.0.12:8080 (down)                 0       0           0
+                      10.2.0.9:8080 (not listed)            -       2           0
+  tcp/8000-8100 IPv6  [fd00:2::11]:9-109               123456       -           -        0
   dropped as invalid: 2
 
-odd\\u{1b}\": table inet nodefwd-odd\\u{1b}\", at eth1, accepts no new connections, without an owner
+odd\\u{1b}\" in pod\\n1: table inet nodefwd-odd\\u{1b}\", accepts no new connections, without an owner
   the last reload failed, these are the rules from before: the log has the reason
   its forwards are left out, as they are too many
+  IPv6 is left out: NODEFWD_LISTEN (--listen) has no IPv6 entry: no client can connect over IPv6
 ";
-        assert_eq!(render(&sample::instances(), sample::SINCE + 3661), expected);
+        assert_eq!(
+            render(&sample::instances(), false, sample::SINCE + 3661),
+            expected
+        );
     }
 
     #[test]
     fn without_an_instance_it_says_so() {
         assert_eq!(
-            render(&[], 0),
+            render(&[], false, 0),
             "nodefwd forwards nothing in this network namespace\n"
         );
     }

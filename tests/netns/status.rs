@@ -1,14 +1,18 @@
 //! `nodefwd status`: what it says of the instances in a network namespace.
 
+mod flows;
+mod namespaces;
+mod options;
+mod output;
+
 use std::collections::HashMap;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::fixture::{
-    BACKEND_PORT, FORWARDED_PORT, Family, ForwardedConnection, Namespace, Net, Nodefwd, Process,
-    Protocol, expect_parts, forward_to, nodefwd, wait_until,
+    BACKEND_PORT, FORWARDED_PORT, Family, ForwardedConnection, Namespace, Net, Nodefwd, Protocol,
+    expect_parts, forward_to, nodefwd,
 };
 
 /// Fields of the JSON output.
@@ -17,14 +21,13 @@ mod json {
     pub const CONNECTIONS: &str = "connections";
     /// How many of them the kernel still has entries of.
     pub const ACTIVE: &str = "active";
+    /// How many of those have had no reply.
+    pub const UNANSWERED: &str = "unanswered";
     /// How many packets of denied sources were dropped.
     pub const DROPPED: &str = "dropped";
     /// Whether an instance forwards new connections.
     pub const ACCEPTING: &str = "accepting";
 }
-
-/// A sample of the Prometheus output, of a forward without connections.
-const SAMPLE: &str = "nodefwd_connections_total{forwarder=\"web\",protocol=\"tcp\",ports=\"80\",family=\"ipv4\",destination=\"10.2.0.11:80\"} 0\n";
 
 /// The call of a container of the service load balancer.
 fn container() -> Nodefwd {
@@ -148,6 +151,8 @@ fn connections_are_counted_at_their_backends() {
         for field in [json::CONNECTIONS, json::ACTIVE] {
             assert_eq!(by_backend(instance, field), expected, "{instance:#}");
         }
+        let unanswered = by_backend(instance, json::UNANSWERED);
+        assert!(unanswered.values().all(|count| *count == 0), "{instance:#}");
         let forwards = instance["forwards"].as_array().expect("a list");
         let none_dropped = forwards.iter().all(|one| one[json::DROPPED] == 0);
         assert!(none_dropped, "{instance:#}");
@@ -211,8 +216,10 @@ fn every_kind_of_forward_is_read_back_from_the_rules() {
         let backend = |(address, ports): &(&str, [u16; 2])| {
             json!({
                 "to": {"address": address, "ports": range(*ports)},
+                "listed": true,
                 (json::CONNECTIONS): 0,
                 (json::ACTIVE): 0,
+                (json::UNANSWERED): 0,
                 "up": null,
             })
         };
@@ -292,72 +299,4 @@ fn the_text_has_a_line_for_each_backend_and_a_name_selects_an_instance() {
     let message = "no instance 'mail' in this network namespace; list them with: nodefwd status";
     expect_parts(&unknown.stderr, [message]);
     nodefwd(["status", "no name"]).finish(&node).expect_exit(2);
-}
-
-#[test]
-fn promtool_accepts_the_metrics() {
-    let node = Namespace::forwarding("node");
-    let _web = nodefwd(["--name=web", "--src-ranges=10.0.0.0/8", "tcp/80=10.2.0.11"]).start(&node);
-    let call = nodefwd(["status", "--format=prometheus"]);
-    let metrics = call.finish(&node).expect_success();
-    expect_parts(&metrics, [SAMPLE]);
-    let promtool = Command::new("promtool").arg("--version").output();
-    assert!(promtool.is_ok(), "no promtool: tests/run.sh installs it");
-    // It prints advice on valid metrics too.
-    let outcome = node.feed(&metrics, "promtool", &["check", "metrics"]);
-    assert_eq!(outcome, "");
-}
-
-/// Has an instance watched in a format until a signal comes, and gives what was
-/// printed. By then there are two snapshots at least: `complete` counts them.
-fn watched(
-    node: &Namespace,
-    format: &str,
-    signal: Signal,
-    complete: impl Fn(&str) -> usize,
-) -> String {
-    let watch = nodefwd(["status", "--watch", format]);
-    // Whoever runs the tests in the background of a shell has SIGINT ignored (POSIX, 2.11).
-    let mut watch: Process = watch.wrapped(&["env", "--default-signal=INT"]).spawn(node);
-    let has_two = |stdout: &String| complete(stdout) >= 2;
-    wait_until("a second snapshot", || watch.stdout(), has_two);
-    watch.signal(signal);
-    let outcome = watch.finish();
-    let outcome = outcome.expect_exit(0);
-    assert_eq!(outcome.stderr, "");
-    outcome.stdout
-}
-
-/// The text has the time that the instance has run in its first line.
-fn without_age(text: &str) -> String {
-    let lines = text.lines();
-    let lines = lines.map(|line| line.split(" for ").next().unwrap_or(line).to_owned() + "\n");
-    lines.collect()
-}
-
-#[test]
-fn watch_prints_whole_snapshots_until_term_or_int_ends_it() {
-    let node = Namespace::forwarding("node");
-    // A snapshot of them is longer than a page, and shorter than a pipe's 64 KiB (pipe(7)).
-    let forwards = (1..=30).map(|port| format!("tcp/{port}=10.2.0.11"));
-    let _many = nodefwd(["--name=many".to_owned()].into_iter().chain(forwards)).start(&node);
-    let text = nodefwd(["status"]).finish(&node).expect_success();
-    let text = without_age(&text);
-    let forwards = &status(&node)["instances"][0]["forwards"];
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let last_line = text.lines().last().expect("a line");
-        let complete = |printed: &str| printed.matches(last_line).count();
-        let printed = watched(&node, "--format=text", signal, complete);
-        let count = complete(&printed);
-        assert_eq!(without_age(&printed), text.repeat(count), "{signal}");
-
-        let complete = |printed: &str| printed.matches("\n}\n").count();
-        let printed = watched(&node, "--format=json", signal, complete);
-        let documents = serde_json::Deserializer::from_str(&printed).into_iter();
-        let documents: Vec<Value> = documents.map(|json| json.expect("JSON")).collect();
-        assert_eq!(documents.len(), complete(&printed), "{signal}");
-        for document in documents {
-            assert_eq!(&document["instances"][0]["forwards"], forwards);
-        }
-    }
 }

@@ -15,10 +15,11 @@ pub const DOCUMENTS: [(&str, &str); 5] = [
 ];
 
 /// Sections whose shell tests/service.sh runs.
-pub const SERVICE: [&str; 4] = [
+pub const SERVICE: [&str; 5] = [
     "### Install",
     "### Survive a reboot",
     "### Remove",
+    "## Metrics",
     "## Shell completion",
 ];
 

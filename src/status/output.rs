@@ -1,0 +1,66 @@
+//! Where the status is written, and how.
+
+use super::{Instance, StatusError, StatusFormat, StatusOptions};
+use super::{json, prometheus, text};
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Writes the instances.
+pub fn write(instances: &[Instance], options: &StatusOptions) -> Result<(), StatusError> {
+    let text = match options.format {
+        StatusFormat::Text => text::render(instances, options.all_namespaces, now()),
+        StatusFormat::Json => json::render(instances, options.watch)?,
+        StatusFormat::Prometheus => prometheus::render(instances),
+    };
+    match &options.file {
+        None => to_stdout(&text, options.watch).map_err(StatusError::Output),
+        Some(path) => to_file(&text, path).map_err(|error| StatusError::File {
+            path: path.display().to_string(),
+            error,
+        }),
+    }
+}
+
+fn to_stdout(text: &str, watch: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if watch && out.is_terminal() {
+        // ECMA-48: cursor to the top left (CUP), and erase everything after it (ED).
+        out.write_all(b"\x1b[H\x1b[J")?;
+    }
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Puts a new file in the place of the one that is there, so that no reader sees a part of it.
+fn to_file(text: &str, path: &Path) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let error = "it is there, and no regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
+    // A name that node_exporter does not read: it takes those that end with .prom.
+    let mut new = OsString::from(path);
+    new.push(format!(".{}", process::id()));
+    let new = PathBuf::from(new);
+    // One that a killed process with this number has left.
+    let _ = fs::remove_file(&new);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&new)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
