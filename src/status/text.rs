@@ -215,8 +215,8 @@ web: table inet nodefwd-web, owned by process 4242 (nodefwd) for 1h 1m
 
 odd\\u{1b}\" in pod\\n1: table inet nodefwd-odd\\u{1b}\", accepts no new connections, without an owner
   the last reload failed, these are the rules from before: the log has the reason
-  its forwards are left out, as they are too many
   IPv6 is left out: NODEFWD_LISTEN (--listen) has no IPv6 entry: no client can connect over IPv6
+  its forwards are left out, as they are too many
 ";
         assert_eq!(
             render(&sample::instances(), false, sample::SINCE + 3661),
