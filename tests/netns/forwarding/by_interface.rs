@@ -53,7 +53,10 @@ fn only_what_comes_in_on_the_interface_is_forwarded_to_whichever_address_of_the_
         expect_forwarded(&net, &other, protocol, gateway(&other, family), family);
         other.expect_refused(protocol, gateway(&net.client, family));
         let text = nodefwd(["status"]).finish(&net.node).expect_success();
-        expect_parts(&text, [format!(", at {}, client, ", other.gateway(family))]);
+        expect_parts(
+            &text,
+            [format!("listen {}, client\n", other.gateway(family))],
+        );
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
     }
 }
