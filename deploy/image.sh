@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # usage: deploy/image.sh [PLATFORM…] [-- ARGUMENT…]
 # Builds the image for several architectures without emulation, and writes them as one OCI index into
-# target/nodefwd.tar, which k3s imports on a node of any of them. The same commit and base image give the same
-# digest. The arguments after -- go to `podman build`.
+# target/nodefwd.tar, which k3s imports on a node of any of them. The arguments after -- go to `podman build`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
