@@ -16,6 +16,8 @@ headers=$(readelf --wide --dynamic --program-headers "$release_binary")
 size=$(stat -c %s "$release_binary")
 ((size <= 2 * 1024 * 1024)) || die "$release_binary takes $size bytes; 2 MiB are allowed"
 
+# Most of the tests wait most of the time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}
 # The tests themselves are built with the dev profile, since the release's fat LTO takes much longer;
 # the program that they run in network namespaces is the release.
 NODEFWD_BIN=$release_binary cargo test --locked "$@"

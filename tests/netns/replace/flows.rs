@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -36,8 +35,6 @@ fn count_over_tcp(net: &Net, server: &Host, family: Family, progress: &Progress)
         scope.spawn(move || {
             for number in progress.numbers() {
                 writer.write_all(&number.to_be_bytes()).expect("written");
-                // As much as the machine could do would only slow down other tests.
-                thread::sleep(Duration::from_micros(100));
             }
         });
         let mut expected = 0u64;
