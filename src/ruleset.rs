@@ -269,6 +269,8 @@ pub enum Statement {
     LocalToInterface,
     /// `meta iifkind "bridge"`
     FromBridge,
+    /// `meta iifkind "bridge" meta oifkind "bridge"`, at the forward hook
+    FromBridgeToBridge,
     /// `fib daddr . iif oif != 0`: the packet would leave where it has come in.
     WouldTurnBack,
     /// `fib daddr type != local`: not to this host itself.

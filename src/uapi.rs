@@ -113,6 +113,7 @@ pub const NFTA_LOOKUP_DREG: u16 = 3;
 pub const NFTA_LOOKUP_FLAGS: u16 = 5;
 pub const NFTA_MASQ_FLAGS: u16 = 1;
 pub const NFT_META_IIFKIND: i32 = 26;
+pub const NFT_META_OIFKIND: i32 = 27;
 /// Since Linux 5.6.
 pub const NFT_META_SDIFNAME: i32 = 34;
 pub const NFTA_META_DREG: u16 = 1;

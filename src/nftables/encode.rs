@@ -8,15 +8,16 @@ use super::expr::{
 };
 use super::list::message_type;
 use super::matches::{
-    has_syn, has_syn_or_rst, is_from_bridge, is_in, is_invalid, is_to_others, is_translated,
-    is_type, leads_to_input, link_local_destination, loopback_destination,
+    has_syn, has_syn_or_rst, is_bridge, is_in, is_invalid, is_to_others, is_translated, is_type,
+    leads_to_input, link_local_destination, loopback_destination,
 };
 use super::set::{add_elements, add_set};
 use crate::config::Family;
 use crate::netlink::{Request, octets};
 use crate::ruleset::{self, AddressType, Dnat, Hook, Ruleset, SourcePort, Statement};
 use crate::uapi::NF_NAT_RANGE_PROTO_RANDOM_FULLY;
-use crate::uapi::{NFT_META_SDIFNAME, NFT_TABLE_F_OWNER, NFTA_FIB_F_DADDR, NFTA_FIB_F_SADDR};
+use crate::uapi::{NFT_META_IIFKIND, NFT_META_OIFKIND, NFT_META_SDIFNAME, NFT_TABLE_F_OWNER};
+use crate::uapi::{NFTA_FIB_F_DADDR, NFTA_FIB_F_SADDR};
 use crate::uapi::{NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
 use nftnl::nftnl_sys::libc;
 use nftnl::{Chain, ChainType, MsgType, Policy, ProtoFamily, Rule, Table};
@@ -114,17 +115,6 @@ pub fn change(before: &Ruleset, after: &Ruleset) -> Option<Transaction> {
 fn places(ruleset: &Ruleset) -> HashMap<&str, u32> {
     let names = ruleset.chains.iter().map(|chain| &*chain.name);
     names.zip(0..).collect()
-}
-
-/// The message that adds the ruleset's last chain, which is at no hook.
-pub fn add_last_chain(ruleset: &Ruleset) -> Transaction {
-    let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
-    let mut batch = Batch::new(None);
-    if let Some((index, chain)) = ruleset.chains.iter().enumerate().next_back() {
-        let chain = Chain::new(c_string(&chain.name), &table);
-        batch.add(Step::Chain(index), &chain, MsgType::Add);
-    }
-    batch.finish()
 }
 
 /// The messages that empty the chains through which new connections come in.
@@ -275,7 +265,11 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
         }
         Statement::DestinationType(kind) => out.extend(is_type(*kind, false)),
         Statement::LocalToInterface => out.extend(is_type(AddressType::Local, true)),
-        Statement::FromBridge => out.extend(is_from_bridge()),
+        Statement::FromBridge => out.extend(is_bridge(NFT_META_IIFKIND)),
+        Statement::FromBridgeToBridge => {
+            out.extend(is_bridge(NFT_META_IIFKIND));
+            out.extend(is_bridge(NFT_META_OIFKIND));
+        }
         Statement::WouldTurnBack => out.extend(leads_to_input(NFTA_FIB_F_DADDR, true)),
         Statement::ToOthers => out.extend(is_to_others()),
         Statement::SourceIsElsewhere => out.extend(leads_to_input(NFTA_FIB_F_SADDR, false)),

@@ -3,7 +3,7 @@
 use super::expr::{self, Expression, REG_1, SetReference, destination, is_family};
 use crate::config::{Family, Protocol};
 use crate::ruleset::AddressType;
-use crate::uapi::{IPS_DST_NAT, NF_CT_STATE_INVALID_BIT, NFT_META_IIFKIND};
+use crate::uapi::{IPS_DST_NAT, NF_CT_STATE_INVALID_BIT};
 use nftnl::nftnl_sys::libc;
 use std::net::Ipv6Addr;
 
@@ -28,11 +28,11 @@ pub fn is_to_others() -> [Expression; 2] {
     ]
 }
 
-/// Goes on only for packets that come in on a bridge.
-pub fn is_from_bridge() -> [Expression; 2] {
+/// Goes on only for packets of which an interface, `NFT_META_IIFKIND` or `_OIFKIND`, is a bridge.
+pub fn is_bridge(interface: i32) -> [Expression; 2] {
     let mut kind = [0; libc::IFNAMSIZ];
     kind[..6].copy_from_slice(b"bridge");
-    [expr::meta(NFT_META_IIFKIND, REG_1), expr::equal(&kind)]
+    [expr::meta(interface, REG_1), expr::equal(&kind)]
 }
 
 /// Goes on only if the route to one of the packet's addresses, `NFTA_FIB_F_SADDR` or `_DADDR`, leads, or does

@@ -18,6 +18,9 @@ use crate::config::{Config, Family, Forward, Listen};
 
 /// The name of the chain that invalid packets come to first.
 pub const INVALID: &str = "invalid";
+/// For packets to other hosts. With br_netfilter, frames between two ports of a bridge are among them, which are
+/// not routed, and none of a forwarded connection. What is routed from one bridge to another looks the same.
+const INVALID_ROUTED: &str = "invalid-routed";
 /// For packets to this host in a VRF, of whose addresses `fib` knows nothing at the input hook: there the VRF
 /// has taken the place of the interface (vrf_ip_rcv in drivers/net/vrf.c).
 const INVALID_LOCAL: &str = "invalid-local";
@@ -36,31 +39,40 @@ pub fn sets(config: &Config, family: Family, forwards: &[&Forward]) -> Vec<Set> 
 /// The base chains: at the input hook, which no packet passes that is forwarded to another host; at the
 /// forward hook only if such packets can be routed to another host.
 pub fn base_chains(config: &Config) -> impl Iterator<Item = Chain> {
-    let routed = !config.masquerade || config.listen == Listen::Any;
     let input = (
         "invalid-input",
         Hook::Input,
+        INVALID,
         "packets to this host that conntrack finds invalid",
     );
     let forward = (
         "invalid-forward",
         Hook::Forward,
+        INVALID_ROUTED,
         "packets to other hosts that conntrack finds invalid",
     );
-    let chains = [Some(input), routed.then_some(forward)];
-    chains.into_iter().flatten().map(|(name, hook, title)| {
-        let mut rules = vec![vec![Statement::Invalid, Statement::Jump(INVALID.into())]];
-        if hook == Hook::Input && has_local_chain(config) {
-            let jump = Statement::Jump(INVALID_LOCAL.into());
-            rules.push(vec![Statement::Invalid, jump]);
-        }
-        Chain {
-            name: name.into(),
-            hook: Some(hook),
-            title: title.into(),
-            rules,
-        }
-    })
+    let chains = [Some(input), are_routed(config).then_some(forward)];
+    chains
+        .into_iter()
+        .flatten()
+        .map(|(name, hook, chain, title)| {
+            let mut rules = vec![vec![Statement::Invalid, Statement::Jump(chain.into())]];
+            if hook == Hook::Input && has_local_chain(config) {
+                let jump = Statement::Jump(INVALID_LOCAL.into());
+                rules.push(vec![Statement::Invalid, jump]);
+            }
+            Chain {
+                name: name.into(),
+                hook: Some(hook),
+                title: title.into(),
+                rules,
+            }
+        })
+}
+
+/// Whether packets of forwarded connections can be routed to another host untranslated.
+fn are_routed(config: &Config) -> bool {
+    !config.masquerade || config.listen == Listen::Any
 }
 
 /// Whether there are rules for packets to this host alone.
@@ -107,6 +119,15 @@ pub fn chains(ruleset: &Ruleset, config: &Config) -> Vec<Chain> {
     if has_local_chain(config) {
         let title = "packets to this host alone that conntrack finds invalid";
         chains.insert(1, Chain::regular(INVALID_LOCAL.into(), title.into(), local));
+    }
+    if are_routed(config) {
+        let title =
+            "packets to other hosts that conntrack finds invalid, but for frames of a bridge";
+        let rules = vec![
+            vec![Statement::FromBridgeToBridge, Statement::Return],
+            vec![Statement::Goto(INVALID.into())],
+        ];
+        chains.push(Chain::regular(INVALID_ROUTED.into(), title.into(), rules));
     }
     let title = "packets of forwarded connections that conntrack finds invalid";
     let dropped = vec![vec![Statement::Counter, Statement::Drop]];

@@ -143,6 +143,9 @@ impl Display for Statement {
             }),
             Statement::LocalToInterface => f.write_str("fib daddr . iif type local"),
             Statement::FromBridge => f.write_str("meta iifkind \"bridge\""),
+            Statement::FromBridgeToBridge => {
+                f.write_str("meta iifkind \"bridge\" meta oifkind \"bridge\"")
+            }
             Statement::WouldTurnBack => f.write_str("fib daddr . iif oif != 0"),
             Statement::ToOthers => f.write_str("fib daddr type != local"),
             Statement::SourceIsElsewhere => f.write_str("fib saddr . iif oif 0"),

@@ -264,6 +264,7 @@ fn set_of(statement: &Statement) -> Option<&str> {
         | Statement::Protocol(_)
         | Statement::DestinationType(_)
         | Statement::FromBridge
+        | Statement::FromBridgeToBridge
         | Statement::WouldTurnBack
         | Statement::ToOthers
         | Statement::SourceIsElsewhere

@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use crate::fixture::{
-    BACKEND_PORT, EVENT_TIMEOUT, FORWARDED_PORT, Family, Host, Namespace, Net, Protocol, forward_to,
+    BACKEND_PORT, Bridge, EVENT_TIMEOUT, FORWARDED_PORT, Family, Host, Namespace, Net, Protocol,
+    forward_to, nodefwd,
 };
 
 /// More than any window, so that no part of the window's tracking is left out.
@@ -89,6 +90,38 @@ fn connections_that_are_routed_one_way_only_are_left_alone() {
                 for port in ports {
                     let to = SocketAddr::new(backend.address(family), port);
                     expect_transfer(&other, backend, to);
+                }
+            }
+        }
+    }
+}
+
+/// To the forwarded port of a neighbour, and to a port that is also a destination's.
+#[test]
+fn connections_that_pass_a_bridge_one_way_only_are_left_alone() {
+    for to_server_directly in [true, false] {
+        let net = Net::new(1);
+        let bridge = Bridge::new(&net.node, 2);
+        let [client, server] = [&bridge.hosts[0], &bridge.hosts[1]];
+        if to_server_directly {
+            add_one_way_link(client, server);
+        } else {
+            add_one_way_link(server, client);
+        }
+        for options in [
+            &["--listen=any"][..],
+            &["--listen=any", "--masquerade=false"],
+            &["--masquerade=false"],
+        ] {
+            let to = Family::BOTH.map(|family| {
+                let to = SocketAddr::new(server.address(family), BACKEND_PORT);
+                format!("tcp/{FORWARDED_PORT}={to}")
+            });
+            let _forwarder = nodefwd(to).args(options).start(&net.node);
+            for family in Family::BOTH {
+                for port in [FORWARDED_PORT, BACKEND_PORT] {
+                    let to = SocketAddr::new(server.address(family), port);
+                    expect_transfer(client, server, to);
                 }
             }
         }
