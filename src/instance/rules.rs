@@ -209,8 +209,9 @@ impl<'a> Rules<'a> {
     /// Adds the chain by which `status` tells that the last reload has failed; a change of the rules takes
     /// it away.
     pub fn mark_failed_reload(&mut self) -> Result<(), NftablesError> {
+        let before = self.ruleset.clone();
         if self.ruleset.mark_failed_reload() {
-            self.nftables.add_last_chain(&self.ruleset)?;
+            self.nftables.change(&before, &self.ruleset)?;
         }
         Ok(())
     }

@@ -164,12 +164,6 @@ impl Nftables {
         }
     }
 
-    /// Adds the ruleset's last chain, which is at no hook, to the table that is there.
-    pub fn add_last_chain(&self, ruleset: &Ruleset) -> Result<(), NftablesError> {
-        let done = self.transact(&encode::add_last_chain(ruleset));
-        done.map_err(|failure| refused(failure, "add a chain to", &ruleset.table))
-    }
-
     /// Empties the chains that new connections come in through. Running connections go on.
     pub fn close(&self, ruleset: &Ruleset) -> Result<(), NftablesError> {
         let done = self.transact(&encode::close(ruleset));

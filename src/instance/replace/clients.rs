@@ -116,17 +116,7 @@ impl Clients {
         for (index, mut client) in clients.into_iter().enumerate() {
             let wanted = match client.step(&mut self.asked) {
                 Step::Waits if client.deadline > Instant::now() => {
-                    // The kernel may have no room for more (fs.epoll.max_user_watches).
-                    if index < before
-                        || self
-                            .files
-                            .add(&client.stream, event(EpollFlags::EPOLLIN))
-                            .is_ok()
-                    {
-                        self.waiting.push(client);
-                    } else {
-                        self.ignore(&client, nftables);
-                    }
+                    self.wait_for(client, index < before, nftables);
                     continue;
                 }
                 Step::Proved(wanted) if client.has_proved(nftables) => wanted,
@@ -153,6 +143,17 @@ impl Clients {
         }
         self.make_room(nftables);
         Ok(None)
+    }
+
+    /// Waits for what a client sends; for one that has waited before it is woken already.
+    fn wait_for(&mut self, client: Client, has_waited: bool, nftables: &Nftables) {
+        // The kernel may have no room for more (fs.epoll.max_user_watches).
+        let watch = || (self.files).add(&client.stream, event(EpollFlags::EPOLLIN));
+        if has_waited || watch().is_ok() {
+            self.waiting.push(client);
+        } else {
+            self.ignore(&client, nftables);
+        }
     }
 
     /// Drops those for which there is no room.
