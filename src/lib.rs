@@ -20,6 +20,7 @@
 //! rtnetlink      routes, interfaces, addresses
 //! sock_diag      sockets that wait for clients
 //! config         what the user asked for: parse, don't validate
+//! tcp            attempts to connect to a destination
 //! netlink        messages and sockets
 //! capability     process   logging   completions   text   uapi
 //! ```
@@ -50,5 +51,6 @@ mod siblings;
 mod sock_diag;
 pub mod status;
 mod sysctl;
+mod tcp;
 mod text;
 mod uapi;

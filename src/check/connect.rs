@@ -1,16 +1,13 @@
 //! `check --connect`: whether the TCP destinations accept connections that this host makes to them.
 
 use super::{Finding, Level};
-use crate::config::{Config, Protocol, first_few};
+use crate::config::{Config, Destination, Protocol, first_few};
+use crate::tcp::{Attempt, Begun, Outcome};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::sockopt::SocketError;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getsockopt, socket,
-};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// How many are tried at the same time.
@@ -68,21 +65,12 @@ impl Problem {
     }
 }
 
-/// A connection that is being made.
-struct Attempt {
-    to: SocketAddr,
-    socket: OwnedFd,
-    deadline: Instant,
-}
-
 /// Tries each TCP destination once; of a range of ports the first.
 pub fn findings(config: &Config) -> Vec<Finding> {
     let tcp = config.reachable_forwards();
     let tcp = tcp.filter(|forward| forward.service.protocol == Protocol::Tcp);
     let destinations = tcp.flat_map(|forward| &forward.destinations);
-    let all: BTreeSet<SocketAddr> = destinations
-        .map(|to| SocketAddr::new(to.address, to.ports.first()))
-        .collect();
+    let all: BTreeSet<SocketAddr> = destinations.map(Destination::socket_address).collect();
     if all.is_empty() {
         let text = "not looked at: only TCP destinations can be tried, and there are none";
         return vec![Finding::new(Level::Unseen, SUBJECT, text)];
@@ -113,58 +101,43 @@ pub fn findings(config: &Config) -> Vec<Finding> {
 /// The destinations that do not accept, by what is wrong, and how many there was no time for.
 fn try_all(mut left: VecDeque<SocketAddr>) -> (BTreeMap<Problem, Vec<SocketAddr>>, usize) {
     let mut problems: BTreeMap<Problem, Vec<SocketAddr>> = BTreeMap::new();
-    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut attempts: Vec<(SocketAddr, Attempt)> = Vec::new();
     let end = Instant::now() + MAX_TIME;
     loop {
         while attempts.len() < AT_ONCE && Instant::now() < end {
             let Some(to) = left.pop_front() else { break };
-            match begin(to) {
-                Ok(socket) => attempts.push(Attempt {
-                    to,
-                    socket,
-                    deadline: end.min(Instant::now() + TIMEOUT),
-                }),
-                Err(error) => problems.entry(error.into()).or_default().push(to),
+            match Attempt::begin(to, end.min(Instant::now() + TIMEOUT)) {
+                Ok(Begun::Runs(attempt)) => attempts.push((to, attempt)),
+                Ok(Begun::Over(Ok(()))) => {}
+                Ok(Begun::Over(Err(error))) | Err(error) => {
+                    problems.entry(error.into()).or_default().push(to);
+                }
             }
         }
         if attempts.is_empty() {
             return (problems, left.len());
         }
         wait(&attempts);
-        attempts.retain(|attempt| match outcome(attempt) {
+        attempts.retain(|(to, attempt)| match outcome(attempt) {
             None => true,
             Some(Ok(())) => false,
-            Some(Err(problem)) => {
-                problems.entry(problem).or_default().push(attempt.to);
+            Some(Err(error)) => {
+                problems.entry(error.into()).or_default().push(*to);
                 false
             }
         });
     }
 }
 
-/// Begins to connect, without waiting.
-fn begin(to: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = match to {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(family, SockType::Stream, flags, None)?;
-    match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
-    }
-}
-
 /// Waits until one of them has an outcome, or its time is over.
-fn wait(attempts: &[Attempt]) {
-    let deadlines = attempts.iter().map(|attempt| attempt.deadline);
+fn wait(attempts: &[(SocketAddr, Attempt)]) {
+    let deadlines = attempts.iter().map(|(_, attempt)| attempt.deadline);
     let left = deadlines.min().map_or(Duration::ZERO, |deadline| {
         deadline.saturating_duration_since(Instant::now())
     });
     let mut files: Vec<PollFd<'_>> = attempts
         .iter()
-        .map(|attempt| PollFd::new(attempt.socket.as_fd(), PollFlags::POLLOUT))
+        .map(|(_, attempt)| PollFd::new(attempt.as_fd(), PollFlags::POLLOUT))
         .collect();
     // A millisecond more, as poll(2) knows no smaller part. What a signal interrupts is looked at again.
     let left = left + Duration::from_millis(1);
@@ -175,15 +148,11 @@ fn wait(attempts: &[Attempt]) {
 }
 
 /// How it went; `None` if that is not known yet.
-fn outcome(attempt: &Attempt) -> Option<Result<(), Problem>> {
-    let mut files = [PollFd::new(attempt.socket.as_fd(), PollFlags::POLLOUT)];
-    let ready = poll(&mut files, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
-    if ready {
-        return Some(match getsockopt(&attempt.socket, SocketError) {
-            Ok(0) => Ok(()),
-            Ok(error) => Err(Errno::from_raw(error).into()),
-            Err(error) => Err(error.into()),
-        });
+fn outcome(attempt: &Attempt) -> Option<Outcome> {
+    let mut files = [PollFd::new(attempt.as_fd(), PollFlags::POLLOUT)];
+    let is_over = poll(&mut files, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+    if is_over {
+        return Some(attempt.outcome());
     }
-    (attempt.deadline <= Instant::now()).then_some(Err(Problem::TimedOut))
+    (attempt.deadline <= Instant::now()).then_some(Err(Errno::ETIMEDOUT))
 }

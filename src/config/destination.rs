@@ -2,7 +2,8 @@
 
 use super::PortRange;
 use serde::Serialize;
-use std::{fmt, net::IpAddr};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 /// What one connection is sent to: an address, and a port there. A destination of a forward is one
 /// backend, or one for each port of a range.
@@ -27,6 +28,11 @@ impl fmt::Display for Destination {
 }
 
 impl Destination {
+    /// Its address with its port; of a range the first.
+    pub fn socket_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.ports.first())
+    }
+
     /// The backend of connections to `port`, one of the `forwarded` ports.
     pub fn backend(&self, forwarded: PortRange, port: u16) -> Backend {
         let offset = if self.ports.is_single() {

@@ -1,15 +1,13 @@
 //! `NODEFWD_HEALTH`: which destinations fail. Each is tried once in an interval, and sooner after a failure, by a TCP
 //! connection that is given up as soon as it would be there; all of them spread over the interval, without a thread.
 
-mod attempt;
-
 use super::events::Events;
 use super::{delete_flows, deleted, flows, notify};
 use crate::config::{Config, Destination, Down, Forward, Service};
 use crate::nftables::Nftables;
 use crate::nftables::list::Table;
 use crate::status;
-use attempt::{Attempt, Begun, Outcome};
+use crate::tcp::{Attempt, Begun, Outcome};
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -208,7 +206,7 @@ impl Health {
         }
         target.began = now;
         let deadline = now + self.interval.min(MAX_TIMEOUT);
-        match Attempt::begin(target.to, deadline) {
+        match Attempt::begin(target.to.socket_address(), deadline) {
             Ok(Begun::Runs(attempt)) => {
                 let event = EpollEvent::new(EpollFlags::EPOLLOUT, index as u64);
                 self.attempts.add(&attempt, event)?;

@@ -1,6 +1,5 @@
-//! One attempt to connect to a destination.
+//! TCP connections that are only made to see whether a destination accepts them.
 
-use crate::config::{Destination, Family};
 use crate::netlink::put_off_acknowledgement;
 use nix::errno::Errno;
 use nix::libc::linger;
@@ -16,7 +15,7 @@ use std::time::Instant;
 pub type Outcome = Result<(), Errno>;
 
 /// A connection that is being made. Dropped, it is given up with a RST, so that neither end, nor conntrack,
-/// keeps anything of it.
+/// keeps anything of it, and the destination's program has not seen it.
 pub struct Attempt {
     socket: OwnedFd,
     /// When it has failed.
@@ -31,10 +30,10 @@ pub enum Begun {
 
 impl Attempt {
     /// Begins one. Fails if this host cannot begin it, which says nothing of the destination.
-    pub fn begin(to: Destination, deadline: Instant) -> Result<Begun, Errno> {
-        let family = match Family::of(to.address) {
-            Family::Ipv4 => AddressFamily::Inet,
-            Family::Ipv6 => AddressFamily::Inet6,
+    pub fn begin(to: SocketAddr, deadline: Instant) -> Result<Begun, Errno> {
+        let family = match to {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
         };
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(family, SockType::Stream, flags, None)?;
@@ -45,8 +44,7 @@ impl Attempt {
         setsockopt(&socket, Linger, &reset)?;
         // Without it, the destination's program sees a connection that ends at once.
         let _ = put_off_acknowledgement(socket.as_fd());
-        let address = SockaddrStorage::from(SocketAddr::new(to.address, to.ports.first()));
-        match connect(socket.as_raw_fd(), &address) {
+        match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
             Err(Errno::EINPROGRESS) => Ok(Begun::Runs(Attempt { socket, deadline })),
             Ok(()) => Ok(Begun::Over(Ok(()))),
             Err(errno) if is_of_the_way(errno) => Ok(Begun::Over(Err(errno))),
