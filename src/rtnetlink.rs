@@ -227,6 +227,13 @@ impl Routes {
     }
 }
 
+/// Requests all objects of a type and an address family (`AF_*`), which every header has first (`struct rtgenmsg`).
+fn dump<const LENGTH: usize>(message: u16, family: i32) -> Request {
+    let mut header = [0; LENGTH];
+    header[RTM_FAMILY] = family as u8;
+    Request::dump(message, &header)
+}
+
 fn link_request(header: &[u8; IFINFOMSG]) -> Request {
     Request::with_header(libc::RTM_GETLINK, 0, header, 1)
         .attribute(libc::IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes())
@@ -349,7 +356,7 @@ fn local_table_request(family: i32) -> Request {
     header[RTM_FAMILY] = family as u8;
     // Before Linux 4.20 all tables are dumped all the same.
     header[RTM_TABLE] = libc::RT_TABLE_LOCAL;
-    Request::with_header(libc::RTM_GETROUTE, libc::NLM_F_DUMP as u16, &header, 1)
+    Request::dump(libc::RTM_GETROUTE, &header)
 }
 
 /// The type (`RTN_*`) and the network of an entry of the table `local`.

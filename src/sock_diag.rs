@@ -128,7 +128,7 @@ fn request(family: u8, protocol: u8, states: u32) -> Request {
     header[SDIAG_FAMILY] = family;
     header[SDIAG_PROTOCOL] = protocol;
     header[IDIAG_STATES..IDIAG_STATES + 4].copy_from_slice(&states.to_ne_bytes());
-    Request::with_header(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, &header, 1)
+    Request::dump(SOCK_DIAG_BY_FAMILY, &header)
 }
 
 fn read(protocol: Protocol, message: &Message<'_>) -> Option<Bound> {

@@ -1,5 +1,6 @@
 //! Protocols and address families.
 
+use nix::libc;
 use serde::Serialize;
 use std::{fmt, net::IpAddr, str::FromStr};
 use thiserror::Error;
@@ -79,6 +80,14 @@ impl Family {
         match address {
             IpAddr::V4(_) => Family::Ipv4,
             IpAddr::V6(_) => Family::Ipv6,
+        }
+    }
+
+    /// The kernel's number of it: `AF_INET` or `AF_INET6`, which netfilter has as `NFPROTO_*` too.
+    pub fn number(self) -> i32 {
+        match self {
+            Family::Ipv4 => libc::AF_INET,
+            Family::Ipv6 => libc::AF_INET6,
         }
     }
 }

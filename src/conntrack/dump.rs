@@ -152,11 +152,7 @@ impl Dump {
     /// The request. A kernel that does not know a part of it ignores that part, and sends more
     /// entries (nla_parse_deprecated in include/net/netlink.h).
     pub fn request(&self) -> Request {
-        let family = match self.family {
-            None => libc::NFPROTO_UNSPEC,
-            Some(Family::Ipv4) => libc::NFPROTO_IPV4,
-            Some(Family::Ipv6) => libc::NFPROTO_IPV6,
-        };
+        let family = self.family.map_or(libc::NFPROTO_UNSPEC, Family::number);
         let flags = libc::NLM_F_DUMP as u16;
         let mut request = Request::new(message_type(IPCTNL_MSG_CT_GET), flags, family as u8, 1);
         let (tuple, flags) = self.tuple();

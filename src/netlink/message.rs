@@ -62,6 +62,11 @@ impl Request {
         Request(bytes)
     }
 
+    /// Requests a dump of all objects of a type, with that subsystem's own header.
+    pub fn dump(message: u16, header: &[u8]) -> Self {
+        Self::with_header(message, libc::NLM_F_DUMP as u16, header, 1)
+    }
+
     /// The same message with another sequence number.
     pub fn with_sequence(mut self, sequence: u32) -> Self {
         self.0[NLMSG_SEQ..NLMSG_SEQ + 4].copy_from_slice(&sequence.to_ne_bytes());

@@ -1,8 +1,8 @@
 //! Default routes of all routing tables, and the marks that rules look at.
 
-use super::{RTM_DST_LEN, RTM_FAMILY, RTM_TYPE, RTMSG, Routes, RtnetlinkError};
+use super::{RTM_DST_LEN, RTM_TYPE, RTMSG, Routes, RtnetlinkError, dump};
 use crate::config::Family;
-use crate::netlink::{Attributes, Message, Request};
+use crate::netlink::{Attributes, Message};
 use crate::uapi::{FRA_FWMARK, RTPROT_RA};
 use nix::libc;
 
@@ -29,24 +29,14 @@ impl Routes {
     pub fn defaults(&self, family: Family) -> Result<Vec<DefaultRoute>, RtnetlinkError> {
         Ok(self
             .socket
-            .list(&dump::<RTMSG>(libc::RTM_GETROUTE, family), default)?)
+            .list(&dump::<RTMSG>(libc::RTM_GETROUTE, family.number()), default)?)
     }
 
     /// The marks that routing rules look for (`fwmark` in ip-rule(8)).
     pub fn marks(&self, family: Family) -> Result<Vec<u32>, RtnetlinkError> {
-        let request = dump::<FIB_RULE_HDR>(libc::RTM_GETRULE, family);
+        let request = dump::<FIB_RULE_HDR>(libc::RTM_GETRULE, family.number());
         Ok(self.socket.list(&request, mark)?)
     }
-}
-
-/// Requests all objects of a family; the header has that in its first byte.
-fn dump<const LENGTH: usize>(kind: u16, family: Family) -> Request {
-    let mut header = [0; LENGTH];
-    header[RTM_FAMILY] = match family {
-        Family::Ipv4 => libc::AF_INET,
-        Family::Ipv6 => libc::AF_INET6,
-    } as u8;
-    Request::with_header(kind, libc::NLM_F_DUMP as u16, &header, 1)
 }
 
 fn default(message: &Message<'_>) -> Option<DefaultRoute> {

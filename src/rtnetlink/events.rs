@@ -81,12 +81,8 @@ impl Changes {
 
 /// Asks whether packets of a family are forwarded at all.
 pub fn forwarding_request(family: Family) -> Request {
-    let family = match family {
-        Family::Ipv4 => libc::AF_INET,
-        Family::Ipv6 => libc::AF_INET6,
-    };
     let mut header = [0; NETCONFMSG];
-    header[0] = family as u8;
+    header[0] = family.number() as u8;
     Request::with_header(libc::RTM_GETNETCONF, 0, &header, 1)
         .attribute(NETCONFA_IFINDEX, &NETCONFA_IFINDEX_ALL.to_ne_bytes())
 }

@@ -21,8 +21,7 @@ impl Routes {
             let mut header = [0; TCMSG];
             header[TCM_IFINDEX..TCM_IFINDEX + 4].copy_from_slice(&index.to_ne_bytes());
             header[TCM_PARENT..TCM_PARENT + 4].copy_from_slice(&parent.to_ne_bytes());
-            let flags = libc::NLM_F_DUMP as u16;
-            let request = Request::with_header(libc::RTM_GETTFILTER, flags, &header, 1);
+            let request = Request::dump(libc::RTM_GETTFILTER, &header);
             let found = match self.socket.list(&request, |_| Some(())) {
                 // A kernel may have none.
                 Err(Failure::Refused(_)) => continue,

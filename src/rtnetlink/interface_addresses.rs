@@ -1,15 +1,14 @@
 //! Which interfaces this host's addresses are on.
 
-use super::{Addresses, Routes, RtnetlinkError};
+use super::{Addresses, Routes, RtnetlinkError, dump};
 use crate::config::InterfaceName;
-use crate::netlink::{Attributes, Message, Request, address};
+use crate::netlink::{Attributes, Message, address};
 use ipnet::IpNet;
 use nix::libc;
 use std::net::IpAddr;
 
 /// Length in bytes of `struct ifaddrmsg` (linux/if_addr.h), and where it has its fields.
 const IFADDRMSG: usize = 8;
-const IFA_FAMILY: usize = 0;
 const IFA_PREFIXLEN: usize = 1;
 const IFA_FLAGS: usize = 2;
 const IFA_INDEX: usize = 4;
@@ -31,7 +30,8 @@ impl Routes {
     pub fn own_addresses(&self) -> Result<Vec<OwnAddress>, RtnetlinkError> {
         let mut all = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            all.extend(self.socket.list(&request(family), entry)?);
+            let request = dump::<IFADDRMSG>(libc::RTM_GETADDR, family);
+            all.extend(self.socket.list(&request, entry)?);
         }
         Ok(all)
     }
@@ -68,12 +68,6 @@ impl Addresses {
     pub fn is_elsewhere(&self, address: IpAddr) -> bool {
         self.elsewhere.contains(&address) && !self.on_interfaces.contains(&address)
     }
-}
-
-fn request(family: i32) -> Request {
-    let mut header = [0; IFADDRMSG];
-    header[IFA_FAMILY] = family as u8;
-    Request::with_header(libc::RTM_GETADDR, libc::NLM_F_DUMP as u16, &header, 1)
 }
 
 /// Where the peer has another address, `IFA_ADDRESS` is that (linux/if_addr.h).

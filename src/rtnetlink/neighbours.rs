@@ -2,9 +2,9 @@
 //! bridges that they are behind.
 
 use super::interface::number;
-use super::{RTMSG, Routes, RtnetlinkError};
+use super::{RTMSG, Routes, RtnetlinkError, dump};
 use crate::config::Family;
-use crate::netlink::{Attributes, Message, Request, address};
+use crate::netlink::{Attributes, Message, address};
 use nix::libc;
 use std::net::IpAddr;
 
@@ -26,18 +26,14 @@ pub struct SilentNeighbour {
 impl Routes {
     /// The neighbours that have not replied when the kernel asked for their link-layer addresses.
     pub fn silent_neighbours(&self) -> Result<Vec<SilentNeighbour>, RtnetlinkError> {
-        let flags = libc::NLM_F_DUMP as u16;
-        let request = Request::with_header(libc::RTM_GETNEIGH, flags, &[0; NDMSG], 1);
-        Ok(self.socket.list(&request, silent)?)
+        let all = dump::<NDMSG>(libc::RTM_GETNEIGH, libc::AF_UNSPEC);
+        Ok(self.socket.list(&all, silent)?)
     }
 
     /// The port of a bridge that a host of its link is behind; `None` if the kernel does not know, as before
     /// it has sent the host a packet.
     pub fn bridge_port(&self, bridge: u32, host: IpAddr) -> Result<Option<u32>, RtnetlinkError> {
-        let family = match Family::of(host) {
-            Family::Ipv4 => libc::AF_INET,
-            Family::Ipv6 => libc::AF_INET6,
-        };
+        let family = Family::of(host).number();
         let is_host = |entry: &Neighbour| entry.interface == bridge && entry.address == Some(host);
         let Some(host) = self.neighbours(family, is_host)?.pop() else {
             return Ok(None);
@@ -54,12 +50,9 @@ impl Routes {
         family: i32,
         wanted: impl Fn(&Neighbour) -> bool,
     ) -> Result<Vec<Neighbour>, RtnetlinkError> {
-        let mut header = [0; NDMSG];
-        header[0] = family as u8;
-        let flags = libc::NLM_F_DUMP as u16;
-        let request = Request::with_header(libc::RTM_GETNEIGH, flags, &header, 1);
         let wanted = |message: &Message<'_>| neighbour(message).filter(&wanted);
-        Ok(self.socket.list(&request, wanted)?)
+        let all = dump::<NDMSG>(libc::RTM_GETNEIGH, family);
+        Ok(self.socket.list(&all, wanted)?)
     }
 
     /// The router that packets to an address are sent to; the address itself if it is on a link of this host.

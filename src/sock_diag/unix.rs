@@ -36,7 +36,7 @@ pub fn stream_with_name(name: &str) -> Result<Option<Named>, SockDiagError> {
     // Those that are connected are left out: what a listening one has accepted has its name too.
     set(UDIAG_STATES, 1 << TCP_LISTEN | 1 << TCP_CLOSE);
     set(UDIAG_SHOW, UDIAG_SHOW_NAME | UDIAG_SHOW_UID);
-    let request = Request::with_header(SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP as u16, &header, 1);
+    let request = Request::dump(SOCK_DIAG_BY_FAMILY, &header);
     let found = open()?.list_existing(&request, |message| read(name, message))?;
     Ok(found.first().copied())
 }
