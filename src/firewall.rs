@@ -15,7 +15,7 @@ mod xtables;
 pub use packet::Packet;
 
 use crate::netlink::{Failure, Socket, gives_up};
-use crate::nftables::list::{self, BaseChain, Rule, Table, TableHandles};
+use crate::nftables::list::{self, BaseChain, Hook, Rule, Table, TableHandles};
 use crate::nftables::{Nftables, NftablesError};
 use crate::uapi::NFT_JUMP_STACK_SIZE;
 use action::Action;
@@ -161,6 +161,7 @@ impl<'a> Firewall<'a> {
     ) -> Result<Outcome, NftablesError> {
         let mut walk = Walk {
             table: &chain.table,
+            translates_source: matches!(chain.hook, Hook::Input | Hook::Postrouting),
             packet,
             firewall: self,
             may_pass: false,
@@ -227,6 +228,8 @@ impl Sets for TableSets<'_, '_> {
 /// A packet's walk through a chain and those that it leads to.
 struct Walk<'a, 'b> {
     table: &'a Table,
+    /// Whether what is translated there is the source, which leads the packet nowhere else.
+    translates_source: bool,
     packet: &'a Packet,
     firewall: &'a mut Firewall<'b>,
     /// Whether a rule on the way may have accepted it.
@@ -294,6 +297,11 @@ impl Walk<'_, '_> {
         applies: bool,
         location: Location,
     ) -> Result<Next, NftablesError> {
+        let action = match action {
+            Action::Translate if self.translates_source => &Action::Accept,
+            Action::Translate => &Action::End,
+            action => action,
+        };
         match action {
             Action::Continue => return Ok(Next::Rule),
             // The kernel lets chains lead no deeper (nf_tables_validate in net/netfilter/nf_tables_api.c):
@@ -321,7 +329,7 @@ impl Walk<'_, '_> {
                 self.may_pass = true;
                 self.may_end.get_or_insert(location);
             }
-            Action::Return => {}
+            Action::Return | Action::Translate => {}
         }
         Ok(Next::Leave)
     }

@@ -6,6 +6,7 @@ mod filters;
 mod ingress;
 mod interface;
 mod interface_addresses;
+mod lower;
 mod neighbours;
 
 pub use events::{Changes, HostEvents};

@@ -92,6 +92,7 @@ pub const NFTA_COUNTER_PACKETS: u16 = 2;
 pub const NFTA_CT_DREG: u16 = 1;
 pub const NFTA_CT_KEY: u16 = 2;
 pub const NFTA_CT_DIRECTION: u16 = 3;
+pub const NFTA_CT_SREG: u16 = 4;
 pub const NFT_RT_TCPMSS: u32 = 3;
 pub const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
 pub const NFTA_FIB_DREG: u16 = 1;
@@ -149,6 +150,7 @@ pub const NFTA_TARGET_INFO: u16 = 3;
 
 // netfilter/xt_CT.h
 pub const XT_CT_NOTRACK: u16 = 1 << 0;
+pub const XT_CT_ZONE_MARK: u16 = 1 << 4;
 
 // netfilter/xt_tcpudp.h: XT_UDP_INV_* are the same
 pub const XT_TCP_INV_SRCPT: u8 = 1 << 0;
@@ -241,6 +243,7 @@ pub const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
 // if_link.h, ip.h
 pub const IFLA_MTU: u16 = 4;
+pub const IFLA_LINK: u16 = 5;
 pub const IFLA_MASTER: u16 = 10;
 pub const IFLA_LINKINFO: u16 = 18;
 pub const IFLA_INFO_KIND: u16 = 1;

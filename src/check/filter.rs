@@ -13,12 +13,13 @@ use crate::netlink::gives_up;
 use crate::nftables::NftablesError;
 use crate::nftables::list::{BaseChain, Hook, Table, TableFamily};
 use crate::rtnetlink::Interface;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 const SUBJECT: &str = "firewall";
 
-/// Looks at the chains of all hooks that forwarded packets and their replies pass, but of those of type nat.
+/// Looks at the chains of all hooks that forwarded packets and their replies pass, of those of type nat after the
+/// destination is translated.
 pub fn findings(
     firewall: &mut Firewall<'_>,
     config: &Config,
@@ -26,11 +27,8 @@ pub fn findings(
 ) -> Result<Vec<Finding>, NftablesError> {
     let chains = firewall.chains();
     let own = Table::inet(&config.name.table());
-    let is_on_the_way = |chain: &&BaseChain| {
-        let is_bridge = chain.table.family == TableFamily::Bridge;
-        !chain.is_nat && !is_bridge && chain.table != own
-    };
-    let bridges = unseen(firewall, &chains)?;
+    let is_on_the_way = |chain: &&BaseChain| is_followed(chain) && chain.table != own;
+    let unseen = unseen(firewall, &chains, config, paths)?;
     let chains: Vec<&BaseChain> = chains.iter().filter(is_on_the_way).collect();
     let mut blockers = Blockers::default();
     let mut shared = Shared::default();
@@ -68,29 +66,51 @@ pub fn findings(
     let none = "no table drops what is to be forwarded";
     let found = blockers.findings(SUBJECT, none, |blocker| describe(firewall, paths, blocker));
     let mut found = found?;
-    if let Some(bridges) = bridges {
+    if !unseen.is_empty() {
         // What was not looked at may drop it.
         found.retain(|finding| finding.level != Level::Ok);
-        found.push(bridges);
+        found.extend(unseen);
     }
     Ok(found)
 }
 
-/// The chains in tables of bridges, which are not followed.
-fn unseen(firewall: &Firewall<'_>, chains: &[BaseChain]) -> Result<Option<Finding>, NftablesError> {
-    let mut names = Vec::new();
-    let of_bridges = |chain: &&BaseChain| chain.table.family == TableFamily::Bridge;
-    for chain in chains.iter().filter(of_bridges) {
+/// Whether packets are followed in a chain.
+fn is_followed(chain: &BaseChain) -> bool {
+    let is_early_nat = chain.is_nat && !matches!(chain.hook, Hook::Input | Hook::Postrouting);
+    !is_early_nat && !matches!(chain.table.family, TableFamily::Bridge | TableFamily::Arp)
+}
+
+/// The chains that are not followed, of those that see what is to be forwarded.
+fn unseen(
+    firewall: &Firewall<'_>,
+    chains: &[BaseChain],
+    config: &Config,
+    paths: &Paths,
+) -> Result<Vec<Finding>, NftablesError> {
+    let kind = |chain: &BaseChain| match chain.table.family {
+        TableFamily::Bridge => Some("bridges"),
+        TableFamily::Arp => Some("ARP"),
+        _ if paths.sees_below(chain) => Some("lower interfaces, such as ports of a bridge"),
+        _ => None,
+    };
+    let mut names: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for chain in chains {
+        let mut families = config.families();
+        let sees = families.any(|family| chain.table.family.sees(family));
+        let Some(kind) = kind(chain).filter(|_| sees) else {
+            continue;
+        };
         if chain.drops || firewall.is_used(chain)? {
-            names.push(format!("{} in table {}", chain.name, chain.table));
+            let name = format!("{} in table {}", chain.name, chain.table);
+            names.entry(kind).or_default().push(name);
         }
     }
-    let text = format!(
-        "not looked at: the chains of bridges: {}",
-        first_few(names.iter())
-    );
-    let found = || Finding::new(Level::Unseen, SUBJECT, text);
-    Ok((!names.is_empty()).then(found))
+    let finding = |(kind, names): (&str, Vec<String>)| {
+        let names = first_few(names.iter());
+        let text = format!("not looked at: the chains of {kind}: {names}");
+        Finding::new(Level::Doubt, SUBJECT, text)
+    };
+    Ok(names.into_iter().map(finding).collect())
 }
 
 /// The outcomes that are the same for many forwards or destinations, as no rule looks at what sets these

@@ -26,7 +26,7 @@ pub fn command(
             };
             return Ok(Some(firewalld(forwards, to)));
         }
-        TableFamily::Inet | TableFamily::Netdev | TableFamily::Bridge => {
+        TableFamily::Inet | TableFamily::Netdev | TableFamily::Bridge | TableFamily::Arp => {
             return Ok(nft(chain, forwards));
         }
     };

@@ -65,13 +65,11 @@ impl Path<'_> {
         } else {
             &packet.input
         };
-        let outcome = firewall.outcome(chain, &packet)?;
-        Ok(match (on, outcome) {
-            // It is not known whether it passes one of the chain's interfaces.
-            (None, Outcome::Ends(location)) if !chain.devices.is_empty() => {
-                Outcome::MayEnd(location)
-            }
-            (_, outcome) => outcome,
+        // It is not known whether it passes one of the chain's interfaces, or comes to an instance's chain first.
+        let unsure = on.is_none() && !chain.devices.is_empty() || self.is_beside_own_nat(chain);
+        Ok(match firewall.outcome(chain, &packet)? {
+            Outcome::Ends(location) if unsure => Outcome::MayEnd(location),
+            outcome => outcome,
         })
     }
 
@@ -86,7 +84,10 @@ impl Path<'_> {
         };
         let began_here = to_host && packet.reply;
         let ends_here = to_host && !packet.reply;
+        // Of a connection, chains of type nat see the first packet, until one has translated it.
+        let is_seen = !packet.reply && !self.is_after_own_nat(chain);
         match chain.hook {
+            _ if chain.is_nat && !is_seen => None,
             Hook::Ingress | Hook::Prerouting if began_here => None,
             Hook::Egress | Hook::Postrouting if ends_here => None,
             Hook::Ingress if on(&packet.input) => Some(self.before_nat(packet, false)),
@@ -111,6 +112,18 @@ impl Path<'_> {
                 ..packet
             }),
         }
+    }
+
+    /// Whether a chain comes after the one in which an instance masquerades.
+    fn is_after_own_nat(&self, chain: &BaseChain) -> bool {
+        let is_own = self.config.masquerade && chain.hook == Hook::Postrouting;
+        is_own && chain.priority > libc::NF_IP_PRI_NAT_SRC
+    }
+
+    /// Whether a chain has the same priority, so that the newer of them comes first.
+    fn is_beside_own_nat(&self, chain: &BaseChain) -> bool {
+        let is_own = self.config.masquerade && chain.hook == Hook::Postrouting;
+        is_own && chain.is_nat && chain.priority == libc::NF_IP_PRI_NAT_SRC
     }
 
     /// Before its destination is translated: to this host, and a reply to it too if it was masqueraded.

@@ -10,6 +10,7 @@ use super::sockets::Sockets;
 use super::surroundings::CLIENT_PORT;
 use super::{Finding, Level, kernel};
 use crate::config::{Config, Destination, Family, Listen, Protocol, first_few};
+use crate::nftables::list::BaseChain;
 use crate::rtnetlink::{
     Addresses, Ingress, Interface, OwnAddress, Ports, Route, Routes, RtnetlinkError, forwards_from,
 };
@@ -39,6 +40,8 @@ pub struct Paths {
     /// Where clients come in, but their replies do not leave.
     other_uplinks: Vec<Uplink>,
     egresses: BTreeMap<EgressKey, Egress>,
+    /// The interfaces under those that packets come in and go out on.
+    lower: Vec<Interface>,
 }
 
 /// What the route to a destination can depend on: its address, its protocol and its first port.
@@ -70,6 +73,7 @@ impl Paths {
             unreachable: [Vec::new(), Vec::new()],
             other_uplinks: Vec::new(),
             egresses: BTreeMap::new(),
+            lower: Vec::new(),
         })
     }
 
@@ -87,7 +91,40 @@ impl Paths {
                 }
             }
         }
+        self.lower = self.find_lower()?;
         Ok(())
+    }
+
+    fn find_lower(&self) -> Result<Vec<Interface>, RtnetlinkError> {
+        let mut hosts: BTreeMap<u32, (&Interface, BTreeSet<IpAddr>)> = BTreeMap::new();
+        for (host, interface) in self.passed() {
+            let of_interface = hosts.entry(interface.index);
+            of_interface
+                .or_insert((interface, BTreeSet::new()))
+                .1
+                .insert(host);
+        }
+        let mut found: Vec<Interface> = Vec::new();
+        for (interface, hosts) in hosts.into_values() {
+            for lower in self.routes.lower(interface, &hosts)? {
+                if !found.contains(&lower) {
+                    found.push(lower);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The interfaces that clients and replies come in on, with a host there.
+    fn passed(&self) -> impl Iterator<Item = (IpAddr, &Interface)> {
+        let ingresses = self.ingresses.iter();
+        let inputs = ingresses.map(|ingress| (ingress.client, &ingress.interface));
+        inputs.chain(self.others().map(|(to, _, interface)| (to, interface)))
+    }
+
+    /// Whether a chain that is for some interfaces sees packets on their way below those of this host's routes.
+    pub fn sees_below(&self, chain: &BaseChain) -> bool {
+        self.lower.iter().any(|lower| chain.has_device(&lower.name))
     }
 
     /// For a client's packet; for this host's own, if it is not known where clients come in.
@@ -194,14 +231,10 @@ impl Paths {
 
     /// Interfaces on the way whose packets other programs than netfilter see, and may drop.
     pub fn filtered(&self) -> Result<Option<Finding>, RtnetlinkError> {
-        let inputs = self.ingresses.iter().map(|ingress| &ingress.interface);
-        let outputs = self.egresses.values().filter_map(|egress| match egress {
-            Egress::Through(interface) => Some(interface),
-            Egress::None | Egress::Local | Egress::Broadcast => None,
-        });
+        let passed = self.passed().map(|(_, interface)| interface);
         let mut seen = BTreeSet::new();
         let mut names = Vec::new();
-        for interface in inputs.chain(outputs) {
+        for interface in passed.chain(&self.lower) {
             if seen.insert(interface.index) && self.routes.has_filters(interface.index)? {
                 names.push(&interface.name);
             }
@@ -216,13 +249,9 @@ impl Paths {
 
     /// Interfaces that clients or replies come in on, but from which this host forwards nothing.
     fn closed_interfaces(&self) -> Vec<Finding> {
-        let ingresses = self.ingresses.iter();
-        let inputs = ingresses.map(|ingress| (ingress.client, &ingress.interface));
-        let outputs = self.others();
-        let outputs = outputs.map(|(address, _, interface)| (address, interface));
         let mut seen = Vec::new();
         let mut findings = Vec::new();
-        for (address, interface) in inputs.chain(outputs) {
+        for (address, interface) in self.passed() {
             let name = &interface.name;
             if seen.contains(&(Family::of(address), name)) {
                 continue;

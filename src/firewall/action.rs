@@ -7,8 +7,10 @@ use nix::libc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Accept,
-    /// It is dropped, rejected or translated.
+    /// It is dropped or rejected.
     End,
+    /// Its connection is translated, and no further rule of its kind is looked at.
+    Translate,
     /// A program decides (`queue`).
     Unknown,
     /// What it does is not followed.

@@ -107,7 +107,7 @@ impl State<'_> {
         sets: &mut impl Sets,
     ) -> Result<Step, NftablesError> {
         let next = match name {
-            "counter" | "log" | "last" | "flow_offload" | "dup" | "masq" => Tristate::Yes,
+            "counter" | "log" | "last" | "flow_offload" | "dup" => Tristate::Yes,
             "objref" => match data.u32(NFTA_OBJREF_IMM_TYPE) {
                 Some(kind) if UNLIMITED_OBJECTS.contains(&kind) => Tristate::Yes,
                 Some(NFT_OBJECT_SYNPROXY) => return Ok(Step::End(vec![Action::NotFollowed])),
@@ -115,6 +115,9 @@ impl State<'_> {
                 _ => Tristate::Maybe,
             },
             "payload" if fields::redirects(data) => {
+                return Ok(Step::End(vec![Action::NotFollowed]));
+            }
+            "ct" if fields::changes_zone(data) => {
                 return Ok(Step::End(vec![Action::NotFollowed]));
             }
             "meta" => self.load(data, NFTA_META_DREG, |packet| fields::meta(packet, data)),
@@ -140,8 +143,9 @@ impl State<'_> {
                 Some(action) => return Ok(Step::End(vec![action])),
                 None => Tristate::Yes,
             },
+            "redir" | "nat" | "masq" => return Ok(Step::End(vec![Action::Translate])),
             // Without conntrack nothing is translated: it goes on, but is not forwarded.
-            "reject" | "redir" | "nat" | "notrack" | "fwd" => {
+            "reject" | "notrack" | "fwd" => {
                 return Ok(Step::End(vec![Action::End]));
             }
             "queue" => return Ok(Step::End(vec![Action::Unknown])),

@@ -62,6 +62,12 @@ pub fn redirects(data: Attributes<'_>) -> bool {
     }
 }
 
+/// Whether `ct` puts the packet into another zone, in which conntrack does not know connections of this one.
+pub fn changes_zone(data: Attributes<'_>) -> bool {
+    let key = data.u32(NFTA_CT_KEY).map(|key| key as i32);
+    data.get(NFTA_CT_SREG).is_some() && key == Some(libc::NFT_CT_ZONE)
+}
+
 /// What `ct` loads: the state, status, direction, protocol and original port of the connection.
 pub fn conntrack(packet: &Packet, data: Attributes<'_>) -> Option<Bytes> {
     // What is loaded of a packet that conntrack has not seen matches little.

@@ -12,13 +12,19 @@ use crate::uapi::*;
 /// What a target does; `None` if the packet goes on to the next rule.
 pub fn target(data: Attributes<'_>) -> Option<Action> {
     match data.text(NFTA_TARGET_NAME)? {
-        "DNAT" | "REDIRECT" | "NETMAP" | "REJECT" => Some(Action::End),
+        "DNAT" | "REDIRECT" | "NETMAP" | "SNAT" | "MASQUERADE" => Some(Action::Translate),
+        "REJECT" => Some(Action::End),
         "NFQUEUE" => Some(Action::Unknown),
         "NOTRACK" => Some(Action::End),
-        // The flags come first in all revisions of struct xt_ct_target_info.
+        // Flags and zone come first in all revisions of struct xt_ct_target_info.
         "CT" => {
             let info = Info(data.get(NFTA_TARGET_INFO).unwrap_or_default());
-            (info.u16(0)? & XT_CT_NOTRACK != 0).then_some(Action::End)
+            let (flags, zone) = (info.u16(0)?, info.u16(2)?);
+            if flags & XT_CT_NOTRACK != 0 {
+                return Some(Action::End);
+            }
+            // Conntrack knows no connections of other zones there.
+            (zone != 0 || flags & XT_CT_ZONE_MARK != 0).then_some(Action::NotFollowed)
         }
         name if HARMLESS.contains(&name) => None,
         _ => Some(Action::NotFollowed),

@@ -81,15 +81,20 @@ pub fn status(connections: usize, status: fmt::Arguments<'_>) {
 /// The program ends without success, for this reason, which the log has too.
 pub fn failed(reason: &str) {
     let reason = Printable(reason).to_string();
-    let mut end = MAX_REASON.min(reason.len());
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    let reason = &reason[..end];
+    let reason = first_bytes(&reason, MAX_REASON);
     send(&format!("STATUS={reason}\n"));
     if let Err(error) = terminate(reason) {
         debug!("cannot write {TERMINATION_LOG}: {error}");
     }
+}
+
+/// As much of a text as so many bytes hold, without a part of a character.
+fn first_bytes(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Writes the reason where Kubernetes looks for it, if there is such a file.
@@ -126,4 +131,22 @@ fn try_send(message: &str) -> io::Result<()> {
     sender.set_write_timeout(Some(SEND_TIMEOUT))?;
     sender.send_to_addr(message.as_bytes(), &address)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        assert_eq!(first_bytes("why", 4), "why");
+        assert_eq!(first_bytes("why", 3), "why");
+        assert_eq!(first_bytes("why", 2), "wh");
+        // Two bytes each.
+        assert_eq!(first_bytes("ää", 3), "ä");
+        assert_eq!(first_bytes("ää", 1), "");
+        // The kubelet and systemd take a whole datagram with it.
+        let message = format!("STATUS={}\n", first_bytes(&"ä".repeat(9000), MAX_REASON));
+        assert!((4000..4096).contains(&message.len()), "{}", message.len());
+    }
 }

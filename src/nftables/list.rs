@@ -19,7 +19,7 @@ use crate::uapi::*;
 use nix::libc;
 use std::fmt;
 
-/// A family of tables that see IPv4 or IPv6 packets.
+/// A family of tables that see IPv4 or IPv6 packets, or the requests for the addresses of their next hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TableFamily {
     Inet,
@@ -29,15 +29,18 @@ pub enum TableFamily {
     Netdev,
     /// What passes a bridge.
     Bridge,
+    /// ARP, without which no IPv4 packet leaves.
+    Arp,
 }
 
 impl TableFamily {
-    const ALL: [TableFamily; 5] = [
+    const ALL: [TableFamily; 6] = [
         TableFamily::Inet,
         TableFamily::Ip,
         TableFamily::Ip6,
         TableFamily::Netdev,
         TableFamily::Bridge,
+        TableFamily::Arp,
     ];
 
     /// The family of the object in a message.
@@ -51,7 +54,7 @@ impl TableFamily {
     pub fn sees(self, family: Family) -> bool {
         match self {
             TableFamily::Inet | TableFamily::Netdev | TableFamily::Bridge => true,
-            TableFamily::Ip => family == Family::Ipv4,
+            TableFamily::Ip | TableFamily::Arp => family == Family::Ipv4,
             TableFamily::Ip6 => family == Family::Ipv6,
         }
     }
@@ -63,6 +66,7 @@ impl TableFamily {
             TableFamily::Ip6 => libc::NFPROTO_IPV6,
             TableFamily::Netdev => libc::NFPROTO_NETDEV,
             TableFamily::Bridge => libc::NFPROTO_BRIDGE,
+            TableFamily::Arp => libc::NFPROTO_ARP,
         };
         number as u8
     }
@@ -93,6 +97,7 @@ impl fmt::Display for Table {
             TableFamily::Ip6 => "ip6",
             TableFamily::Netdev => "netdev",
             TableFamily::Bridge => "bridge",
+            TableFamily::Arp => "arp",
         };
         write!(f, "{family} {}", self.name)
     }

@@ -40,6 +40,28 @@ pub struct Interface {
     pub is_vrf: bool,
     /// What it is a part of.
     pub part_of: Option<PartOf>,
+    /// What is under it.
+    pub lower: Lower,
+}
+
+/// The interfaces under another one, which its packets pass too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lower {
+    None,
+    /// Those that are a part of it, as of a bridge or a bond.
+    Parts,
+    /// The one with this index, as of a VLAN.
+    One(u32),
+}
+
+impl Lower {
+    fn of(kind: &str, link: Option<u32>) -> Self {
+        match (kind, link) {
+            ("bridge" | "bond" | "team", _) => Lower::Parts,
+            ("vlan" | "macvlan" | "ipvlan", Some(link)) => Lower::One(link),
+            _ => Lower::None,
+        }
+    }
 }
 
 /// What an interface is a part of.
@@ -85,16 +107,17 @@ impl Interface {
         let forwarding = settings.chunks_exact(4).nth(IPV4_DEVCONF_FORWARDING - 1);
         let link_type = u16::from_ne_bytes(*message.payload[IFI_TYPE..].first_chunk()?);
         let kind = attributes.nested(IFLA_LINKINFO);
-        let is = |name| kind.text(IFLA_INFO_KIND) == Some(name);
+        let name = kind.text(IFLA_INFO_KIND).unwrap_or_default();
         Some(Interface {
             index: u32::from_ne_bytes(*message.payload[IFI_INDEX..].first_chunk()?),
             name: attributes.name(libc::IFLA_IFNAME)?,
             forwards_ipv4: forwarding != Some(&[0; 4]),
             is_tunnel: TUNNELS.contains(&link_type),
-            holds_addresses_only: link_type == libc::ARPHRD_LOOPBACK || is("dummy"),
+            holds_addresses_only: link_type == libc::ARPHRD_LOOPBACK || name == "dummy",
             mtu: number(attributes, IFLA_MTU).unwrap_or(u32::MAX),
-            is_vrf: is("vrf"),
-            bridge: is("bridge").then(|| filtered(kind.nested(IFLA_INFO_DATA))),
+            is_vrf: name == "vrf",
+            bridge: (name == "bridge").then(|| filtered(kind.nested(IFLA_INFO_DATA))),
+            lower: Lower::of(name, number(attributes, IFLA_LINK)),
             part_of: number(attributes, IFLA_MASTER).map(|index| PartOf {
                 index,
                 kind: whole(kind),

@@ -20,6 +20,7 @@ mod replies;
 mod running;
 mod sockets;
 mod start_warnings;
+mod unseen;
 
 pub use hostile_tables::READINGS;
 pub use start_warnings::{CHAINS, DESTINATIONS, SOCKETS};

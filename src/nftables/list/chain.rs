@@ -20,7 +20,7 @@ pub enum Hook {
 
 impl Hook {
     /// From its number, which depends on the family of the table (linux/netfilter.h,
-    /// linux/netfilter_bridge.h).
+    /// linux/netfilter_bridge.h, linux/netfilter_arp.h).
     fn of(family: TableFamily, number: i32) -> Option<Self> {
         let hooks: &[Hook] = match family {
             TableFamily::Inet | TableFamily::Ip | TableFamily::Ip6 | TableFamily::Bridge => &[
@@ -32,6 +32,7 @@ impl Hook {
                 Hook::Ingress,
             ],
             TableFamily::Netdev => &[Hook::Ingress, Hook::Egress],
+            TableFamily::Arp => &[Hook::Input, Hook::Output],
         };
         hooks.get(usize::try_from(number).ok()?).copied()
     }

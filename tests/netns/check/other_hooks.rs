@@ -2,11 +2,11 @@
 //! connection, before and after the command that check names.
 
 use super::firewall::is_forwarded;
-use super::{BACKEND_PORT, Line, Report, net, shell, start};
+use super::{BACKEND_PORT, Report, net, shell, start};
 use crate::fixture::{Family, Net, Protocol, Server, expect_parts};
 
 /// The command that makes a chain at a hook, with these rules.
-fn nftables(family: &str, hook: &str, rules: &str) -> String {
+pub fn nftables(family: &str, hook: &str, rules: &str) -> String {
     format!(
         "nft -f - <<'END'\ntable {family} theirs {{ chain c {{ type filter hook {hook}; {rules}; }}; }}\nEND"
     )
@@ -232,32 +232,6 @@ fn rules_that_are_not_followed_are_a_warning() {
     }
 }
 
-/// They see packets before netfilter does, and after it.
-#[test]
-fn filters_of_tc_are_not_looked_at_and_that_is_said() {
-    let net = net(1);
-    let _server = net.backends[0].serve(BACKEND_PORT);
-    let _instance = start(&net, "tcp/80=10.2.1.2:8080");
-    shell(&net.node, "tc qdisc add dev client clsact");
-    Report::of(&net.node, "").expect_ok();
-    // A program of one instruction: drop (TC_ACT_SHOT).
-    let filter = "dev client ingress prio 1 protocol ip bpf direct-action bytecode '1,6 0 0 2,'";
-    shell(&net.node, &format!("tc filter add {filter}"));
-    assert!(!is_forwarded(&net, Protocol::Tcp, Family::V4));
-    let report = Report::of(&net.node, "");
-    let about = |line: &&Line| line.subject == "firewall";
-    let lines: Vec<&Line> = report.0.iter().filter(about).collect();
-    assert_eq!(lines.len(), 1, "{report:#?}");
-    assert_eq!(lines[0].level, "warning");
-    expect_parts(
-        &lines[0].text,
-        ["not looked at: filters of tc", " on client: "],
-    );
-    shell(&net.node, "tc filter del dev client ingress");
-    assert!(is_forwarded(&net, Protocol::Tcp, Family::V4));
-    Report::of(&net.node, "").expect_ok();
-}
-
 /// Without a default route it is not known whether clients come in on the chain's interface.
 #[test]
 fn a_chain_of_an_interface_that_clients_may_come_in_on_is_a_warning() {
@@ -306,19 +280,4 @@ fn what_may_drop_at_another_hook_is_a_warning() {
         shell(&net.node, &nftables("ip", "prerouting priority raw", rules));
         Report::of(&net.node, "tcp/80=10.2.1.2:8080").only("warning", "firewall");
     }
-}
-
-#[test]
-fn chains_of_bridges_are_not_looked_at_and_that_is_said() {
-    let net = net(1);
-    shell(
-        &net.node,
-        &nftables("bridge", "forward priority 0", "tcp dport 8080 drop"),
-    );
-    let report = Report::of(&net.node, "tcp/80=10.2.1.2:8080");
-    let warning = report.only("warning", "firewall");
-    expect_parts(
-        &warning.text,
-        ["not looked at: ", "c in table bridge theirs"],
-    );
 }

@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 
+use super::firewall::is_forwarded;
 use super::{BACKEND_PORT, FORWARDED_PORT, Report, net, shell, start};
 use crate::fixture::{Family, Net, Protocol, Server, expect_parts};
 
@@ -255,4 +256,71 @@ fn an_earlier_nat_chain_that_drops_is_a_failure() {
     );
     shell(&net.node, failure.command());
     check().expect_ok();
+}
+
+/// Such chains see the first packet of a connection on its way out, or to this host itself.
+#[test]
+fn a_later_nat_chain_that_drops_is_a_failure_until_its_command_has_run() {
+    let net = net(1);
+    let own = net.node_addr(Family::V4, BACKEND_PORT);
+    let _servers = (
+        Server::start(&net.node, "node", &[own]),
+        net.backends[0].serve(BACKEND_PORT),
+    );
+    let forwarded = || is_forwarded(&net, Protocol::Tcp, Family::V4);
+    let elsewhere = "tcp/80=10.2.1.2:8080";
+    let here = &format!("tcp/80={own}");
+    let unmasqueraded = &format!("--masquerade=false {elsewhere}");
+    for (level, forward, hook, priority, rules) in [
+        (
+            "failure",
+            elsewhere,
+            "postrouting",
+            "50",
+            "tcp dport 8080 drop",
+        ),
+        ("failure", elsewhere, "postrouting", "50", "policy drop"),
+        ("failure", here, "input", "100", "tcp dport 8080 drop"),
+        (
+            "failure",
+            unmasqueraded,
+            "postrouting",
+            "150",
+            "tcp dport 8080 drop",
+        ),
+        // The newer one comes first.
+        (
+            "warning",
+            elsewhere,
+            "postrouting",
+            "srcnat",
+            "tcp dport 8080 drop",
+        ),
+        // What an instance has masqueraded comes to no later chain.
+        ("ok", elsewhere, "postrouting", "150", "tcp dport 8080 drop"),
+        ("ok", elsewhere, "postrouting", "50", "tcp dport 80 drop"),
+        ("ok", elsewhere, "postrouting", "50", "masquerade; drop"),
+        (
+            "ok",
+            elsewhere,
+            "postrouting",
+            "50",
+            "snat ip to 10.2.1.1; drop",
+        ),
+        ("ok", here, "input", "100", "tcp dport 80 drop"),
+    ] {
+        let _instance = start(&net, forward);
+        net.node.load(&chain(hook, priority, rules));
+        assert_eq!(forwarded(), level == "ok", "{hook} {priority} {rules}");
+        let report = Report::of(&net.node, "");
+        let line = report.line(level, "firewall");
+        if level != "ok" {
+            shell(&net.node, line.command());
+            assert!(forwarded(), "{line:?}");
+            Report::of(&net.node, "").line("ok", "firewall");
+        }
+        net.node.load("delete table inet theirs");
+    }
+    shell(&net.node, "iptables -t nat -A POSTROUTING -j MASQUERADE");
+    Report::of(&net.node, elsewhere).expect_ok();
 }

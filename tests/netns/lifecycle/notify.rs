@@ -48,9 +48,15 @@ fn it_is_not_ready_before_the_rules_are_in_the_kernel() {
     manager.expect_no_more();
 }
 
-/// Prints what is in /dev when the program has ended, and what it has written there.
-const IN_POD: &str = "mount -t tmpfs none /dev && for file in $0; do echo old >/dev/$file; done
+/// Prints what is in /dev when the program has ended, and what it has written there in the place of something
+/// longer.
+const IN_POD: &str = "mount -t tmpfs none /dev && printf 'old%0999d\\n' 0 >/dev/$0
     \"$@\"; status=$?; ls /dev; cat /dev/*; exit $status";
+
+/// What was there before.
+fn old() -> String {
+    format!("old{:0999}\n", 0)
+}
 
 /// What a program that fails writes to the file that Kubernetes reads, if the file is there, and to its
 /// standard error.
@@ -103,11 +109,11 @@ fn commands_that_do_not_forward_leave_the_termination_log_alone() {
     ] {
         let call = manager.of(nodefwd(arguments.iter().copied()));
         let (written, stderr) = termination(&call, &node, "termination-log");
-        assert_eq!(written, "termination-log\nold\n", "{stderr}");
+        assert_eq!(written, format!("termination-log\n{}", old()), "{stderr}");
     }
     manager.expect_no_more();
     let (written, _) = termination(&nodefwd(["tcp/80"]), &node, "other");
-    assert_eq!(written, "other\nold\n");
+    assert_eq!(written, format!("other\n{}", old()));
 }
 
 #[test]
