@@ -26,7 +26,7 @@ mod surroundings;
 pub use report::CheckFormat;
 pub use start::warn;
 
-use crate::config::{Config, ConfigError, Name, Options};
+use crate::config::{Config, ConfigError, LookUp, Name, Options};
 use crate::lock::Holder;
 use crate::nftables::{Nftables, NftablesError};
 use clap::Args;
@@ -85,14 +85,16 @@ pub struct CheckOptions {
 /// What is checked.
 pub enum Subject {
     /// What would be forwarded.
-    Config(Config),
+    Config(Box<Config>),
     /// The running instance of this name, or all.
     Running(Option<Name>),
+    /// What would be forwarded if a name could be resolved; why none can.
+    Unresolved(String),
 }
 
 impl Subject {
     /// Reads the options. A single word in place of the forwards that is no forward is a name.
-    pub fn read(options: &Options) -> Result<Self, ConfigError> {
+    pub fn read(options: &Options, look_up: LookUp<'_>) -> Result<Self, ConfigError> {
         let name = |word: &OsString| word.to_str().and_then(|word| word.parse().ok());
         if let [word] = &options.forwards[..] {
             if let Some(name) = name(word) {
@@ -102,7 +104,10 @@ impl Subject {
         if says_nothing(options) {
             return Ok(Subject::Running(Name::read(options)?));
         }
-        Ok(Subject::Config(Config::new(options)?))
+        match Config::with_names(options, look_up) {
+            Err(error) if error.is_unresolved() => Ok(Subject::Unresolved(error.to_string())),
+            config => Ok(Subject::Config(Box::new(config?))),
+        }
     }
 }
 
@@ -120,8 +125,9 @@ fn says_nothing(options: &Options) -> bool {
 /// Checks everything and prints what it finds. Fails if a check does.
 pub fn run(subject: Subject, options: &CheckOptions) -> Result<(), CheckError> {
     let findings = match subject {
-        Subject::Config(config) => check(config, options, MAX_RULES),
+        Subject::Config(config) => check(*config, options, MAX_RULES),
         Subject::Running(name) => running(name, options)?,
+        Subject::Unresolved(reason) => vec![Finding::new(Level::Failure, "names", reason)],
     };
     report::print(&findings, options.format)?;
     let failed = |finding: &&Finding| finding.level == Level::Failure;
@@ -176,10 +182,10 @@ fn running(name: Option<Name>, options: &CheckOptions) -> Result<Vec<Finding>, C
 /// Checks what would be forwarded, or is; goes through `max_rules` chains and rules.
 fn check(mut config: Config, options: &CheckOptions, max_rules: usize) -> Vec<Finding> {
     let mut findings = input::findings(&config);
-    findings.push(kernel::capability());
-    let permitted = findings
-        .iter()
-        .all(|finding| finding.level != Level::Failure);
+    findings.extend(config.answers.iter().map(input::name));
+    let capability = kernel::capability();
+    let permitted = capability.level != Level::Failure;
+    findings.push(capability);
     kernel::forwarding(&mut config, &mut findings);
     let accepted = match permitted.then(Nftables::open) {
         None => None,

@@ -11,9 +11,11 @@ mod env_file;
 mod error;
 mod forward;
 mod health;
+mod host;
 mod interface;
 mod listen;
 mod name;
+mod names;
 mod options;
 mod port;
 mod port_name;
@@ -25,16 +27,18 @@ mod summary;
 mod typos;
 mod value;
 
-pub use address::{AddressError, is_link_local};
+pub use address::{AddressError, check_unicast, is_link_local};
 pub use balance::{Balance, BalanceError};
-pub use destination::{Backend, Destination};
+pub use destination::{Backend, Destination, WrittenDestination};
 pub use env_file::{EnvFileError, Location};
 pub use error::{ConfigError, Problem};
 pub use forward::{Forward, ForwardError};
 pub use health::Down;
+pub use host::{Answer, Failure, Host, HostName};
 pub use interface::{InterfaceError, InterfaceName};
 pub use listen::{Listen, ListenError};
 pub use name::{Name, NameError, TABLE_PREFIX};
+pub use names::{LookUp, going_on};
 pub use options::{ArgExt, OptionName, Options};
 pub use port::{LengthError, PortError, PortRange};
 pub use protocol::{Family, Protocol, ProtocolError};
@@ -86,6 +90,10 @@ pub struct Config {
     pub health_reset: bool,
     /// Whether the file of options is read again when it changes.
     pub watch: bool,
+    /// What the names among the destinations stand for, in their order.
+    pub answers: Vec<Answer>,
+    /// The forwards as they were written, if there are names among their destinations.
+    written: Vec<ForwardSpec>,
 }
 
 /// How many ports may be mapped to other ports, counted for each destination. Each is an element of a
@@ -98,19 +106,26 @@ const MAX_BALANCED_DESTINATIONS: usize = 1 << 16;
 
 impl Config {
     /// Reads all options. Logs a warning for what is accepted but surely not meant: an address or a
-    /// protocol listed twice, host bits in a range. Refuses the first option that is wrong.
+    /// protocol listed twice, host bits in a range. Refuses the first option that is wrong. Names have no
+    /// address.
     pub fn new(options: &Options) -> Result<Self, ConfigError> {
-        Self::read(options).map_err(|error| options.locate(error))
+        Self::with_names(options, &|_| Vec::new())
+    }
+
+    /// The same with names among the destinations, which are looked up once all else is right.
+    pub fn with_names(options: &Options, look_up: LookUp<'_>) -> Result<Self, ConfigError> {
+        Self::read(options, look_up, &[]).map_err(|error| options.locate(error))
     }
 
     /// Reads the options' file again, for an instance that runs with this config. Refuses a change of what
     /// only a restart can change.
-    pub fn read_again(&self, options: &Options) -> Result<Self, ConfigError> {
+    pub fn read_again(&self, options: &Options, look_up: LookUp<'_>) -> Result<Self, ConfigError> {
         let mut options = options.clone().with_env_file()?;
         // The name by default is that of the first forward when the instance was started.
         let name = || self.name.to_string().into();
         options.name.get_or_insert_with(name);
-        let config = Self::new(&options)?;
+        let read = Self::read(&options, look_up, &self.answers);
+        let config = read.map_err(|error| options.locate(error))?;
         let fixed = [
             (OptionName::NAME, config.name != self.name),
             (OptionName::OWNER, config.owner != self.owner),
@@ -122,29 +137,19 @@ impl Config {
         }
     }
 
-    fn read(options: &Options) -> Result<Self, ConfigError> {
+    fn read(options: &Options, look_up: LookUp<'_>, known: &[Answer]) -> Result<Self, ConfigError> {
         let specs = specs(options)?;
         let name = match Setting::read(OptionName::NAME, &options.name)? {
             Some(setting) => setting.value()?,
             None => Name::default_of(specs[0].protocol, specs[0].ports),
         };
-        let mut forwards = forwards(specs)?;
-        let balance = Balance::read(options)?;
-        if balance == Balance::Source {
-            // So that nodes that list them in another order send a client to the same destination.
-            forwards
-                .iter_mut()
-                .for_each(|forward| forward.destinations.sort());
-        }
-        let listen = Listen::read(options)?;
-        check_reachable(&forwards, &listen)?;
-        Ok(Config {
+        let mut config = Config {
             name,
-            forwards,
+            forwards: Vec::new(),
             not_forwarded: Vec::new(),
             sources: Sources::read(options)?,
-            balance,
-            listen,
+            balance: Balance::read(options)?,
+            listen: Listen::read(options)?,
             output: boolean(OptionName::OUTPUT, &options.output, false)?,
             masquerade: boolean(OptionName::MASQUERADE, &options.masquerade, true)?,
             fully_random: boolean(OptionName::FULLY_RANDOM, &options.fully_random, true)?,
@@ -157,7 +162,11 @@ impl Config {
             health: seconds(OptionName::HEALTH, &options.health)?,
             health_reset: boolean(OptionName::HEALTH_RESET, &options.health_reset, false)?,
             watch: watch(options)?,
-        })
+            answers: Vec::new(),
+            written: Vec::new(),
+        };
+        config.set_forwards(specs, look_up, known)?;
+        Ok(config)
     }
 
     /// Logs the [`warnings`](Self::warnings).
@@ -171,6 +180,7 @@ impl Config {
             .chain(self.hairpin_without_masquerade())
             .chain(self.output_by_interface())
             .chain(self.health_without_effect())
+            .chain(self.without_destination())
     }
 
     /// Reports families in which no client can connect.
@@ -261,7 +271,7 @@ pub fn closed(option: OptionName, family: Family) -> String {
 }
 
 /// The forwards of the classic variables, then those of `NODEFWD_FORWARDS` or the arguments: at least
-/// one.
+/// one, each destination in it once.
 fn specs(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
     let mut specs = classic::forwards(options)?;
     specs.extend(forward::listed(options)?);
@@ -270,6 +280,9 @@ fn specs(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
             option: OptionName::DEST_IPS,
             fix: "the addresses to forward to, or a forward such as tcp/80=10.0.0.5:8080",
         });
+    }
+    for duplicate in specs.iter_mut().flat_map(ForwardSpec::take_duplicates) {
+        warn!("destination {duplicate} is listed more than once: it counts once");
     }
     Ok(specs)
 }
@@ -287,16 +300,10 @@ fn watch(options: &Options) -> Result<bool, ConfigError> {
     Ok(watch)
 }
 
-/// Splits the forwards by family, and refuses two that overlap.
-fn forwards(specs: Vec<ForwardSpec>) -> Result<Vec<Forward>, ConfigError> {
-    let mut forwards = Vec::new();
-    for spec in specs {
-        let (by_family, duplicates) = spec.by_family();
-        for duplicate in duplicates {
-            warn!("destination {duplicate} is listed more than once: it counts once");
-        }
-        forwards.extend(by_family);
-    }
+/// Splits the forwards by family, with these answers for names, and refuses two that overlap.
+fn forwards(specs: &[ForwardSpec], answers: &[Answer]) -> Result<Vec<Forward>, ConfigError> {
+    let by_family = specs.iter().flat_map(|spec| spec.by_family(answers));
+    let mut forwards: Vec<Forward> = by_family.collect();
     let mapped_ports = forwards.iter().map(Forward::mapped_ports).sum();
     if mapped_ports > MAX_MAPPED_PORTS {
         return Err(ConfigError::TooManyMappedPorts(mapped_ports));

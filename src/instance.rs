@@ -2,7 +2,7 @@
 //!
 //! [`run`] drives it. `install` and `rules` put the table into the kernel and keep it there, `events`
 //! waits, `flows` tells which conntrack entries are the instance's, `drain` lets them end, `replace` hands
-//! the table over to another process; `notify` speaks to the service manager.
+//! the table over to another process; `names` looks them up again; `notify` speaks to the service manager.
 
 mod drain;
 mod events;
@@ -12,6 +12,7 @@ mod health;
 mod host;
 mod install;
 mod name;
+mod names;
 mod notify;
 mod poll;
 mod reload;
@@ -37,7 +38,8 @@ use forwarding::{ForwardingReport, in_table, take_in};
 use health::Health;
 use host::{HostChange, HostChanges};
 use install::{IfExists, InstallError};
-use log::{info, warn};
+use log::{Level, info, log, warn};
+use names::Names;
 pub use notify::failed as notify_failure;
 use reload::reload;
 pub use reload::{RequestError, request as request_reload};
@@ -91,7 +93,7 @@ pub fn run(
     let started = Instant::now();
     // Before it is read what they change.
     let host = HostChanges::open();
-    let kept = keep_forwarded_families(&mut config);
+    let kept = keep_forwarded_families(&mut config, &[]);
     // Also if it does not start: they say why the other family would not do.
     config.log_warnings();
     let waiting = kept?;
@@ -115,7 +117,8 @@ pub fn run(
 
     let file = file.filter(|_| config.watch);
     let file = file.and_then(|file| file.inspect_err(FileWatch::warn).ok());
-    let mut events = Events::new(signals, clients, rules, host, file, health);
+    let names = Names::new(&config);
+    let mut events = Events::new(signals, clients, rules, host, file, health, names);
     let served = serve(&mut events, &mut config, waiting, read_again);
     if matches!(served, Ok(Event::Signal)) {
         signals.wait()?;
@@ -164,6 +167,11 @@ fn serve(
             Event::Host(HostChange::Forwarding) => report.update(config, events),
             Event::Host(HostChange::Addresses) => delete_all_stale_flows(config, signals),
             Event::Health => health::apply(config, events),
+            Event::Names => {
+                if names::apply(config, &mut waiting, events) {
+                    report = ForwardingReport::new(config);
+                }
+            }
             // HUP would have ended it.
             Event::Reload if signals.reloads().is_none() => {
                 events.answer_reload(Err("it was started without NODEFWD_ENV_FILE (--env-file)"));
@@ -324,15 +332,24 @@ fn deleted(flows: Result<usize, FlowsError>) -> usize {
 }
 
 /// Drops the forwards of families that this host does not forward, each with a warning. Fails if there is
-/// one with `strict`, or if no family remains of which packets are forwarded. Gives what was dropped.
-fn keep_forwarded_families(config: &mut Config) -> Result<Waiting, InstanceError> {
+/// one with `strict`, or if no family remains of which packets are forwarded. Gives what was dropped. Nothing
+/// new is to be said of `known` families.
+fn keep_forwarded_families(
+    config: &mut Config,
+    known: &[Family],
+) -> Result<Waiting, InstanceError> {
     let forwarding = Forwarding::of(config);
     if !forwarding.suffices(config.strict) {
         return Err(InstanceError::Forwarding(forwarding.off));
     }
     let drop = |error: ForwardingError| {
         let family = error.family();
-        warn!("{}; going on without {family}", with_causes(&error));
+        let level = if known.contains(&family) {
+            Level::Debug
+        } else {
+            Level::Warn
+        };
+        log!(level, "{}; going on without {family}", with_causes(&error));
         (family, config.drop_family(family))
     };
     Ok(forwarding.off.into_iter().map(drop).collect())

@@ -18,6 +18,7 @@
 //! ruleset        Config → plain data → nft text
 //! sysctl         which families this host forwards
 //! rtnetlink      routes, interfaces, addresses
+//! resolver       addresses of names, from /etc/hosts and DNS
 //! sock_diag      sockets that wait for clients
 //! config         what the user asked for: parse, don't validate
 //! tcp            attempts to connect to a destination
@@ -45,6 +46,7 @@ pub mod netlink;
 mod netns;
 mod nftables;
 mod process;
+pub mod resolver;
 mod rtnetlink;
 pub mod ruleset;
 mod siblings;

@@ -5,14 +5,16 @@
 use clap::{CommandFactory, Parser};
 use nodefwd::check::{self, CheckError, Subject};
 use nodefwd::cli::{self, Cli, Command, Verbosity};
-use nodefwd::config::{self, Config, ConfigError, Name, OptionName, Options};
+use nodefwd::config::{self, Config, ConfigError, HostName, LookUp, Name, OptionName, Options};
 use nodefwd::instance::{self, FileWatch, InstanceError, RequestError, Signals};
 use nodefwd::logging::{self, LogFormat};
+use nodefwd::resolver;
 use nodefwd::ruleset::Ruleset;
 use nodefwd::status::{self, StatusError};
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use thiserror::Error;
 
@@ -90,6 +92,7 @@ fn failed(error: &MainError) -> ExitCode {
         _ => log::error!("{}", logging::with_causes(error)),
     }
     match error {
+        MainError::Input(error) if error.is_unresolved() => ExitCode::FAILURE,
         MainError::Input(_) | MainError::Command { .. } => ExitCode::from(2),
         _ => ExitCode::FAILURE,
     }
@@ -125,9 +128,9 @@ fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
 }
 
 /// Reads all options, and warns of variables that look like one.
-fn config(options: Options) -> Result<Config, ConfigError> {
+fn config(options: Options, look_up: LookUp<'_>) -> Result<Config, ConfigError> {
     config::warn_of_environment();
-    Config::new(&options.with_env_file()?)
+    Config::with_names(&options.with_env_file()?, look_up)
 }
 
 /// `options` are those without a command, or in the environment.
@@ -136,6 +139,7 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
     if let Some((word, command)) = misspelt {
         return Err(MainError::Command { word, command });
     }
+    let look_up = |names: &[HostName]| resolver::look_up(names, None);
     match command.unwrap_or(Command::Run(options.clone())) {
         Command::Run(options) => {
             // Reading many forwards takes a while too.
@@ -143,19 +147,20 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
                 Signals::register(options.have_env_file()).map_err(InstanceError::from)?;
             // Before the file is read, so that no change goes unnoticed.
             let file = options.env_file.as_deref().map(FileWatch::open);
-            let config = config(options.clone())?;
-            let read_again = |config: &Config| config.read_again(&options);
+            let look_up = |names: &[HostName]| resolver::look_up(names, Some(signals.as_fd()));
+            let config = config(options.clone(), &look_up)?;
+            let read_again = |config: &Config| config.read_again(&options, &look_up);
             instance::run(config, &signals, file, &read_again)?;
         }
         Command::Render(options) => {
-            let config = config(options)?;
+            let config = config(options, &look_up)?;
             config.log_warnings();
             write!(io::stdout().lock(), "{}", Ruleset::new(&config))?;
         }
         Command::Check(check) => {
             config::warn_of_environment();
             let options = check.options.clone().with_env_file()?;
-            check::run(Subject::read(&options)?, &check)?;
+            check::run(Subject::read(&options, &look_up)?, &check)?;
         }
         Command::Status(mut status) => {
             // For PID 1 of a container a signal has no effect otherwise (pid_namespaces(7)).

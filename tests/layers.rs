@@ -6,7 +6,8 @@ use std::path::Path;
 /// From top to bottom. Modules of one layer import nothing from each other.
 const LAYERS: &str =
     "lib main fuzz > cli > instance > check > status completions > firewall > siblings
-    > lock > nftables > conntrack ruleset sysctl > rtnetlink sock_diag > config tcp > netlink
+    > lock > nftables > conntrack ruleset sysctl > resolver rtnetlink sock_diag > config tcp
+    > netlink
     > capability > process logging netns > text > uapi";
 
 fn layer(module: &str) -> Option<usize> {

@@ -36,7 +36,7 @@ linked=$(cargo tree --locked --edges normal --prefix none --no-dedupe --target "
 unset CARGO_INSTALL_ROOT
 
 cargo package --locked --allow-dirty --quiet
-cargo install --debug --locked --path . --root "$elsewhere" --no-default-features --features completions --quiet
+cargo install --debug --locked --path . --root "$elsewhere" --no-default-features --features completions,names --quiet
 needed=$(readelf --dynamic "$elsewhere/bin/nodefwd" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p')
 for library in libmnl libnftnl libc; do
     [[ $needed == *$library.so* ]] || die "without the feature 'static', it should use the shared $library: $needed"

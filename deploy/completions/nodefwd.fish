@@ -24,7 +24,7 @@ function __fish_nodefwd_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c nodefwd -n "__fish_nodefwd_needs_command" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, or names, separated by commas or white space' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
 udp\t''
 sctp\t''"
@@ -71,7 +71,7 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "status" -d 'Show the i
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "reload" -d 'Have a running instance read its --env-file again, and wait for it'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "version" -d 'Print the version'
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -a "completions" -d 'Print a script with which a shell completes the command line'
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, or names, separated by commas or white space' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
 udp\t''
 sctp\t''"
@@ -110,7 +110,7 @@ json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, or names, separated by commas or white space' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
 udp\t''
 sctp\t''"
@@ -149,7 +149,7 @@ json\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s v -l verbose -d 'Log more; twice for everything, also of libraries. RUST_LOG=error|warn|info|debug|trace|off overrides this'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s q -l quiet -d 'Log warnings and errors only; twice for errors only. Colours appear on a terminal only'
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, separated by commas or white space' -r -f
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-ips -d 'Addresses to forward to, IPv4 and IPv6, or names, separated by commas or white space' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l dest-proto -d 'Protocols: tcp, udp, sctp' -r -f -a "tcp\t''
 udp\t''
 sctp\t''"

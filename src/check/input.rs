@@ -1,7 +1,7 @@
 //! What is checked, in words.
 
 use super::{Finding, Level};
-use crate::config::{Allowed, Balance, Config, Listen, first_few, summary};
+use crate::config::{Allowed, Answer, Balance, Config, Listen, first_few, going_on, summary};
 
 /// What is forwarded, and what the config itself warns of.
 pub fn findings(config: &Config) -> Vec<Finding> {
@@ -50,4 +50,15 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     let warnings = config.warnings();
     findings.extend(warnings.map(|text| Finding::new(Level::Warning, "input", text)));
     findings
+}
+
+/// What a name stands for, and who says so.
+pub fn name(answer: &Answer) -> Finding {
+    if let Some(problem) = answer.problem() {
+        let text = format!("{problem}; {}", going_on(answer));
+        return Finding::new(Level::Failure, "names", text);
+    }
+    let addresses = first_few(answer.addresses.iter());
+    let text = format!("{} is {addresses}, as {} says", answer.name, answer.source);
+    Finding::new(Level::Ok, "names", text)
 }

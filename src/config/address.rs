@@ -9,6 +9,16 @@ pub enum AddressError {
     /// `example.org`, `10.0.0`
     #[error("is no IP address: use one such as 10.0.0.5 or fd00::5")]
     NotAnAddress,
+    /// `home$`
+    #[error(
+        "is no IP address, and no name of a host: use one such as 10.0.0.5, fd00::5 or home.example.org"
+    )]
+    NotAHost,
+    /// `home.example.org`
+    #[error(
+        "is the name of a host, but this build of nodefwd has no resolver (the container image has none): use an IP address, or a build with the feature names"
+    )]
+    NoResolver,
     /// `10.0.0.0/8`
     #[error("is a CIDR range: give each address by itself, without a prefix length")]
     Cidr,
@@ -48,7 +58,12 @@ pub enum AddressError {
 ///
 /// Refuses, with the reason, all that is no unicast address of a host reached over the network.
 pub fn unicast(word: &str) -> Result<IpAddr, AddressError> {
-    let address: IpAddr = word.parse().map_err(|_| malformed(word))?;
+    let address = word.parse().map_err(|_| malformed(word))?;
+    check_unicast(address).map(|()| address)
+}
+
+/// Refuses, with the reason, what is no unicast address of a host reached over the network.
+pub fn check_unicast(address: IpAddr) -> Result<(), AddressError> {
     let mapped = match address {
         IpAddr::V6(address) => address.to_ipv4_mapped(),
         IpAddr::V4(_) => None,
@@ -62,7 +77,7 @@ pub fn unicast(word: &str) -> Result<IpAddr, AddressError> {
         _ if address.is_loopback() => Err(AddressError::Loopback),
         _ if is_link_local(address) => Err(AddressError::LinkLocal),
         IpAddr::V4(Ipv4Addr::BROADCAST) => Err(AddressError::Broadcast),
-        _ => Ok(address),
+        _ => Ok(()),
     }
 }
 

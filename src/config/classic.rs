@@ -1,13 +1,12 @@
 //! `DEST_IPS`, `DEST_PROTO`, `SRC_PORT` and `DEST_PORT`, the classic variables: every port of every
 //! protocol goes to every address.
 
-use super::Destination;
-use super::address::unicast;
 use super::forward::ForwardSpec;
 use super::port::fits;
-use super::{ConfigError, OptionName, Options, PortRange, Protocol, Setting, check_balanced};
+use super::{ConfigError, Host, OptionName, Options, PortRange, Protocol, Setting};
+use super::{WrittenDestination, check_balanced};
 use log::warn;
-use std::{collections::HashSet, ffi::OsString, fmt::Display, hash::Hash, net::IpAddr};
+use std::{collections::HashSet, ffi::OsString, fmt::Display, hash::Hash};
 
 /// Reads them; gives no forward if none is set.
 pub fn forwards(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
@@ -26,7 +25,7 @@ pub fn forwards(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
         &options.dest_ips,
         "the addresses to forward to",
     )?;
-    let addresses = once(OptionName::DEST_IPS, addresses.list(unicast)?);
+    let hosts = once(OptionName::DEST_IPS, addresses.list(Host::read)?);
     let protocols = required(
         OptionName::DEST_PROTO,
         &options.dest_proto,
@@ -43,27 +42,32 @@ pub fn forwards(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
     )?;
     let pairs = pairs(sources, &protocols, options)?;
     // Before so many are put into lists.
-    check_balanced(pairs.len() * protocols.len() * balanced(&addresses))?;
+    check_balanced(pairs.len() * protocols.len() * balanced(&hosts))?;
 
     let mut specs = Vec::new();
     for protocol in protocols {
         for &(ports, to) in &pairs {
-            let destination = |&address: &IpAddr| Destination { address, ports: to };
+            let destination = |host: &Host| WrittenDestination {
+                host: host.clone(),
+                ports: to,
+            };
             specs.push(ForwardSpec {
                 protocol,
                 ports,
-                destinations: addresses.iter().map(destination).collect(),
+                destinations: hosts.iter().map(destination).collect(),
             });
         }
     }
     Ok(specs)
 }
 
-/// How many destinations a forward to these addresses balances its connections over.
-fn balanced(addresses: &[IpAddr]) -> usize {
-    let (ipv4, ipv6): (Vec<&IpAddr>, Vec<&IpAddr>) =
-        addresses.iter().partition(|address| address.is_ipv4());
-    let of_families = [ipv4.len(), ipv6.len()];
+/// How many destinations a forward to these hosts balances its connections over, as far as they have no names.
+fn balanced(hosts: &[Host]) -> usize {
+    let count = |is_ipv4| {
+        let of_family = |host: &&Host| matches!(host, Host::Address(ip) if ip.is_ipv4() == is_ipv4);
+        hosts.iter().filter(of_family).count()
+    };
+    let of_families = [count(true), count(false)];
     of_families.into_iter().filter(|count| *count > 1).sum()
 }
 
@@ -90,10 +94,10 @@ fn required<'a>(
 }
 
 /// The entries of a list, each once. Logs a warning for one that is listed more often.
-fn once<T: Copy + Eq + Hash + Display>(option: OptionName, mut entries: Vec<T>) -> Vec<T> {
+fn once<T: Clone + Eq + Hash + Display>(option: OptionName, mut entries: Vec<T>) -> Vec<T> {
     let mut seen = HashSet::new();
     entries.retain(|entry| {
-        let new = seen.insert(*entry);
+        let new = seen.insert(entry.clone());
         if !new {
             warn!("{option}: {entry} is listed more than once: it counts once");
         }

@@ -1,6 +1,6 @@
 //! Where a forward goes.
 
-use super::PortRange;
+use super::{Answer, Host, PortRange};
 use serde::Serialize;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +24,45 @@ impl fmt::Display for Destination {
             IpAddr::V4(address) => write!(f, "{address}:{}", self.ports),
             IpAddr::V6(address) => write!(f, "[{address}]:{}", self.ports),
         }
+    }
+}
+
+/// A destination as it is written, with the name of a host perhaps.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WrittenDestination {
+    pub host: Host,
+    /// As a [`Destination`] has them.
+    pub ports: PortRange,
+}
+
+impl fmt::Display for WrittenDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports = self.ports;
+        match &self.host {
+            Host::Address(address) => write!(
+                f,
+                "{}",
+                Destination {
+                    address: *address,
+                    ports
+                }
+            ),
+            Host::Name(name) => write!(f, "{name}:{ports}"),
+        }
+    }
+}
+
+impl WrittenDestination {
+    /// The destinations that it stands for; none for a name without an answer.
+    pub fn resolved(&self, answers: &[Answer]) -> impl Iterator<Item = Destination> {
+        let ports = self.ports;
+        let (address, answer) = match &self.host {
+            Host::Address(address) => (Some(*address), None),
+            Host::Name(name) => (None, answers.iter().find(|answer| answer.name == *name)),
+        };
+        let addresses = answer.map_or(&[][..], |answer| &answer.addresses);
+        let all = address.into_iter().chain(addresses.iter().copied());
+        all.map(move |address| Destination { address, ports })
     }
 }
 

@@ -72,6 +72,20 @@ pub enum ConfigError {
         forwards = OptionName::FORWARDS
     )]
     TooManyBalancedDestinations(usize),
+    /// More names than are looked up.
+    #[error(
+        "destinations have {0} names in all: at most {1} are allowed, so list fewer in {destinations} or {forwards}, or leave some to another instance",
+        destinations = OptionName::DEST_IPS,
+        forwards = OptionName::FORWARDS
+    )]
+    TooManyNames(usize, usize),
+    /// No name has an address, and there is no other destination.
+    #[error(
+        "no destination in {destinations} or {forwards} has an address: {0}",
+        destinations = OptionName::DEST_IPS,
+        forwards = OptionName::FORWARDS
+    )]
+    Unresolved(String),
     /// No packet can come to any of the forwards.
     #[error(
         "{} has no {family} entry, so nothing would be forwarded: '{forward}' forwards {family} connections only; list an {family} address too, or leave it unset",
@@ -107,8 +121,15 @@ impl ConfigError {
             | ConfigError::InFile { .. }
             | ConfigError::TooManyMappedPorts(_)
             | ConfigError::TooManyBalancedDestinations(_)
+            | ConfigError::TooManyNames(..)
+            | ConfigError::Unresolved(_)
             | ConfigError::Conflict { .. } => None,
         }
+    }
+
+    /// Whether the input may be right, but no name in it can be resolved now.
+    pub fn is_unresolved(&self) -> bool {
+        matches!(self, ConfigError::Unresolved(_))
     }
 }
 

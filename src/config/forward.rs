@@ -1,15 +1,16 @@
 //! `NODEFWD_FORWARDS` and the positional arguments: what is forwarded where.
 
-use super::address::{AddressError, unicast};
+use super::WrittenDestination;
+use super::address::AddressError;
 use super::brackets::{BracketsError, split_port};
 use super::options::{OptionName, Options};
 use super::port::{LengthError, PortError, PortRange, fits};
 use super::protocol::{Family, Protocol, ProtocolError};
 use super::setting::{Setting, shown};
 use super::value::Boolean;
-use super::{ConfigError, Destination, MAX_MAPPED_PORTS, Service};
+use super::{Answer, ConfigError, Destination, Host, HostName, MAX_MAPPED_PORTS, Service};
+use std::collections::HashSet;
 use std::fmt;
-use std::net::IpAddr;
 use thiserror::Error;
 
 /// A service, and where its connections go.
@@ -53,13 +54,13 @@ impl fmt::Display for Forward {
     }
 }
 
-/// One forward as the user wrote it: destinations of both families may stand in it.
+/// One forward as the user wrote it: destinations of both families and names may stand in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardSpec {
     pub protocol: Protocol,
     pub ports: PortRange,
     /// At least one; duplicates possible.
-    pub destinations: Vec<Destination>,
+    pub destinations: Vec<WrittenDestination>,
 }
 
 /// Reads the forwards of `NODEFWD_FORWARDS` and of the positional arguments.
@@ -76,20 +77,32 @@ pub fn listed(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
 }
 
 impl ForwardSpec {
-    /// One forward for each family among the destinations, and the destinations that are listed more
-    /// than once.
-    pub fn by_family(self) -> (Vec<Forward>, Vec<Destination>) {
+    /// Leaves each destination in it once, and gives those that were listed more often.
+    pub fn take_duplicates(&mut self) -> Vec<WrittenDestination> {
+        let mut seen = HashSet::new();
+        let all = self.destinations.drain(..);
+        let (once, more) = all.partition(|destination| seen.insert(destination.clone()));
+        self.destinations = once;
+        more
+    }
+
+    /// The names among its destinations.
+    pub fn names(&self) -> impl Iterator<Item = &HostName> {
+        self.destinations.iter().filter_map(|to| to.host.name())
+    }
+
+    /// One forward for each family among the destinations, of which names have these answers. Destinations of
+    /// several names count once.
+    pub fn by_family(&self, answers: &[Answer]) -> Vec<Forward> {
         let mut forwards: Vec<Forward> = Vec::new();
-        let mut duplicates = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        for destination in self.destinations {
+        let mut seen = HashSet::new();
+        let all = self.destinations.iter();
+        for destination in all.flat_map(|destination| destination.resolved(answers)) {
             if !seen.insert(destination) {
-                duplicates.push(destination);
                 continue;
             }
-            let family = Family::of(destination.address);
             let service = Service {
-                family,
+                family: Family::of(destination.address),
                 protocol: self.protocol,
                 ports: self.ports,
             };
@@ -104,7 +117,7 @@ impl ForwardSpec {
                 }),
             }
         }
-        (forwards, duplicates)
+        forwards
     }
 }
 
@@ -145,8 +158,8 @@ pub enum ForwardError {
 }
 
 impl ForwardSpec {
-    /// Takes `PROTO[,PROTO…]/PORT[-PORT][,PORT…]=DEST[,DEST…]` where DEST is `IP`, `IP:PORT` or
-    /// `[IP6]:PORT`. Gives one forward for each protocol and each of its ports or ranges.
+    /// Takes `PROTO[,PROTO…]/PORT[-PORT][,PORT…]=DEST[,DEST…]` where DEST is `IP`, `IP:PORT`, `[IP6]:PORT`,
+    /// `NAME` or `NAME:PORT`. Gives one forward for each protocol and each of its ports or ranges.
     fn read(word: &str) -> Result<Vec<Self>, ForwardError> {
         let shape = || match word.parse() {
             Ok(Boolean(_)) => ForwardError::Boolean,
@@ -193,26 +206,25 @@ fn list<T>(
 }
 
 /// A destination as it is written: without ports, it has those that are forwarded.
-struct Backends(IpAddr, Option<PortRange>);
+struct Backends(Host, Option<PortRange>);
 
 impl Backends {
     fn read(word: &str, protocols: &[Protocol]) -> Result<Self, ForwardError> {
         if word.contains('=') {
             return Err(ForwardError::Joined(shown(word)));
         }
-        let (address, ports) = split_port(word)?;
-        let address =
-            unicast(address).map_err(|error| ForwardError::Address(shown(address), error))?;
+        let (host, ports) = split_port(word)?;
+        let host = Host::read(host).map_err(|error| ForwardError::Address(shown(host), error))?;
         let ports = ports.map(|ports| port_range(ports, protocols));
-        Ok(Backends(address, ports.transpose()?))
+        Ok(Backends(host, ports.transpose()?))
     }
 
     /// Where these ports go.
-    fn of(&self, forwarded: PortRange) -> Result<Destination, ForwardError> {
+    fn of(&self, forwarded: PortRange) -> Result<WrittenDestination, ForwardError> {
         let ports = self.1.unwrap_or(forwarded);
         let fitting = fits(forwarded, ports);
-        Ok(Destination {
-            address: self.0,
+        Ok(WrittenDestination {
+            host: self.0.clone(),
             ports: fitting.map_err(|error| ForwardError::Length(ports.to_string(), error))?,
         })
     }
@@ -225,11 +237,13 @@ fn port_range(word: &str, protocols: &[Protocol]) -> Result<PortRange, ForwardEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::address::unicast;
     use proptest::prelude::*;
+    use std::net::IpAddr;
 
     fn parsed(word: &str) -> String {
         let specs = ForwardSpec::read(word).unwrap().into_iter();
-        let forwards = specs.flat_map(|spec| spec.by_family().0);
+        let forwards = specs.flat_map(|spec| spec.by_family(&[]));
         let words: Vec<String> = forwards.map(|forward| forward.to_string()).collect();
         words.join(" ")
     }
@@ -373,10 +387,10 @@ mod tests {
                 destinations: vec![Destination { address, ports }],
             };
             let mut specs = ForwardSpec::read(&forward.to_string()).unwrap();
-            let (back, duplicates) = specs.remove(0).by_family();
+            let mut spec = specs.remove(0);
             prop_assert!(specs.is_empty());
-            prop_assert_eq!(back, vec![forward]);
-            prop_assert!(duplicates.is_empty());
+            prop_assert_eq!(spec.by_family(&[]), vec![forward]);
+            prop_assert!(spec.take_duplicates().is_empty());
         }
     }
 }

@@ -106,9 +106,10 @@ impl ArgExt for Arg {
 #[command(next_help_heading = "What to forward")]
 #[allow(missing_docs)] // the help says what each is
 pub struct Options {
-    /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is IP, IP:PORT or [IP6]:PORT
+    /// Forwards: PROTO/PORT[-PORT]=DEST[,DEST...], where DEST is HOST, HOST:PORT or [IP6]:PORT
     ///
-    /// Several are separated by white space. Without a port, a destination gets the connection on the
+    /// HOST is an address or a name, which is looked up in /etc/hosts and DNS. Several forwards are separated
+    /// by white space. Without a port, a destination gets the connection on the
     /// port it came to. A range goes to one port, the same ports, or a range of equal length. PROTO and
     /// PORT may be lists, as in tcp,udp/53=DEST and tcp/80,8000-8100=DEST, and a port may be the name
     /// of a service that /etc/services has: tcp/https=DEST.
@@ -117,8 +118,8 @@ pub struct Options {
     #[arg(value_name = "FORWARD", option = OptionName::FORWARDS)]
     pub forwards: Vec<OsString>,
 
-    /// Addresses to forward to, IPv4 and IPv6, separated by commas or white space
-    #[arg(value_name = "IP,...", option = OptionName::DEST_IPS)]
+    /// Addresses to forward to, IPv4 and IPv6, or names, separated by commas or white space
+    #[arg(value_name = "HOST,...", option = OptionName::DEST_IPS)]
     pub dest_ips: Option<OsString>,
 
     /// Protocols: tcp, udp, sctp

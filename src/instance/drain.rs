@@ -67,7 +67,7 @@ pub fn wait(
                 }
                 continue;
             }
-            Event::Host(_) | Event::Health => continue,
+            Event::Host(_) | Event::Health | Event::Names => continue,
             Event::Reload => {
                 events.answer_reload(Err(
                     "it is ending, and only lets running connections finish",

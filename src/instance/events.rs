@@ -3,12 +3,13 @@
 use super::forwarding::in_table;
 use super::health::Health;
 use super::host::{HostChange, HostChanges};
+use super::names::Names;
 use super::poll::readable;
 use super::replace::Clients;
 use super::rules::{Rules, RulesError};
 use super::signals::Signals;
 use super::watch::FileWatch;
-use crate::config::{Config, Down, first_few};
+use crate::config::{Answer, Config, Down, first_few};
 use crate::lock::Holder;
 use crate::logging::with_causes;
 use crate::nftables::NftablesError;
@@ -30,6 +31,8 @@ pub struct Events<'a> {
     file: Option<FileWatch>,
     /// `None` if no destination is tried.
     health: Option<Health>,
+    /// `None` if no destination has a name.
+    names: Option<Names>,
     /// When the file of options may be read again.
     next_reload: Option<Instant>,
 }
@@ -47,13 +50,15 @@ pub enum Event {
     Host(HostChange),
     /// Other destinations fail than before.
     Health,
+    /// Names have been looked up.
+    Names,
     /// The deadline has come.
     TimeUp,
 }
 
 impl<'a> Events<'a> {
     /// Waits for signals, for changes of rules without an owner, for clients of the lock, and for changes
-    /// of this host, of the file and of destinations.
+    /// of this host, of the file, of destinations and of names.
     pub fn new(
         signals: &'a Signals,
         clients: Clients,
@@ -61,6 +66,7 @@ impl<'a> Events<'a> {
         host: HostChanges,
         file: Option<FileWatch>,
         health: Option<Health>,
+        names: Option<Names>,
     ) -> Self {
         Events {
             signals,
@@ -69,6 +75,7 @@ impl<'a> Events<'a> {
             host,
             file,
             health,
+            names,
             next_reload: None,
         }
     }
@@ -91,6 +98,7 @@ impl<'a> Events<'a> {
                 self.signals.reloads().filter(|_| !rests),
                 self.file.as_ref().map(AsFd::as_fd),
                 self.health.as_ref().map(AsFd::as_fd),
+                self.names.as_ref().and_then(Names::as_fd),
             ];
             let pending = (!rests && self.clients.want_reload()).then(Instant::now);
             let own = [
@@ -100,9 +108,11 @@ impl<'a> Events<'a> {
                 self.host.deadline(),
                 self.file.as_ref().and_then(FileWatch::deadline),
                 self.health.as_ref().map(Health::deadline),
+                self.names.as_ref().and_then(Names::deadline),
             ];
             let wake = deadline.into_iter().chain(own.into_iter().flatten()).min();
-            let [changes, signal, client, host, reload, file, _] = readable(files, wake)?;
+            let ready = readable(files, wake)?;
+            let [changes, signal, client, host, reload, file, _, names] = ready;
             // First, so that the rules are in place for whatever follows.
             if changes {
                 self.rules.restore_if_changed()?;
@@ -138,6 +148,11 @@ impl<'a> Events<'a> {
                     return Ok(Event::Health);
                 }
             }
+            if let Some(own) = &mut self.names {
+                if own.step(names, Instant::now()) {
+                    return Ok(Event::Names);
+                }
+            }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(Event::TimeUp);
             }
@@ -162,7 +177,38 @@ impl<'a> Events<'a> {
         let down = health.as_ref().map_or(&none, Health::applied);
         self.rules.change(config, down)?;
         self.health = health;
+        self.names = Names::new(config);
         Ok(())
+    }
+
+    /// The answers of the last look-up of names.
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        self.names
+            .as_mut()
+            .map(Names::take_answers)
+            .unwrap_or_default()
+    }
+
+    /// Has names looked up again when these answers are over, which leave the rules as they are.
+    pub fn schedule(&mut self, answers: &[Answer]) {
+        if let Some(names) = &mut self.names {
+            names.schedule(answers);
+            names.refuse(None);
+        }
+    }
+
+    /// Has the names of these answers looked up again later, as they could not be carried out; says why, once.
+    pub fn refuse_answers(&mut self, answers: &[Answer], again: Instant, reason: String) {
+        let Some(names) = &mut self.names else { return };
+        let expires = again;
+        let later = |answer: &Answer| Answer {
+            expires,
+            ..answer.clone()
+        };
+        names.schedule(&answers.iter().map(later).collect::<Vec<_>>());
+        if names.refuse(Some(reason.clone())) {
+            warn!("{reason}");
+        }
     }
 
     /// Leaves the destinations that fail out of new connections. Gives those that did before, and those that
@@ -195,7 +241,7 @@ impl<'a> Events<'a> {
 
     /// Empties the chains that new connections come in through. Running connections go on.
     pub fn close(&mut self) -> Result<(), NftablesError> {
-        self.health = None;
+        (self.health, self.names) = (None, None);
         self.rules.close()
     }
 }

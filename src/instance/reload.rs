@@ -17,7 +17,7 @@ use thiserror::Error;
 
 /// Why the rules have not changed.
 #[derive(Debug, Error)]
-enum ReloadError {
+pub enum ReloadError {
     #[error(transparent)]
     Input(#[from] ConfigError),
     #[error(transparent)]
@@ -62,9 +62,31 @@ fn change(
     read: &dyn Fn(&Config) -> Result<Config, ConfigError>,
 ) -> Result<(), ReloadError> {
     let mut wanted = read(config)?;
-    let kept = keep_forwarded_families(&mut wanted);
+    let kept = keep_forwarded_families(&mut wanted, &[]);
     wanted.log_warnings();
     let now_waiting = kept?;
+    exchange(config, waiting, events, wanted, now_waiting)
+}
+
+/// Changes the rules to those for other answers for the same names. What was said of the families when the
+/// options were read holds on.
+pub fn put(
+    config: &mut Config,
+    waiting: &mut Waiting,
+    events: &mut Events<'_>,
+    mut wanted: Config,
+) -> Result<(), ReloadError> {
+    let now_waiting = keep_forwarded_families(&mut wanted, &config.not_forwarded)?;
+    exchange(config, waiting, events, wanted, now_waiting)
+}
+
+fn exchange(
+    config: &mut Config,
+    waiting: &mut Waiting,
+    events: &mut Events<'_>,
+    wanted: Config,
+    now_waiting: Waiting,
+) -> Result<(), ReloadError> {
     let changed = events.change_rules(&wanted);
     changed.map_err(InstanceError::Install)?;
     *waiting = now_waiting;

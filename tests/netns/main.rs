@@ -13,6 +13,8 @@ mod fixture;
 mod forwarding;
 mod input;
 mod lifecycle;
+#[cfg(feature = "names")]
+mod names;
 mod nft_versions;
 mod output;
 mod readme;

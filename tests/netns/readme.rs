@@ -18,8 +18,16 @@ const README: &str = include_str!("../../README.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 43] = [
+const ELSEWHERE: [(&str, &str); 45] = [
     ("deploy/sbom.sh FILE", "tests/package.sh does it"),
+    (
+        "nodefwd tcp/443=home.example.org:8443",
+        "wants a name server, which other tests have",
+    ),
+    (
+        "deploy/image.sh -- --build-arg FEATURES=static,names",
+        "tests/image.sh builds it without",
+    ),
     (
         "tests/architectures.sh arm64 armhf",
         "boots kernels of other machines",
@@ -46,7 +54,7 @@ const ELSEWHERE: [(&str, &str); 43] = [
     ("nft -f", "wants a file; the encoders' tests have one"),
     ("systemctl status", "tests/service.sh asks for its words"),
     (
-        "cargo install --path . --no-default-features --features completions",
+        "cargo install --path . --no-default-features --features completions,names",
         "tests/package.sh does it",
     ),
     (
