@@ -30,6 +30,7 @@ use crate::nftables::{Nftables, NftablesError};
 use crate::process::{Owner, Owners};
 use crate::ruleset::{DROPPED_INVALID, RELOAD_FAILED};
 use crate::siblings;
+use crate::text::Printable;
 use clap::{Args, ValueEnum, ValueHint};
 use log::warn;
 use serde::Serialize;
@@ -166,8 +167,6 @@ pub enum StatusError {
     Dead(String),
     #[error("no instance '{0}' in this network namespace; list them with: nodefwd status")]
     Unknown(Name),
-    #[error("cannot write JSON")]
-    Json(#[from] serde_json::Error),
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
     #[error("cannot write {path}")]
@@ -244,12 +243,17 @@ fn read_elsewhere(name: Option<&Name>, owners: &Owners) -> Result<Vec<Instance>,
             ),
         }
     }
-    let names: Vec<String> = found.iter().map(|(name, ..)| name.clone()).collect();
+    // As they are shown, and in Prometheus' labels: two that differ may look the same.
+    let shown = found.iter().map(|(name, ..)| Printable(name).to_string());
+    let names: Vec<String> = shown.collect();
     let mut all = Vec::new();
-    for (name, namespace, instances) in found {
-        let is_unique = names.iter().filter(|other| **other == name).count() == 1;
-        let netns = is_unique.then_some(name);
-        let netns = netns.unwrap_or_else(|| namespace.unique_name());
+    for ((name, namespace, instances), shown) in found.into_iter().zip(&names) {
+        let same = names.iter().filter(|other| *other == shown);
+        let netns = if same.count() == 1 && !name.contains(namespaces::NUMBER) {
+            name
+        } else {
+            namespace.unique_name()
+        };
         all.extend(instances.into_iter().map(|instance| Instance {
             netns: Some(netns.clone()),
             ..instance

@@ -4,8 +4,12 @@
 //! Whatever prints lines for people sends them through [`Printable`] as the last step, so no name can forge
 //! a line, move a terminal's cursor or turn the direction of writing.
 
+#[cfg(test)]
+pub mod hostile;
+
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter, Write};
+use std::{io, str};
 
 /// Shows a text on one line: characters that a terminal obeys or does not show are escaped, such as line
 /// breaks, ESC, and the controls of Unicode that turn the direction of writing.
@@ -43,7 +47,10 @@ fn is_printable(c: char) -> bool {
 
 /// The same for JSON, which has escapes of its own: whoever reads it gets the same texts. Line breaks, which
 /// are no part of any text there, stay.
-pub fn printable_json(json: &str) -> String {
+pub fn printable_json(json: &str) -> Cow<'_, str> {
+    if json.chars().all(|c| c == '\n' || is_printable(c)) {
+        return json.into();
+    }
     let mut printable = String::with_capacity(json.len());
     for c in json.chars() {
         if c == '\n' || is_printable(c) {
@@ -55,7 +62,23 @@ pub fn printable_json(json: &str) -> String {
             let _ = write!(printable, "\\u{unit:04x}");
         }
     }
-    printable
+    printable.into()
+}
+
+/// Passes JSON on, so that no more than a part of it is kept. Takes it in pieces of whole characters, as serde_json
+/// writes it.
+pub struct PrintableJson<'a>(pub &'a mut dyn io::Write);
+
+impl io::Write for PrintableJson<'_> {
+    fn write(&mut self, json: &[u8]) -> io::Result<usize> {
+        let text = str::from_utf8(json).map_err(io::Error::other)?;
+        self.0.write_all(printable_json(text).as_bytes())?;
+        Ok(json.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// A text as a shell takes it for one argument (the POSIX shell's single quotes). `None` if it holds what
@@ -78,7 +101,8 @@ pub fn nft_name(name: &str) -> Option<&str> {
 }
 
 /// The sysctl of an interface, as an argument for sysctl(8): in its own notation, a dot in the name is a
-/// slash. `None` as for [`shell_word`].
+/// slash. `None` as for [`shell_word`], and for a name that it would take for something else: it ends one at
+/// `=`, and takes some for patterns (glob(7)), as those of all interfaces.
 pub fn interface_sysctl(interface: &str, sysctl: &str) -> Option<String> {
     sysctl_of("ipv4", interface, sysctl)
 }
@@ -89,6 +113,9 @@ pub fn interface_sysctl6(interface: &str, sysctl: &str) -> Option<String> {
 }
 
 fn sysctl_of(family: &str, interface: &str, sysctl: &str) -> Option<String> {
+    if interface.contains(['=', '*', '?', '[', '\\']) {
+        return None;
+    }
     let interface = interface.replace('.', "/");
     let name = format!("net.{family}.conf.{interface}.{sysctl}");
     shell_word(&name).map(Cow::into_owned)
@@ -96,27 +123,10 @@ fn sysctl_of(family: &str, interface: &str, sysctl: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::hostile::{any_name, is_hostile};
     use super::*;
     use proptest::prelude::*;
     use std::process::Command;
-
-    /// What forges lines or turns them around, by Unicode's own names: C0, DEL and C1, the line and paragraph
-    /// separators, marks, embeddings, overrides and isolates of direction, the byte order mark.
-    fn is_hostile(c: char) -> bool {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-            || matches!(c, '\u{61c}' | '\u{feff}' | '\u{ad}')
-    }
-
-    fn any_name() -> impl Strategy<Value = String> {
-        let bytes = proptest::collection::vec(any::<u8>(), 0..40);
-        let hostile = "[\u{0}-\u{2f}\u{7f}-\u{a0}\u{200b}-\u{206f}\u{feff}a'\"\\\\;$`-]{0,12}";
-        prop_oneof![
-            bytes.prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-            any::<String>(),
-            hostile,
-        ]
-    }
 
     /// What a shell makes of an argument, with nothing around it.
     fn arguments(word: &str) -> Vec<u8> {
@@ -130,7 +140,8 @@ mod tests {
         fn no_name_brings_a_control_character_into_a_line(name in any_name()) {
             let shown = Printable(&name).to_string();
             prop_assert!(!shown.contains(is_hostile), "{shown:?}");
-            let json = printable_json(&serde_json::to_string(&name).unwrap());
+            let written = serde_json::to_string(&name).unwrap();
+            let json = printable_json(&written);
             prop_assert!(!json.contains(is_hostile), "{json:?}");
             let read: String = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(read, name);
@@ -177,6 +188,8 @@ mod tests {
         assert_eq!(sysctl("eth0.100"), of("eth0/100"));
         assert_eq!(sysctl("eth0"), of("eth0"));
         assert_eq!(sysctl("a;b"), Some("'net.ipv4.conf.a;b.forwarding'".into()));
-        assert_eq!(sysctl("a\u{1b}"), None);
+        for name in ["a\u{1b}", "a=b", "*", "eth?", "[a-z]", "a\\b"] {
+            assert_eq!(sysctl(name), None, "{name}");
+        }
     }
 }

@@ -107,7 +107,7 @@ pub fn print(findings: &[Finding], format: CheckFormat) -> io::Result<()> {
 fn json(findings: &[Finding]) -> serde_json::Result<String> {
     let schema = SCHEMA;
     let text = serde_json::to_string_pretty(&Document { schema, findings })?;
-    Ok(printable_json(&text) + "\n")
+    Ok(printable_json(&text).into_owned() + "\n")
 }
 
 /// A line for each. Where there are several instances, it names the one that it is about.
@@ -145,7 +145,27 @@ fn lines(findings: &[Finding]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::hostile::{any_name, is_hostile};
+    use proptest::prelude::*;
     use serde_json::json;
+
+    proptest! {
+        #[test]
+        fn whatever_is_found_is_a_line_each(texts in proptest::collection::vec(any_name(), 1..4)) {
+            let finding = |text: &String| Finding::new(Level::Failure, "routes", text.clone());
+            let findings: Vec<Finding> = texts.iter().map(finding).collect();
+            let text = lines(&findings);
+            prop_assert_eq!(text.lines().count(), findings.len());
+            let json = json(&findings).unwrap();
+            for shown in [&text, &json] {
+                prop_assert!(!shown.replace('\n', "").contains(is_hostile), "{shown:?}");
+            }
+            let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+            for (index, text) in texts.iter().enumerate() {
+                prop_assert_eq!(&read["findings"][index]["text"], text);
+            }
+        }
+    }
 
     #[test]
     fn the_schema_stays_as_it_is() {

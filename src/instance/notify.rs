@@ -33,7 +33,7 @@ const MAX_REASON: usize = 4000;
 
 /// Forwarding has begun; `status` says what is forwarded.
 pub fn ready(status: &str) {
-    send(&format!("READY=1\nSTATUS={status}\n"));
+    send(&format!("READY=1\nSTATUS={}\n", Printable(status)));
 }
 
 /// A change of the rules begins; [`ready`] ends it, or [`not_reloaded`]. The manager tells by the time
@@ -47,16 +47,18 @@ pub fn reloading() {
 
 /// The rules are as before, for this reason.
 pub fn not_reloaded(reason: &str) {
+    let reason = Printable(reason);
     send(&format!("READY=1\nSTATUS=not reloaded: {reason}\n"));
 }
 
 /// What is forwarded has changed.
 pub fn forwarding(status: &str) {
-    send(&format!("STATUS={status}\n"));
+    send(&format!("STATUS={}\n", Printable(status)));
 }
 
 /// The rules are in the kernel, but packets are not forwarded, for this reason.
 pub fn not_forwarding(reason: &str) {
+    let reason = Printable(reason);
     send(&format!("STATUS=not ready: {reason}\n"));
 }
 

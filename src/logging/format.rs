@@ -116,7 +116,7 @@ fn json(level: Level, message: &str, fields: &dyn Source) -> String {
     let mut object = Object(start);
     // The visitor does not fail.
     let _ = fields.visit(&mut object);
-    printable_json(&object.0) + "}"
+    printable_json(&object.0).into_owned() + "}"
 }
 
 /// An object of JSON without its end.
@@ -138,6 +138,23 @@ impl<'kvs> VisitSource<'kvs> for Object {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::hostile::{any_name, is_hostile};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_line_holds_it_is_one_line(message in any_name(), field in any_name()) {
+            let fields: &[(&str, Value<'_>)] = &[("table", Value::from(&*field))];
+            let text = line(Level::Warn, &message, &fields, Style::new());
+            let json = json(Level::Warn, &message, &fields);
+            for line in [text.strip_suffix('\n').unwrap(), &json] {
+                prop_assert!(!line.contains(is_hostile), "{line:?}");
+            }
+            let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(&read["message"], &message);
+            prop_assert_eq!(&read["table"], &field);
+        }
+    }
 
     #[test]
     fn json_has_time_level_message_and_fields() {

@@ -2,8 +2,9 @@
 //! is renamed, removed or changes its type raises [`SCHEMA`].
 
 use super::Instance;
-use crate::text::printable_json;
+use crate::text::PrintableJson;
 use serde::Serialize;
+use std::io::{self, Write};
 
 const SCHEMA: u32 = 1;
 
@@ -14,16 +15,16 @@ struct Document<'a> {
 }
 
 /// Writes the instances; on one line for JSON Lines (<https://jsonlines.org>).
-pub fn render(instances: &[Instance], one_line: bool) -> Result<String, serde_json::Error> {
+pub fn write(instances: &[Instance], one_line: bool, out: &mut dyn Write) -> io::Result<()> {
     let schema = SCHEMA;
     let document = Document { schema, instances };
-    let mut text = if one_line {
-        serde_json::to_string(&document)?
+    let mut printable = PrintableJson(out);
+    if one_line {
+        serde_json::to_writer(&mut printable, &document)?;
     } else {
-        serde_json::to_string_pretty(&document)?
-    };
-    text.push('\n');
-    Ok(printable_json(&text))
+        serde_json::to_writer_pretty(&mut printable, &document)?;
+    }
+    out.write_all(b"\n")
 }
 
 #[cfg(test)]
@@ -136,7 +137,9 @@ mod tests {
             ],
         });
         for one_line in [false, true] {
-            let written = render(&sample::instances(), one_line).unwrap();
+            let mut written = Vec::new();
+            write(&sample::instances(), one_line, &mut written).unwrap();
+            let written = String::from_utf8(written).unwrap();
             let read: serde_json::Value = serde_json::from_str(&written).unwrap();
             assert_eq!(read, expected);
             assert!(written.ends_with("}\n"));

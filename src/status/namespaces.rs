@@ -16,6 +16,9 @@ const NAMED: &str = "/run/netns";
 /// What the names begin with that CNI's libraries make up: the pod's name says more.
 const MADE_UP: &str = "cni-";
 
+/// What the number begins with that the kernel knows a network namespace by (namespaces(7)).
+pub const NUMBER: &str = "net:[";
+
 /// A network namespace other than this process's own.
 pub struct Namespace {
     id: Id,
@@ -140,7 +143,7 @@ impl Namespace {
 
     /// The same with what the kernel knows it by, which tells it from others of that name.
     pub fn unique_name(&self) -> String {
-        format!("{} (net:[{}])", self.name(), self.id.1)
+        format!("{} ({NUMBER}{}])", self.name(), self.id.1)
     }
 
     /// The host name that its processes have, if it is not this process's.

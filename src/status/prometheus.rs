@@ -1,10 +1,12 @@
 //! The status in Prometheus' text exposition format, version 0.0.4
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use super::{ForwardStatus, Instance};
+use super::{DestinationStatus, ForwardStatus, Instance};
 use crate::config::{Family, Service};
 use crate::text::Printable;
+use std::collections::HashSet;
 use std::fmt::Write;
+use std::io;
 
 /// A metric: name, type, and help.
 type Metric = (&'static str, &'static str, &'static str);
@@ -77,7 +79,7 @@ const RELOADED: Metric = (
 );
 
 /// Writes the instances, grouped by metric as the format wants it.
-pub fn render(instances: &[Instance]) -> String {
+pub fn write(instances: &[Instance], out: &mut dyn io::Write) -> io::Result<()> {
     let forwards = || {
         instances.iter().flat_map(|instance| {
             let pair = move |forward| (instance, forward);
@@ -99,76 +101,72 @@ pub fn render(instances: &[Instance]) -> String {
         env!("NODEFWD_REVISION"),
         "\""
     );
-    let build = [(version.to_owned(), 1)].into_iter();
-    let count = [(String::new(), instances.len() as u64)].into_iter();
-    let info = instances
-        .iter()
-        .map(|instance| (instance_labels(instance, &[]), 1));
-    let accepting = instances
-        .iter()
-        .map(|instance| (instance_labels(instance, &[]), instance.accepting.into()));
-    let forwarding = instances.iter().flat_map(|instance| {
+    let build = [(version.to_owned(), 1)];
+    let count = [(String::new(), instances.len() as u64)];
+    let of_each = |value: fn(&Instance) -> u64| {
+        let sample = move |instance| (instance_labels(instance, &[]), value(instance));
+        instances.iter().map(sample)
+    };
+    let mut forwarding = instances.iter().flat_map(|instance| {
         instance.forwarding.iter().map(move |status| {
             let family = family_label(status.family);
             let labels = instance_labels(instance, &[("family", &family)]);
             (labels, status.on.into())
         })
     });
-    let start = instances.iter().filter_map(|instance| {
+    let mut start = instances.iter().filter_map(|instance| {
         let since = instance.owner.as_ref()?.since?;
         Some((instance_labels(instance, &[]), since))
     });
-    let connections = destinations()
+    let mut connections = destinations()
         .filter(|(_, destination)| destination.listed)
         .map(|(labels, destination)| (labels, destination.connections));
-    let active =
-        destinations().filter_map(|(labels, destination)| Some((labels, destination.active?)));
-    let unanswered =
-        destinations().filter_map(|(labels, destination)| Some((labels, destination.unanswered?)));
-    let up = destinations().filter_map(|(labels, to)| Some((labels, to.up?.into())));
-    let dropped = forwards()
+    let of_destinations = |value: fn(&DestinationStatus) -> Option<u64>| {
+        destinations().filter_map(move |(labels, to)| Some((labels, value(to)?)))
+    };
+    let mut dropped = forwards()
         .map(|(instance, forward)| (forward_labels(instance, forward, None), forward.dropped));
-    let invalid = instances
-        .iter()
-        .map(|instance| (instance_labels(instance, &[]), instance.invalid));
-    let reloaded = instances.iter().map(|instance| {
-        (
-            instance_labels(instance, &[]),
-            u64::from(!instance.reload_failed),
-        )
-    });
-    [
-        metric(BUILD, build),
-        metric(INSTANCES, count),
-        metric(INSTANCE, info),
-        metric(ACCEPTING, accepting),
-        metric(FORWARDING, forwarding),
-        metric(START, start),
-        metric(CONNECTIONS, connections),
-        metric(ACTIVE, active),
-        metric(UNANSWERED, unanswered),
-        metric(UP, up),
-        metric(DROPPED, dropped),
-        metric(INVALID, invalid),
-        metric(RELOADED, reloaded),
-    ]
-    .concat()
+    metric(out, BUILD, &mut build.into_iter())?;
+    metric(out, INSTANCES, &mut count.into_iter())?;
+    metric(out, INSTANCE, &mut of_each(|_| 1))?;
+    metric(out, ACCEPTING, &mut of_each(|one| one.accepting.into()))?;
+    metric(out, FORWARDING, &mut forwarding)?;
+    metric(out, START, &mut start)?;
+    metric(out, CONNECTIONS, &mut connections)?;
+    metric(out, ACTIVE, &mut of_destinations(|to| to.active))?;
+    metric(out, UNANSWERED, &mut of_destinations(|to| to.unanswered))?;
+    metric(out, UP, &mut of_destinations(|to| to.up.map(u64::from)))?;
+    metric(out, DROPPED, &mut dropped)?;
+    metric(out, INVALID, &mut of_each(|one| one.invalid))?;
+    metric(
+        out,
+        RELOADED,
+        &mut of_each(|one| (!one.reload_failed).into()),
+    )
 }
 
-/// One metric with its samples; empty if there are none.
-fn metric((name, kind, help): Metric, samples: impl Iterator<Item = (String, u64)>) -> String {
-    let mut lines = String::new();
+/// Writes one metric with its samples, or nothing if there are none. Of samples with the same labels, of which a
+/// reader of the format refuses all, the first: in a table that no instance has made, two forwards may be the same.
+fn metric(
+    out: &mut dyn io::Write,
+    (name, kind, help): Metric,
+    samples: &mut dyn Iterator<Item = (String, u64)>,
+) -> io::Result<()> {
+    let mut seen = HashSet::new();
     for (labels, value) in samples {
-        // Writing to a string cannot fail.
-        let _ = match labels.as_str() {
-            "" => writeln!(lines, "{name} {value}"),
-            labels => writeln!(lines, "{name}{{{labels}}} {value}"),
-        };
+        if seen.contains(&labels) {
+            continue;
+        }
+        if seen.is_empty() {
+            write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n")?;
+        }
+        match labels.as_str() {
+            "" => writeln!(out, "{name} {value}")?,
+            labels => writeln!(out, "{name}{{{labels}}} {value}")?,
+        }
+        seen.insert(labels);
     }
-    if lines.is_empty() {
-        return lines;
-    }
-    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}")
+    Ok(())
 }
 
 fn forward_labels(instance: &Instance, forward: &ForwardStatus, to: Option<&str>) -> String {
@@ -215,6 +213,73 @@ fn escaped(value: &str) -> String {
 mod tests {
     use super::super::sample;
     use super::*;
+    use crate::text::hostile::{any_name, is_hostile};
+    use proptest::array::uniform3;
+    use proptest::prelude::*;
+
+    fn render(instances: &[Instance]) -> String {
+        let mut metrics = Vec::new();
+        write(instances, &mut metrics).expect("nothing fails");
+        String::from_utf8(metrics).expect("text")
+    }
+
+    /// The name and the labels of a sample, as a reader of the format takes them apart, and what is left.
+    fn sample(line: &str) -> (String, Vec<(String, String)>, &str) {
+        let end = line.find(['{', ' ']).expect("a name");
+        let (name, mut rest) = line.split_at(end);
+        let mut labels = Vec::new();
+        while let Some(label) = rest.strip_prefix(['{', ',']) {
+            let (label, value) = label.split_once("=\"").expect("a label");
+            let mut characters = value.chars();
+            let mut text = String::new();
+            loop {
+                match characters.next().expect("the end of a value") {
+                    '"' => break,
+                    '\\' => match characters.next().expect("an escape") {
+                        'n' => text.push('\n'),
+                        c @ ('\\' | '"') => text.push(c),
+                        c => panic!("no escape: {c:?}"),
+                    },
+                    c => text.push(c),
+                }
+            }
+            labels.push((label.to_owned(), text));
+            rest = characters.as_str();
+        }
+        let rest = rest.strip_prefix('}').unwrap_or(rest);
+        (name.to_owned(), labels, rest)
+    }
+
+    proptest! {
+        #[test]
+        fn names_of_any_kind_are_labels_of_one_sample_each(name in any_name(), names in uniform3(any_name())) {
+            let mut instances = sample::instances();
+            let comments = |metrics: &str| -> Vec<String> {
+                let comments = metrics.lines().filter(|line| line.starts_with("# "));
+                comments.map(str::to_owned).collect()
+            };
+            let known = comments(&render(&instances));
+            instances.push(instances[0].clone());
+            for ((index, instance), netns) in instances.iter_mut().enumerate().zip(names) {
+                instance.name = name.clone();
+                // Those that look the same have a number.
+                instance.netns = Some(format!("{index}{netns}"));
+                // As a table that no instance has made may have them.
+                instance.forwards.extend(instance.forwards.clone());
+            }
+            let metrics = render(&instances);
+            prop_assert!(!metrics.replace('\n', "").contains(is_hostile), "{metrics:?}");
+            prop_assert_eq!(comments(&metrics), known);
+            let mut samples = HashSet::new();
+            for line in metrics.lines().filter(|line| !line.starts_with("# ")) {
+                let (name, labels, value) = sample(line);
+                prop_assert!(value.trim_start().parse::<u64>().is_ok(), "{line:?}");
+                prop_assert!(samples.insert((name, labels)), "{line:?} is there twice");
+            }
+            let infos = samples.iter().filter(|(name, _)| name == INSTANCE.0);
+            prop_assert_eq!(infos.count(), 3);
+        }
+    }
 
     #[test]
     fn metrics_are_grouped_and_labels_escaped() {

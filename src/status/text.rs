@@ -197,8 +197,40 @@ fn destination_row(destination: &DestinationStatus) -> [String; HEADINGS.len()] 
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample;
+    use super::super::{json, sample};
     use super::*;
+    use crate::text::hostile::{any_name, is_hostile};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn names_of_any_kind_add_no_line(names in proptest::array::uniform4(any_name()), reason in any_name()) {
+            let mut instances = sample::instances();
+            let before = render(&instances, true, sample::SINCE).lines().count();
+            for instance in &mut instances {
+                [instance.name, instance.table] = [names[0].clone(), names[1].clone()];
+                instance.netns = Some(names[2].clone());
+                if let Some(owner) = &mut instance.owner {
+                    owner.process = Some(names[3].clone());
+                }
+                for reasons in instance.forwarding.iter_mut().filter_map(|it| it.reason.as_mut()) {
+                    *reasons = reason.clone();
+                }
+            }
+            let text = render(&instances, true, sample::SINCE);
+            prop_assert_eq!(text.lines().count(), before, "{}", text);
+            let mut json = Vec::new();
+            json::write(&instances, false, &mut json).unwrap();
+            let json = String::from_utf8(json).unwrap();
+            for shown in [&text, &json] {
+                prop_assert!(!shown.replace('\n', "").contains(is_hostile), "{shown:?}");
+            }
+            let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let first = &read["instances"][0];
+            let found = [&first["name"], &first["table"], &first["netns"], &first["owner"]["process"]];
+            prop_assert!(found.into_iter().zip(&names).all(|(found, name)| found == name), "{json}");
+        }
+    }
 
     #[test]
     fn columns_are_aligned() {

@@ -5,6 +5,8 @@ mod namespaces;
 mod options;
 mod output;
 
+pub use output::expect_metrics;
+
 use std::collections::HashMap;
 
 use nix::sys::signal::Signal;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fixture::{Namespace, expect_parts, nodefwd};
+use crate::status::expect_metrics;
 
 /// How many services lead to a chain, and how many destinations that chain has: of an instance, that would
 /// be as many destinations as the product.
@@ -84,6 +85,24 @@ fn what_status_keeps_of_a_table_is_bounded() {
         assert_eq!(outcome.stderr, "");
     }
     drop(web);
+}
+
+/// No reader of the metrics takes two samples with the same labels.
+#[test]
+fn a_service_that_a_table_has_twice_is_one_sample() {
+    let node = Namespace::forwarding("node");
+    let map = |name: &str| {
+        format!("map {name} {{ {KEY} counter; elements = {{ 80 . tcp : 10.9.9.9 . 80 }}\n }}\n")
+    };
+    let maps = ["forwards4", "port-map4"].map(map).concat();
+    node.load(&format!(
+        "table inet nodefwd-evil {{ chain prerouting {{ {HOOK} }}\n{maps} }}"
+    ));
+    let metrics = nodefwd(["status", "--format=prometheus"]).finish(&node);
+    let metrics = metrics.expect_success();
+    let connections = metrics.matches("nodefwd_connections_total{").count();
+    assert_eq!(connections, 1, "{metrics}");
+    expect_metrics(&node, &metrics);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::fixture::{
     Family, ForwardedConnection, Manager, Namespace, Net, Nodefwd, Protocol, forward_to, nodefwd,
+    wait_until,
 };
 
 const FORWARDING: &str = "forwarding tcp/80=10.2.0.11:80 in table inet nodefwd-tcp-80";
@@ -46,6 +47,37 @@ fn it_is_not_ready_before_the_rules_are_in_the_kernel() {
     let said = manager.receive();
     assert!(said.starts_with(why), "{said}");
     manager.expect_no_more();
+}
+
+/// The name of an interface is another process's choice.
+#[test]
+fn the_manager_gets_no_control_characters() {
+    let net = Net::new(1);
+    let interface = "a\u{1b}[2J";
+    net.node.ip(&format!(
+        "link set client down\nlink set client name {interface}"
+    ));
+    net.node.ip(&format!(
+        "link set {interface} up\nroute add default via 10.1.1.2"
+    ));
+    let manager = Manager::at_abstract_name(&net.node);
+    let forwarder = manager.of(nodefwd(["tcp/80=10.2.1.2"])).start(&net.node);
+    assert!(manager.receive().starts_with("READY=1\n"));
+    let switch = format!("net/ipv4/conf/{interface}/forwarding");
+    // What is off when it begins to watch is no change.
+    let log = || {
+        net.node.set_sysctl(&switch, "1");
+        net.node.set_sysctl(&switch, "0");
+        forwarder.stderr()
+    };
+    wait_until("a change", log, |log| log.contains("warning: not ready"));
+    let is_other = |status: &String| !status.contains("not ready");
+    let mut statuses = std::iter::repeat_with(|| manager.receive()).skip_while(is_other);
+    let status = statuses.next().expect("a status");
+    let expected =
+        "STATUS=not ready: IPv4 forwarding is off for packets that come in on a\\u{1b}[2J\n";
+    assert_eq!(status, expected);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 /// Prints what is in /dev when the program has ended, and what it has written there in the place of something

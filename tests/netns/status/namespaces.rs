@@ -1,5 +1,6 @@
 //! `--all-namespaces`: every network namespace of the host, each once.
 
+use std::collections::HashSet;
 use std::fs;
 use std::process;
 
@@ -20,7 +21,7 @@ fn forwarder(name: &str) -> Nodefwd {
 /// Starts it as the container of a pod is: in a network namespace that only its processes have, under a host
 /// name.
 fn in_pod(call: &Nodefwd, pod: &str, node: &Namespace) -> Process {
-    const SCRIPT: &str = "echo \"$0\" >/proc/sys/kernel/hostname && \
+    const SCRIPT: &str = "printf '%s\\n' \"$0\" >/proc/sys/kernel/hostname && \
         echo 1 >/proc/sys/net/ipv4/ip_forward && exec \"$@\"";
     let container = ["unshare", "--net", "--uts", "sh", "-c", SCRIPT, pod];
     call.clone().wrapped(&container).start(node)
@@ -93,6 +94,34 @@ fn pods_of_the_same_name_are_told_apart() {
     }
     let metrics = all(&name, &["--format=prometheus"], &node);
     expect_metrics(&node, &metrics);
+}
+
+/// A container's root chooses its host name: here one that a terminal obeys, what is shown in its place, and what
+/// another would get that is told apart.
+#[test]
+fn pods_whose_names_look_the_same_are_told_apart() {
+    let name = name("lookalikes");
+    let node = Namespace::forwarding("node");
+    let names = ["alike\u{1b}[2J", "alike (net:[1])", "alike\\u{1b}[2J"];
+    let _pods = names.map(|pod| in_pod(&forwarder(&name), pod, &node));
+    let found = namespaces(&name, &node);
+    assert_eq!(found.len(), names.len(), "{found:?}");
+    for (netns, pod) in found.iter().flatten().zip(names) {
+        assert!(netns.starts_with(&format!("{pod} (net:[")), "{found:?}");
+    }
+    let metrics = all(&name, &["--format=prometheus"], &node);
+    expect_metrics(&node, &metrics);
+    let infos = metrics
+        .lines()
+        .filter(|line| line.starts_with("nodefwd_instance_info"));
+    assert_eq!(
+        infos.collect::<HashSet<_>>().len(),
+        names.len(),
+        "{metrics}"
+    );
+    for shown in [metrics, all(&name, &[], &node)] {
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
+    }
 }
 
 /// As CNI's libraries name the namespaces of pods, and as a name whose namespace is gone is left behind.
