@@ -4,8 +4,8 @@
 use super::{SockDiagError, open};
 use crate::netlink::{Attributes, Message, Request};
 use crate::uapi::{
-    SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_LISTEN, UDIAG_SHOW_NAME, UDIAG_SHOW_UID, UNIX_DIAG_NAME,
-    UNIX_DIAG_UID,
+    SOCK_DIAG_BY_FAMILY, TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, UDIAG_SHOW_NAME, UDIAG_SHOW_UID,
+    UNIX_DIAG_NAME, UNIX_DIAG_UID,
 };
 use nix::libc;
 
@@ -26,6 +26,7 @@ const UDIAG_SHOW: usize = 12;
 /// `struct unix_diag_msg`: its length, and where it has its fields.
 const REPLY: usize = 16;
 const UDIAG_TYPE: usize = 1;
+const UDIAG_STATE: usize = 2;
 const UDIAG_INO: usize = 4;
 
 /// The stream socket of this network namespace that is bound to this abstract name.
@@ -33,26 +34,32 @@ pub fn stream_with_name(name: &str) -> Result<Option<Named>, SockDiagError> {
     let mut header = [0; REQUEST];
     header[SDIAG_FAMILY] = libc::AF_UNIX as u8;
     let mut set = |at: usize, value: u32| header[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-    // Those that are connected are left out: what a listening one has accepted has its name too.
-    set(UDIAG_STATES, 1 << TCP_LISTEN | 1 << TCP_CLOSE);
+    set(
+        UDIAG_STATES,
+        1 << TCP_LISTEN | 1 << TCP_CLOSE | 1 << TCP_ESTABLISHED,
+    );
     set(UDIAG_SHOW, UDIAG_SHOW_NAME | UDIAG_SHOW_UID);
     let request = Request::dump(SOCK_DIAG_BY_FAMILY, &header);
-    let found = open()?.list_existing(&request, |message| read(name, message))?;
-    Ok(found.first().copied())
+    let mut found = open()?.list_existing(&request, |message| read(name, message))?;
+    // What a listening one has accepted has its name too. Without that, it is one that has bound the name, and
+    // connected to another.
+    found.sort_by_key(|(state, _)| *state == TCP_ESTABLISHED);
+    Ok(found.first().map(|(_, named)| *named))
 }
 
-/// `None` if it is another socket.
-fn read(name: &str, message: &Message<'_>) -> Option<Named> {
+/// It, and its state. `None` if it is another socket.
+fn read(name: &str, message: &Message<'_>) -> Option<(u8, Named)> {
     let (reply, attributes) = message.payload.split_at_checked(REPLY)?;
     let attributes = Attributes(attributes);
     let bound = attributes.get(UNIX_DIAG_NAME)?.strip_prefix(&[0])?;
     let is_stream = i32::from(reply[UDIAG_TYPE]) == libc::SOCK_STREAM;
     let user = attributes.get(UNIX_DIAG_UID);
     let user = user.and_then(|user| Some(u32::from_ne_bytes(*user.first_chunk()?)));
-    (is_stream && bound == name.as_bytes()).then_some(Named {
+    let named = Named {
         inode: u32::from_ne_bytes(*reply[UDIAG_INO..].first_chunk()?),
         user,
-    })
+    };
+    (is_stream && bound == name.as_bytes()).then_some((reply[UDIAG_STATE], named))
 }
 
 #[cfg(test)]
@@ -60,9 +67,11 @@ mod tests {
     use super::*;
     use crate::netlink::messages;
     use crate::netns::in_own_namespace;
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept, bind, connect, listen, socket,
+    };
     use nix::sys::stat::fstat;
-    use nix::unistd::geteuid;
+    use nix::unistd::{close, geteuid};
     use proptest::prelude::*;
     use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -90,6 +99,18 @@ mod tests {
             let found = stream_with_name("nodefwd-web").unwrap().unwrap();
             assert_eq!(u64::from(found.inode), fstat(&socket).unwrap().st_ino);
             assert_eq!(found.user, Some(geteuid().as_raw()));
+            // Also once it is connected: it keeps the name.
+            let listener = bound(b"listener", SockType::Stream);
+            listen(&listener, Backlog::new(1).unwrap()).unwrap();
+            let address = UnixAddr::new_abstract(b"listener").unwrap();
+            connect(socket.as_raw_fd(), &address).unwrap();
+            assert_eq!(stream_with_name("nodefwd-web").unwrap(), Some(found));
+            // What it has accepted has the listener's name too, and another process may have that.
+            let inode = |socket: &OwnedFd| fstat(socket).unwrap().st_ino;
+            let accepted = accept(listener.as_raw_fd()).unwrap();
+            let found = stream_with_name("listener").unwrap().unwrap();
+            assert_eq!(u64::from(found.inode), inode(&listener));
+            close(accepted).unwrap();
         });
     }
 

@@ -9,7 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, UnixAddr, bind, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, UnixAddr, bind, connect, listen,
+    socket,
+};
 use nodefwd::netlink::send_descriptors;
 
 use super::peer::{REQUEST, TABLE, forward, hold_lock};
@@ -31,6 +34,31 @@ fn bound_to(node: &Namespace, kind: SockType, name: &[u8]) -> OwnedFd {
     })
 }
 
+/// The name of the lock, held by a socket that listens, or that does not, or that is connected to another.
+fn held(node: &Namespace, how: How) -> OwnedFd {
+    match how {
+        How::Listens => hold_lock(node).into(),
+        How::Bound => bound(node, SockType::Stream),
+        How::Connected => {
+            let [socket, listener] =
+                [TABLE, "another"].map(|name| bound_to(node, SockType::Stream, name.as_bytes()));
+            listen(&listener, Backlog::new(1).expect("a length")).expect("it listens");
+            let address = UnixAddr::new_abstract(b"another").expect("an address");
+            connect(socket.as_raw_fd(), &address).expect("a connection");
+            socket
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    Listens,
+    Bound,
+    Connected,
+}
+
+const ALL: [How; 3] = [How::Listens, How::Bound, How::Connected];
+
 fn check() -> Nodefwd {
     nodefwd(["check", "--name=web", "tcp/80=10.2.0.11"])
 }
@@ -45,12 +73,8 @@ fn with_an_owner_it_starts_and_says_who_keeps_it_from_being_replaced() {
     let forged = "x\n0000000000000000: 00000002 00000000 00000000 0001 01     1 @nodefwd-web\n";
     let _forged =
         [forged.as_bytes(), b"\n\xff"].map(|name| bound_to(&node, SockType::Stream, name));
-    for listens in [true, false] {
-        let held: OwnedFd = if listens {
-            hold_lock(&node).into()
-        } else {
-            bound(&node, SockType::Stream)
-        };
+    for how in ALL {
+        let held = held(&node, how);
         let checked = check().finish(&node).stdout;
         expect_parts(&checked, [format!("warning: instances: {cannot}")]);
         let forwarder = forward().start(&node);
@@ -67,7 +91,7 @@ fn with_an_owner_it_starts_and_says_who_keeps_it_from_being_replaced() {
         let checked = check().finish(&node).stdout;
         let same = format!("ok: instances: web runs here, process {}", forwarder.id());
         expect_parts(&checked, [same]);
-        if !listens {
+        if how != How::Listens {
             let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
             expect_parts(&stderr, [&running]);
         }
@@ -131,12 +155,8 @@ fn a_silent_holder_of_the_name_delays_no_start() {
 #[test]
 fn without_an_owner_it_does_not_start_and_says_who_has_the_name() {
     let node = Namespace::forwarding("node");
-    for listens in [true, false] {
-        let _held: OwnedFd = if listens {
-            hold_lock(&node).into()
-        } else {
-            bound(&node, SockType::Stream)
-        };
+    for how in ALL {
+        let _held = held(&node, how);
         let problem = format!(
             "process {} of user 0 holds the abstract socket @{TABLE}, which locks the name web, though there is no table inet {TABLE}",
             std::process::id()
