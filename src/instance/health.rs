@@ -163,11 +163,11 @@ impl Health {
                 self.judge(index, Err(Errno::ETIMEDOUT));
             }
             if self.targets[index].again.is_some_and(|again| again <= now) {
-                self.begin(index, now)?;
+                self.begin(index, now);
             }
         }
         while self.due() <= now {
-            self.begin(self.next, now)?;
+            self.begin(self.next, now);
             self.next += 1;
             if self.next == self.targets.len() {
                 self.next = 0;
@@ -198,18 +198,24 @@ impl Health {
         }
     }
 
-    fn begin(&mut self, index: usize, now: Instant) -> io::Result<()> {
+    fn begin(&mut self, index: usize, now: Instant) {
         let target = &mut self.targets[index];
         target.again = None;
         if target.attempt.is_some() {
-            return Ok(());
+            return;
         }
         target.began = now;
         let deadline = now + self.interval.min(MAX_TIMEOUT);
-        match Attempt::begin(target.to.socket_address(), deadline) {
-            Ok(Begun::Runs(attempt)) => {
+        let begun = Attempt::begin(target.to.socket_address(), deadline).and_then(|begun| {
+            if let Begun::Runs(attempt) = &begun {
                 let event = EpollEvent::new(EpollFlags::EPOLLOUT, index as u64);
-                self.attempts.add(&attempt, event)?;
+                // The kernel may have no room for more (fs.epoll.max_user_watches).
+                self.attempts.add(attempt, event)?;
+            }
+            Ok(begun)
+        });
+        match begun {
+            Ok(Begun::Runs(attempt)) => {
                 target.attempt = Some(attempt);
                 self.hindered = false;
             }
@@ -224,7 +230,6 @@ impl Health {
                 self.hindered = true;
             }
         }
-        Ok(())
     }
 
     fn judge(&mut self, index: usize, outcome: Outcome) {
