@@ -20,7 +20,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// All of this network namespace, or the one of this name.
+    /// All of this network namespace, those first that a process has, or the one of this name.
     pub fn all(nftables: &Nftables, name: Option<&Name>) -> Result<Vec<Self>, NftablesError> {
         let mut tables = siblings::instances(nftables)?;
         tables.sort_by(|one, other| one.name.cmp(&other.name));
@@ -29,7 +29,9 @@ impl Running {
             holder: holder(&table),
             table,
         };
-        Ok(tables.into_iter().filter(wanted).map(running).collect())
+        let mut all: Vec<Self> = tables.into_iter().filter(wanted).map(running).collect();
+        all.sort_by_key(|running| running.holder == Holder::None);
+        Ok(all)
     }
 
     /// The running instance that has the name and the rules of a config.

@@ -1,6 +1,7 @@
 //! `nodefwd check`: what it reports of a host without problems and of hosts with them, next to what
 //! becomes of real traffic there.
 
+mod any_names;
 mod client;
 mod connect;
 mod connections;
@@ -22,7 +23,8 @@ mod sockets;
 mod start_warnings;
 mod unseen;
 
-pub use hostile_tables::READINGS;
+pub use any_names::{INTERFACES, TABLES};
+pub use hostile_tables::{INSTANCES, READINGS};
 pub use start_warnings::{CHAINS, DESTINATIONS, SOCKETS};
 
 use nix::sys::signal::Signal;

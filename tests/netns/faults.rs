@@ -3,6 +3,7 @@
 
 mod any_input;
 mod event_overrun;
+mod exhausted;
 mod netlink_sockets;
 mod rejected;
 mod restarts;
@@ -19,9 +20,9 @@ use std::thread;
 
 use crate::conntrack::{FLOOD, FLOWS, FOREIGN_FLOWS};
 use crate::fixture::{Namespace, Process};
-use crate::lifecycle::KILLS;
-use crate::replace::{ATTEMPTS, CONNECTIONS, IDLE, REPLACEMENTS};
-use crate::{check, coexistence};
+use crate::lifecycle::{HIDDEN, KILLS, KINDS, WAYS};
+use crate::replace::{ATTEMPTS, CONNECTIONS, IDLE, REFUSALS, REPLACEMENTS};
+use crate::{check, coexistence, output};
 
 /// The page with the table of faults.
 const FAULT_TABLE: &str = include_str!("../README.md");
@@ -73,6 +74,7 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("a process without CAP_NET_ADMIN", ATTEMPTS),
         ("connections to the lock", CONNECTIONS),
         ("connections that send nothing", IDLE),
+        ("no descriptor is free", REFUSALS),
         ("100000 conntrack entries", FOREIGN_FLOWS),
         ("sockets of other processes", check::SOCKETS),
         ("a table like an instance's", coexistence::SERVICES),
@@ -80,11 +82,18 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("tables like an instance's", coexistence::TABLES),
         ("tables like an instance's", coexistence::FORWARDS),
         ("tables that only have", coexistence::NAMES),
+        ("more tables like an instance's", check::INSTANCES),
         ("chains that lead to each other", check::READINGS),
+        ("tables and chains with names", check::TABLES),
+        ("interfaces with names", check::INTERFACES),
         ("chains whose rules", check::CHAINS),
         ("chains whose rules", check::DESTINATIONS),
         ("connections of others while it drains", FLOOD),
         ("TERM with little memory", FLOWS),
+        ("standard error is full", KINDS.len()),
+        ("standard error is full", WAYS.len()),
+        ("standard output or error", output::CALLS),
+        ("a part of /proc is hidden", HIDDEN.len()),
     ] {
         let start = format!("| {fault}");
         let row = page.lines().find(|line| line.starts_with(&start));

@@ -14,4 +14,6 @@ mod start_and_stop;
 mod user_namespace;
 mod without_owner_flag;
 
+pub use blocked_log::{KINDS, WAYS};
 pub use crash::KILLS;
+pub use forwarding_off::HIDDEN;

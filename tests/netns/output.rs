@@ -26,10 +26,13 @@ const PRINTING: [&[&str]; 9] = [
     &["completions", "bash"],
 ];
 
+/// Where standard output goes, and why that fails.
+const OUTPUTS: [(&str, &str); 2] = [(">/dev/full", "No space left"), (">&-", "it is closed")];
+
 #[test]
 fn a_full_or_closed_standard_output_is_an_error() {
     for arguments in PRINTING {
-        for (redirection, why) in [(">/dev/full", "No space left"), (">&-", "it is closed")] {
+        for (redirection, why) in OUTPUTS {
             let (status, stderr) = run(arguments, redirection);
             assert_eq!(status, Some(1), "{arguments:?} {redirection}: {stderr}");
             let expected = format!("error: cannot write to standard output: {why}");
@@ -59,11 +62,16 @@ const FAILING: [(&[&str], i32); 4] = [
     (&["status", "unknown"], 1),
 ];
 
+const ERRORS: [&str; 3] = ["2>/dev/full", "2>&-", "<&- >&- 2>&-"];
+
+/// Values of RUST_LOG, of which the second is wrong.
+const FILTERS: [&str; 2] = ["", "a=b=c"];
+
 #[test]
 fn a_full_or_closed_standard_error_changes_no_status() {
     for (arguments, expected) in FAILING {
-        for redirection in ["2>/dev/full", "2>&-", "<&- >&- 2>&-"] {
-            for filter in ["", "a=b=c"] {
+        for redirection in ERRORS {
+            for filter in FILTERS {
                 let script = format!("exec \"$0\" \"$@\" {redirection}");
                 let call = nodefwd(arguments.iter().copied()).env("RUST_LOG", filter);
                 let call = call.wrapped(&["sh", "-c", &script]);
@@ -73,6 +81,13 @@ fn a_full_or_closed_standard_error_changes_no_status() {
         }
     }
 }
+
+/// How often it is run in all: without /dev/null, once more each, and to forward.
+pub const CALLS: usize = PRINTING.len() * (OUTPUTS.len() + 1)
+    + FAILING.len() * ERRORS.len() * FILTERS.len()
+    + PRINTING.len()
+    + FAILING.len()
+    + 1;
 
 /// Rust's runtime opens /dev/null in the place of a closed descriptor, and aborts without it.
 #[test]

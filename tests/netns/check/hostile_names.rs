@@ -32,7 +32,7 @@ time.sleep(9999)";
 }
 
 #[track_caller]
-fn expect_harmless(text: &str) {
+pub fn expect_harmless(text: &str) {
     let hostile = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
     assert!(!text.contains(hostile), "{text:?}");
     let forged = text.lines().filter(|line| line.starts_with("ready: no"));

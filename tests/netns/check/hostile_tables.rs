@@ -122,6 +122,51 @@ fn names_that_are_not_utf8_are_looked_at() {
     }
 }
 
+/// How many tables like an instance's there are, and how many of them check looks at unless it is given a name.
+pub const INSTANCES: usize = 70;
+const LOOKED_AT: usize = 64;
+
+/// Those first that have a process.
+#[test]
+fn of_more_instances_than_check_looks_at_the_others_are_counted() {
+    let net = net(1);
+    let table = |number| {
+        format!(
+            "table inet nodefwd-like-{number} {{
+                chain prerouting {{ type nat hook prerouting priority dstnat; }};
+                map forwards4 {{
+                    type inet_service . inet_proto : ipv4_addr . inet_service; counter;
+                    elements = {{ {number} . tcp : 10.9.9.9 . 80 }}
+                }};
+             }}\n"
+        )
+    };
+    let numbers = 101..101 + INSTANCES;
+    net.node.load(&numbers.map(table).collect::<String>());
+    let _web = start(&net, "--name=web tcp/80=10.2.1.2:8080");
+    let report = Report::of(&net.node, "");
+    let instances = |level| {
+        let lines = report.of_level(level).into_iter();
+        lines
+            .filter(|line| line.subject == "instances")
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(instances("ok").len(), 1, "{report:#?}");
+    assert_eq!(instances("failure").len(), LOOKED_AT - 1, "{report:#?}");
+    let [others] = instances("warning")[..] else {
+        panic!("{report:#?}");
+    };
+    let more = INSTANCES + 1 - LOOKED_AT;
+    let first = 101 + LOOKED_AT - 1;
+    let text = format!("not looked at: {more} more, from table inet nodefwd-like-{first} on");
+    assert!(others.text.starts_with(&text), "{others:?}");
+    // Each can be named.
+    let last = format!("like-{}", 100 + INSTANCES);
+    let report = Report::of(&net.node, &last);
+    let line = report.line("failure", "instances");
+    expect_parts(&line.text, [&last, "was left by an instance that died"]);
+}
+
 /// How often check reads the rules, and instances start, while two chains take turns in leading to each other.
 pub const READINGS: usize = 40;
 

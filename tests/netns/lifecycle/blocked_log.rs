@@ -20,12 +20,12 @@ use crate::fixture::{
 };
 
 /// The end that nobody reads, and the one that is full.
-type Ends = (File, File);
+pub type Ends = (File, File);
 
 /// What standard error is, and how it is made and filled.
-type Kind = (&'static str, fn() -> Ends);
+pub type Kind = (&'static str, fn() -> Ends);
 
-const KINDS: [Kind; 3] = [
+pub const KINDS: [Kind; 3] = [
     ("a pipe", full_pipe),
     ("a socket", full_socket),
     ("a terminal", full_terminal),
@@ -109,10 +109,13 @@ fn run(call: &Nodefwd, stderr: File) {
     assert_eq!(node.ruleset(), "");
 }
 
+/// Options with which it logs in different places.
+pub const WAYS: [&[&str]; 4] = [&[], &["-vv"], &["--drain=3600"], &["--owner=false"]];
+
 #[test]
 fn a_full_standard_error_holds_up_neither_start_nor_end() {
     for (kind, full) in KINDS {
-        for options in [&[][..], &["-vv"], &["--drain=3600"], &["--owner=false"]] {
+        for options in WAYS {
             let (unread, stderr) = full();
             let shared = stderr.try_clone().expect("a duplicate");
             let before = flags(&shared);

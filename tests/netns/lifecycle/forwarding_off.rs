@@ -240,7 +240,7 @@ fn after_mount(call: Nodefwd, mount: &str) -> Nodefwd {
 
 /// As with ProcSubset=pid in a unit, or in a container whose runtime leaves /proc out; and the families whose
 /// switches cannot be seen then.
-const HIDDEN: [(&str, &str, &[&str]); 6] = [
+pub const HIDDEN: [(&str, &str, &[&str]); 6] = [
     (
         "mount -t proc -o subset=pid proc /proc",
         "without /proc/sys (subset=pid",

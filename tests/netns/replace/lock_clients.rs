@@ -2,8 +2,10 @@
 //! nothing.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -255,26 +257,37 @@ fn a_process_that_may_gets_through_connections_that_send_nothing() {
     });
 }
 
+/// How often it tries to accept a connection without a free descriptor.
+pub const REFUSALS: usize = 4;
+
 #[test]
 fn without_free_descriptors_it_says_so_once_and_goes_on() {
     let node = Namespace::forwarding("node");
-    let forwarder = forward().start(&node);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("descriptors");
+    let output = format!("--output={}", file.display());
+    let traced = forward().traced(&["--trace=accept4", &output]);
+    let forwarder = traced.start(&node);
     forwarder.wait_until_unprivileged();
     let pid = forwarder.id().to_string();
     node.succeed("prlimit", &["--nofile=3:", "--pid", &pid]);
     let warning = "warning: cannot accept a connection to the lock";
+    let begin = Instant::now();
     let clients: Vec<UnixStream> = (0..3).map(|_| connect_to_lock(&node)).collect();
+    let refusals = || {
+        let trace = fs::read_to_string(&file).expect("a trace");
+        trace.matches("EMFILE").count()
+    };
+    wait_until("more attempts", refusals, |count| *count >= REFUSALS);
+    let pauses = Duration::from_secs(REFUSALS as u64 - 1);
+    assert!(begin.elapsed() >= pauses, "{:?}", begin.elapsed());
     forwarder.wait_for_line(warning);
-    // It tries again after a second each time.
-    thread::sleep(Duration::from_millis(3500));
-    assert_eq!(forwarder.stderr().matches(warning).count(), 1);
     node.succeed("prlimit", &["--nofile=1024:", "--pid", &pid]);
     for client in &clients {
         assert!(!gets_sockets(client));
     }
     let successor = replacing(&forward()).start(&node);
-    forwarder.finish().expect_exit(0);
-    let successor_owns = || node.ruleset().contains(TABLE);
-    wait_until("the successor's table", successor_owns, |owns| *owns);
+    let stderr = forwarder.finish().expect_exit(0).stderr;
+    assert_eq!(stderr.matches(warning).count(), 1, "{stderr}");
+    expect_parts(&node.ruleset(), [TABLE]);
     successor.stop(Signal::SIGTERM).expect_exit(0);
 }
