@@ -1,11 +1,13 @@
 //! What the kernel tells of changes to this host, so that nobody needs to look again and again: forwarding
-//! that is switched off or on, and new local addresses.
+//! that is switched off or on, new local addresses, and new names of interfaces.
 
-use super::{RTM_TYPE, RtnetlinkError};
+use super::{Interface, RTM_TYPE, RtnetlinkError};
 use crate::config::Family;
 use crate::netlink::{Attributes, Message, Overrun, Request, Socket};
 use crate::uapi::*;
 use nix::libc;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -19,7 +21,8 @@ pub struct Changes {
     pub forwarding_off: bool,
     /// The same of forwarding that is on.
     pub forwarding_on: bool,
-    /// There is an address that packets to this host may have, and may not have had before.
+    /// There is an address that packets to this host may have, and may not have had before, or an interface
+    /// that they may come in on.
     pub addresses: bool,
 }
 
@@ -32,8 +35,12 @@ impl Changes {
     };
 }
 
-/// Events of forwarding and of local addresses.
-pub struct HostEvents(Socket);
+/// Events of forwarding, of local addresses, and of names of interfaces.
+pub struct HostEvents {
+    socket: Socket,
+    /// The names that events have told, by the interface's index.
+    names: RefCell<HashMap<u32, String>>,
+}
 
 impl HostEvents {
     /// Subscribes to them. Needs no privileges.
@@ -45,26 +52,32 @@ impl HostEvents {
             // are taken in (__ipv6_ifa_notify in net/ipv6/addrconf.c).
             libc::RTNLGRP_IPV4_ROUTE,
             libc::RTNLGRP_IPV6_ROUTE,
+            libc::RTNLGRP_LINK,
         ];
-        Ok(HostEvents(Socket::subscribe_to_routes(&groups)?))
+        Ok(HostEvents {
+            socket: Socket::subscribe_to_routes(&groups)?,
+            names: RefCell::default(),
+        })
     }
 
     /// Reads the events that are queued, or a part of them if they are many.
     pub fn read(&self) -> io::Result<Changes> {
         let mut changes = Changes::default();
-        let Overrun(lost) = self.0.events(|message| changes.add(&message))?;
+        let names = &mut *self.names.borrow_mut();
+        let Overrun(lost) = self.socket.events(|message| changes.add(&message, names))?;
         Ok(if lost { Changes::ALL } else { changes })
     }
 }
 
 impl AsFd for HostEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
 impl Changes {
-    fn add(&mut self, message: &Message<'_>) {
+    /// `names` are those of interfaces, by index, as the events before have told.
+    fn add(&mut self, message: &Message<'_>, names: &mut HashMap<u32, String>) {
         match message.kind {
             libc::RTM_NEWNETCONF => match forwards(message) {
                 Some(true) => self.forwarding_on = true,
@@ -73,6 +86,18 @@ impl Changes {
             },
             libc::RTM_NEWROUTE => {
                 self.addresses |= message.payload.get(RTM_TYPE) == Some(&libc::RTN_LOCAL);
+            }
+            // Much else of an interface changes, and more often than its name, which it can change while it is
+            // up and keeps its addresses.
+            libc::RTM_NEWLINK => {
+                if let Some(Interface { index, name, .. }) = Interface::read(message) {
+                    self.addresses |= names.get(&index) != Some(&name);
+                    names.insert(index, name);
+                }
+            }
+            libc::RTM_DELLINK => {
+                let gone = Interface::read(message);
+                gone.and_then(|gone| names.remove(&gone.index));
             }
             _ => {}
         }
@@ -104,7 +129,7 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             messages(&bytes).for_each(|message| {
                 forwards(&message);
-                Changes::default().add(&message);
+                Changes::default().add(&message, &mut HashMap::new());
             });
         }
     }

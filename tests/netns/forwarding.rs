@@ -15,6 +15,7 @@ mod local_policy;
 mod options;
 mod output;
 mod scale;
+mod sctp;
 mod source_ranges;
 mod traffic;
 mod vrf;

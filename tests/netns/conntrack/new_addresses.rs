@@ -7,7 +7,8 @@ use nix::sys::signal::Signal;
 
 use super::stale_flows::request_until_reply;
 use crate::fixture::{
-    BACKEND_PORT, FORWARDED_PORT, Family, Net, Nodefwd, Protocol, forward_to, wait_until,
+    Association, BACKEND_PORT, Chunk, FORWARDED_PORT, Family, Net, Nodefwd, Protocol, RawSctp,
+    forward_to, nodefwd, track_without_checksums, wait_until,
 };
 
 /// An address that the node does not have, but routes to, and how `ip` adds it.
@@ -106,5 +107,43 @@ fn so_is_one_of_an_interface_that_comes_later_or_of_an_address_that_moves_to_it(
         is_forwarded_after(&net, family, only_client, &|| {
             net.node.ip(&format!("addr add {address} dev client"));
         });
+    }
+}
+
+/// No address changes then: the kernel renames an interface that is up.
+#[test]
+fn so_is_one_of_an_interface_that_gets_a_name_to_listen_on() {
+    for family in Family::BOTH {
+        let net = net_with_default_route();
+        let _servers = net.serve(BACKEND_PORT);
+        let (_, address) = virtual_address(family);
+        net.node.ip(&format!("addr add {address} dev lo"));
+        let listening = forward_to(Protocol::Udp, &net.backends).args(&["--listen=later"]);
+        is_forwarded_after(&net, family, listening, &|| {
+            net.node.ip("link set client name later");
+        });
+    }
+}
+
+/// An SCTP client sends its INIT again and again, too.
+#[test]
+fn so_is_an_sctp_client() {
+    for family in Family::BOTH {
+        let net = net_with_default_route();
+        track_without_checksums(&net.node);
+        let [client, server] =
+            [&net.client, &net.backends[0]].map(|host| RawSctp::open(host, family));
+        let backend = net.backends[0].address(family);
+        let backend = SocketAddr::new(backend, BACKEND_PORT);
+        let call = nodefwd([format!("sctp/{FORWARDED_PORT}={backend}")]);
+        let forwarder = call.start(&net.node);
+        let (to, address) = virtual_address(family);
+        client.send(4001, to, 0, Chunk::Init);
+        let entries = || net.node.conntrack_entries(family, &["--proto", "sctp"]);
+        wait_until("an entry", entries, |entries| !entries.is_empty());
+        net.node.ip(&format!("addr add {address} dev lo"));
+        forwarder.wait_for_line("deleted 1 stale");
+        Association::begin(&client, &server, 4001, to);
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
     }
 }

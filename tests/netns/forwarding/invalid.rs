@@ -21,7 +21,7 @@ pub enum Sender {
 const AHEAD: [u32; 2] = [200_000, 10_000_000];
 
 /// How many invalid packets the instance has dropped.
-fn invalid(node: &Namespace) -> u64 {
+pub fn invalid(node: &Namespace) -> u64 {
     let call = nodefwd(["status", "--format=json"]);
     let status: Value = serde_json::from_str(&call.finish(node).expect_success()).expect("JSON");
     status["instances"][0]["invalid"]
@@ -200,6 +200,34 @@ fn invalid_packets_to_ports_and_addresses_that_are_not_forwarded_are_left_alone(
             // The destination's port is not forwarded, nor is another address of the node.
             expect_reset(&net, net.node_addr(family, BACKEND_PORT));
             expect_reset(&net, SocketAddr::new(other.gateway(family), FORWARDED_PORT));
+        }
+        assert_eq!(invalid(&net.node), 0);
+    }
+}
+
+/// The other side of a connection that is only routed gets its segments, and ignores them.
+#[test]
+fn a_connection_that_is_only_routed_survives_too_and_nothing_of_it_is_dropped() {
+    let net = Net::new(1);
+    let _servers = serve(&net, &[BACKEND_PORT, 8081]);
+    for masquerade in ["--masquerade=true", "--masquerade=false"] {
+        let _forwarder = shapes(&net, &[masquerade]).start(&net.node);
+        for family in Family::BOTH {
+            let to = SocketAddr::new(net.backends[0].address(family), 8081);
+            let taps = [&net.client, &net.backends[0]].map(|host| RawTcp::open(host, to.ip()));
+            let mut flow = net.client.live_flow(Protocol::Tcp, to);
+            let ends = [flow.source(), to];
+            let last =
+                [0, 1].map(|end| taps[end].receive_data(ends[1 - end].port(), ends[end].port()));
+            for (from, to) in [(0, 1), (1, 0)] {
+                for ahead in AHEAD {
+                    let segment = out_of_window(last[from], ahead);
+                    taps[from].send(ends[from], ends[to], segment);
+                    let arrives = |seen: &Segment| seen.sequence == segment.sequence;
+                    taps[to].receive(ends[from].port(), ends[to].port(), arrives);
+                }
+            }
+            flow.expect_unchanged();
         }
         assert_eq!(invalid(&net.node), 0);
     }
