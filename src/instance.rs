@@ -104,12 +104,7 @@ pub fn run(
     let down = health::take_over(&nftables, &config, health.as_mut());
     let rules = install(&nftables, signals, &config, &down, predecessor)?;
     clients.refresh_credentials()?;
-    delete_stale_flows(&config, &flows::can_be_stale(&config), signals);
-    if !signals.have_come() {
-        announce(&config, started);
-        delete_stale_flows(&config, &flows::can_be_half_open(&config), signals);
-        check::warn(&config, signals.flag());
-    }
+    let report = begin(&config, started, signals);
     if let Err(error) = capability::keep_net_admin_only() {
         let causes = with_causes(&error);
         warn!("keeping privileges that are not needed: {causes}");
@@ -119,7 +114,7 @@ pub fn run(
     let file = file.and_then(|file| file.inspect_err(FileWatch::warn).ok());
     let names = Names::new(&config);
     let mut events = Events::new(signals, clients, rules, host, file, health, names);
-    let served = serve(&mut events, &mut config, waiting, read_again);
+    let served = serve(&mut events, &mut config, waiting, report, read_again);
     if matches!(served, Ok(Event::Signal)) {
         signals.wait()?;
     }
@@ -134,6 +129,22 @@ pub fn run(
         None => stop(&nftables, &config)?,
     }
     served.map(|_| ()).map_err(InstanceError::Keep)
+}
+
+/// Deletes what would bypass the new rules, says that they are in the kernel, and looks around.
+fn begin(config: &Config, started: Instant, signals: &Signals) -> ForwardingReport {
+    delete_stale_flows(config, &flows::can_be_stale(config), signals);
+    let ends = signals.have_come();
+    if !ends {
+        announce(config, started);
+    }
+    // What is switched off from now on is said, also if that is while the check looks.
+    let report = ForwardingReport::new(config);
+    if !ends {
+        delete_stale_flows(config, &flows::can_be_half_open(config), signals);
+        check::warn(config, signals.flag());
+    }
+    report
 }
 
 /// Says that the rules are in the kernel.
@@ -153,10 +164,10 @@ fn serve(
     events: &mut Events<'_>,
     config: &mut Config,
     mut waiting: Waiting,
+    mut report: ForwardingReport,
     read_again: &dyn Fn(&Config) -> Result<Config, ConfigError>,
 ) -> Result<Event, RulesError> {
     let signals = events.signals();
-    let mut report = ForwardingReport::new(config);
     loop {
         match events.next(None)? {
             Event::Host(HostChange::ForwardingOn) => {

@@ -220,7 +220,7 @@ impl Paths {
     ) -> Result<Vec<Finding>, RtnetlinkError> {
         let mut findings = self.missing_listen(config)?;
         findings.extend(self.followed_client(config));
-        findings.extend(self.closed_interfaces());
+        findings.extend(self.closed_interfaces(config)?);
         findings.push(self.missing());
         findings.extend(self.local(config, sockets));
         findings.extend(self.broadcasts(config));
@@ -248,17 +248,25 @@ impl Paths {
     }
 
     /// Interfaces that clients or replies come in on, but from which this host forwards nothing.
-    fn closed_interfaces(&self) -> Vec<Finding> {
+    fn closed_interfaces(&self, config: &Config) -> Result<Vec<Finding>, RtnetlinkError> {
+        let mut listed = Vec::new();
+        if self.from.is_none() && config.forwards_family(Family::Ipv4) {
+            for name in config.listen.interfaces() {
+                listed.extend(self.routes.interface_named(name)?);
+            }
+        }
+        let listed = listed.iter().map(|interface| (Family::Ipv4, interface));
+        let passed = self.passed();
+        let passed = passed.map(|(address, interface)| (Family::of(address), interface));
         let mut seen = Vec::new();
         let mut findings = Vec::new();
-        for (address, interface) in self.passed() {
+        for (family, interface) in passed.chain(listed) {
             let name = &interface.name;
-            if seen.contains(&(Family::of(address), name)) {
+            if seen.contains(&(family, name)) {
                 continue;
             }
-            seen.push((Family::of(address), name));
+            seen.push((family, name));
             // Of a family that is off, another line says so.
-            let family = Family::of(address);
             if !forwards_from(family, interface) && is_on(family) {
                 let interface = name.clone();
                 findings.push(kernel::forwarding_off(
@@ -267,7 +275,7 @@ impl Paths {
                 ));
             }
         }
-        findings
+        Ok(findings)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The interface that clients come in on.
 
 use super::{Arrival, Interface, Route, Routes, RtnetlinkError};
-use crate::config::{Allowed, Family, Listen};
+use crate::config::{Allowed, Family};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -47,24 +47,6 @@ impl Ingress {
             }
         }
         Ok(found)
-    }
-
-    /// The same with this `NODEFWD_LISTEN`: on the only interface that it lists, whatever the client's address.
-    pub fn find_listening(
-        routes: &Routes,
-        listen: &Listen,
-        allowed: &Allowed,
-        family: Family,
-    ) -> Result<Option<Self>, RtnetlinkError> {
-        match (listen.interfaces(), listen.addresses()) {
-            ([], _) => Self::find(routes, allowed, family),
-            ([name], []) => {
-                let interface = routes.interface_named(name)?;
-                let client = unknown_client(family);
-                Ok(interface.map(|interface| Ingress::new(client, interface)))
-            }
-            _ => Ok(None),
-        }
     }
 
     /// Where the first client of a range comes in that is not this host itself.

@@ -74,8 +74,14 @@ impl Needs {
         if !self.families.contains(&Family::Ipv4) {
             return Ok(closed);
         }
-        let ingress = Ingress::find_listening(routes, &self.listen, &self.sources, Family::Ipv4)?;
-        let mut used: Vec<Interface> = ingress.into_iter().map(|found| found.interface).collect();
+        let mut used = Vec::new();
+        for name in self.listen.interfaces() {
+            used.extend(routes.interface_named(name)?);
+        }
+        if self.listen.interfaces().is_empty() {
+            let ingress = Ingress::find(routes, &self.sources, Family::Ipv4)?;
+            used.extend(ingress.map(|found| found.interface));
+        }
         for destination in self.destinations.iter().filter(|to| to.is_ipv4()) {
             if let Some(Route::Through(index)) = routes.find(*destination, None, None)? {
                 used.extend(routes.interface(index)?);

@@ -15,6 +15,8 @@ mod syscall_faults;
 mod trace;
 mod valid_input;
 
+pub use netlink_sockets::{Socket, sockets};
+
 use std::process::Command;
 use std::thread;
 

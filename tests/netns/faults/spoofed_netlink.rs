@@ -1,6 +1,7 @@
 //! Another process of the network namespace, with all privileges, sends messages that only the kernel
 //! should send.
 
+use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::signal::Signal;
@@ -9,7 +10,9 @@ use nix::sys::socket::{
 };
 
 use super::netlink_sockets::{Socket, Subsystem, sockets};
-use crate::fixture::{Family, ForwardedConnection, Process, Protocol, wait_until};
+use crate::fixture::{
+    Family, ForwardedConnection, Namespace, Process, Protocol, TempFile, wait_until,
+};
 
 /// How many datagrams are sent to each socket of a process: far more than its queue holds.
 pub const DATAGRAMS: usize = 10_000;
@@ -146,27 +149,48 @@ fn spoofed_events_that_connections_have_ended_are_not_believed() {
 const IPV4_NETCONF: u32 = 1 << 23;
 const NEWNETCONF: u16 = 80;
 
-/// The kernel alone says what is forwarded.
-#[test]
-fn spoofed_events_that_forwarding_is_off_are_not_believed() {
-    let ForwardedConnection { net, forwarder, .. } =
-        ForwardedConnection::start(Family::V4, |call| call.env("RUST_LOG", "debug"));
-    forwarder.wait_for_line("debug: checked routes");
-    let before = forwarder.stderr();
-    // Of all interfaces (linux/netconf.h: NETCONFA_IFINDEX, NETCONFA_FORWARDING).
-    let payload = [
-        2, 0, 0, 0, 8, 0, 1, 0, 255, 255, 255, 255, 8, 0, 2, 0, 0, 0, 0, 0,
-    ];
-    net.node.run(|| {
+/// Of all interfaces (linux/netconf.h: NETCONFA_IFINDEX, NETCONFA_FORWARDING).
+const FORWARDING_OFF: [u8; 20] = [
+    2, 0, 0, 0, 8, 0, 1, 0, 255, 255, 255, 255, 8, 0, 2, 0, 0, 0, 0, 0,
+];
+
+fn send_forwarding_off(node: &Namespace, _: &Process) {
+    node.run(|| {
         let to = NetlinkAddr::new(0, IPV4_NETCONF);
         let spoofer = raw_socket(Subsystem::Route);
-        let event = message(NEWNETCONF, 0, &payload);
+        let event = message(NEWNETCONF, 0, &FORWARDING_OFF);
         let sent = sendto(spoofer.as_raw_fd(), &event, &to, MsgFlags::empty());
         sent.expect("to be sent");
     });
+}
+
+/// How often an instance asks the kernel what is forwarded, where this happens while it runs.
+fn questions(event: impl Fn(&Namespace, &Process)) -> usize {
+    let file = TempFile::new("");
+    let output = format!("--output={}", file.path().display());
+    let strace = ["--trace=sendto", &output];
+    let ForwardedConnection { net, forwarder, .. } =
+        ForwardedConnection::start(Family::V4, |call| {
+            call.env("RUST_LOG", "debug").traced(&strace)
+        });
+    forwarder.wait_for_line("debug: checked routes");
+    event(&net.node, &forwarder);
     let are_read = |sockets: &Vec<Socket>| sockets.iter().all(|socket| socket.queued == 0);
     wait_until("empty queues", || sockets(&forwarder), are_read);
-    let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
-    let later = stderr.strip_prefix(&before).expect("the same lines before");
-    assert!(!later.contains("not ready"), "{stderr}");
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    let trace = fs::read_to_string(file.path()).expect("a trace");
+    let asks = |line: &&str| line.contains("RTM_GETNETCONF");
+    trace.lines().filter(asks).count()
+}
+
+/// The kernel alone says what is forwarded, and other processes cannot even have it asked.
+#[test]
+fn spoofed_events_that_forwarding_is_off_are_not_believed() {
+    let without = questions(|_, _| {});
+    assert_eq!(questions(send_forwarding_off), without);
+    let switched = |node: &Namespace, forwarder: &Process| {
+        node.set_sysctl("net/ipv4/ip_forward", "0");
+        forwarder.wait_for_line("warning: not ready: ");
+    };
+    assert!(questions(switched) > without);
 }

@@ -5,6 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::faults::{Socket, sockets};
 use crate::fixture::{
     BACKEND_PORT, FORWARDED_PORT, Family, Manager, Monitor, Namespace, Net, Nodefwd, Process,
     Protocol, expect_parts, forward_to, nodefwd, wait_until,
@@ -115,6 +116,19 @@ fn a_family_that_is_switched_off_is_said_once_and_so_is_that_it_is_on_again() {
     }
 }
 
+/// While one family is off, the other is switched off too: each has its line.
+#[test]
+fn what_is_off_is_not_said_again_when_more_is_switched_off() {
+    let net = Net::new(1);
+    let forwarder = forward(&net).start(&net.node);
+    for family in Family::BOTH {
+        set(&net.node, family, "0");
+        let is_said = |stderr: &String| stderr.contains(switch(family).1);
+        wait_until("a warning", || forwarder.stderr(), is_said);
+    }
+    assert_eq!(warnings(&forwarder), 2, "{}", forwarder.stderr());
+}
+
 /// Of the interfaces in use, clients' and destinations', and of no other.
 #[test]
 fn ipv4_forwarding_of_an_interface_in_use_is_watched_too() {
@@ -145,6 +159,31 @@ fn ipv4_forwarding_of_an_interface_in_use_is_watched_too() {
         forwarder.wait_for_line("ready again: ");
         assert_eq!(probe(&net.node), None);
         assert_eq!(warnings(&forwarder), 1, "{}", forwarder.stderr());
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    }
+}
+
+#[test]
+fn ipv4_forwarding_of_each_interface_that_is_listened_on_is_watched() {
+    let net = Net::new(1);
+    let other = net.another_client(2);
+    let address = other.gateway(Family::V4);
+    for listen in ["client,client-2", &format!("client,client-2,{address}")] {
+        let call = forward(&net).args(&["--listen", listen]);
+        let forwarder = call.start(&net.node);
+        for interface in ["client", "client-2"] {
+            let key = format!("net/ipv4/conf/{interface}/forwarding");
+            let fix = format!("sysctl -w net.ipv4.conf.{interface}.forwarding=1");
+            net.node.set_sysctl(&key, "0");
+            let awaited = format!("a warning that names {interface}");
+            let is_named = |stderr: &String| stderr.contains(&fix);
+            wait_until(&awaited, || forwarder.stderr(), is_named);
+            expect_parts(&probe(&net.node).expect("not ready"), [&fix]);
+            let check = nodefwd(["check"]).finish(&net.node).expect_exit(1);
+            expect_parts(&check.stdout, ["failure: forwarding: ", &fix]);
+            net.node.set_sysctl(&key, "1");
+            assert_eq!(probe(&net.node), None);
+        }
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
     }
 }
@@ -245,6 +284,12 @@ fn many_switches_do_not_flood_the_log_and_the_last_one_counts() {
         });
     };
     toggle(2000);
+    // One by one, so that each could be looked at.
+    for value in ["0", "1"].repeat(100) {
+        set(&net.node, Family::V4, value);
+        let are_read = |sockets: &Vec<Socket>| sockets.iter().all(|socket| socket.queued == 0);
+        wait_until("empty queues", || sockets(&forwarder), are_read);
+    }
     toggle(1);
     forwarder.wait_for_line("warning: not ready: ");
     let is_off = |stderr: &String| {
