@@ -12,7 +12,7 @@ use crate::uapi::*;
 use dump::plan;
 use nix::errno::Errno;
 use nix::libc;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 #[cfg(test)]
 use std::os::fd::{AsFd, BorrowedFd};
@@ -111,22 +111,20 @@ impl Conntrack {
         Ok(flows)
     }
 
-    /// How many masqueraded flows of services lead to each destination.
+    /// Hands over each masqueraded flow of services, and where it leads.
     pub fn masqueraded(
         &self,
         services: impl Iterator<Item = Service>,
-    ) -> Result<HashMap<(Protocol, Backend), u64>, ConntrackError> {
+        each: &mut dyn FnMut(&Flow, Backend),
+    ) -> Result<(), ConntrackError> {
         let which = Which::Translated;
         let wanted: Vec<Wanted> = services.map(|service| Wanted { service, which }).collect();
-        let mut counts = HashMap::new();
         self.visit(&wanted, &mut |message| {
             let flow = flow(message).filter(|flow| flow.masqueraded);
-            let key = flow.and_then(|flow| Some((flow.protocol, flow.backend?)));
-            if let Some(key) = key {
-                *counts.entry(key).or_default() += 1;
+            if let Some((flow, backend)) = flow.and_then(|flow| Some((flow, flow.backend?))) {
+                each(&flow, backend);
             }
-        })?;
-        Ok(counts)
+        })
     }
 
     /// Deletes the matching entries, and says how many of them still ran. Only `wanted` ones can match.

@@ -1,16 +1,23 @@
 //! Whether there is room for more connections.
 
 use super::{Finding, Level};
-use crate::config::{Config, first_few};
+use crate::config::{Backend, Config, Protocol, first_few};
 use crate::conntrack::Conntrack;
+use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 const SUBJECT: &str = "connections";
 
-/// How many connections to one address and port can be masqueraded at a time: each needs a source port of its
-/// own, from 1024 to 65535 (nf_nat_l4proto_unique_tuple in net/netfilter/nf_nat_core.c).
-const PORTS: u64 = 65535 - 1024 + 1;
+/// Connections to one address and port can be masqueraded as long as there are source ports, each of which
+/// must be in the same range as the client's. The clients' ports, and how many source ports there are for them,
+/// also in words (nf_nat_l4proto_unique_tuple in net/netfilter/nf_nat_core.c).
+const RANGES: [(RangeInclusive<u16>, u64, &str); 3] = [
+    (0..=511, 511, "511 from client ports below 512"),
+    (512..=1023, 424, "424 from client ports from 512 to 1023"),
+    (1024..=65535, 64512, "64512"),
+];
 
 /// In the conntrack table, and among the source ports for each destination.
 pub fn findings(config: &Config) -> Vec<Finding> {
@@ -22,7 +29,8 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         )];
     };
     let mut findings = vec![in_table(count, most)];
-    if config.masquerade && is_near(count, PORTS) {
+    let mut ranges = RANGES.iter();
+    if config.masquerade && ranges.any(|(_, ports, _)| is_near(count, *ports)) {
         findings.extend(to_destinations(config));
     }
     findings
@@ -41,17 +49,41 @@ fn in_table(count: u64, most: u64) -> Finding {
 }
 
 /// Destinations for which source ports run out.
-fn to_destinations(config: &Config) -> Option<Finding> {
+fn to_destinations(config: &Config) -> Vec<Finding> {
     let services = config.reachable_forwards().map(|forward| forward.service);
-    let counts = Conntrack::open().and_then(|conntrack| conntrack.masqueraded(services));
-    let counts = counts.ok()?;
-    let near = counts.iter().filter(|(_, count)| is_near(**count, PORTS));
+    let mut counts = RANGES.map(|_| HashMap::new());
+    let counted = Conntrack::open().and_then(|conntrack| {
+        conntrack.masqueraded(services, &mut |flow, backend| {
+            let ranges = RANGES.iter().zip(&mut counts);
+            for (_, counts) in
+                ranges.filter(|((clients, ..), _)| clients.contains(&flow.source_port))
+            {
+                *counts.entry((flow.protocol, backend)).or_insert(0) += 1;
+            }
+        })
+    });
+    if counted.is_err() {
+        return Vec::new();
+    }
+    let ranges = RANGES.iter().zip(&counts);
+    ranges
+        .filter_map(|((_, ports, of), counts)| nearly_taken(*ports, of, counts))
+        .collect()
+}
+
+/// Those for which nearly all of so many are taken.
+fn nearly_taken(
+    ports: u64,
+    of: &str,
+    counts: &HashMap<(Protocol, Backend), u64>,
+) -> Option<Finding> {
+    let near = counts.iter().filter(|(_, count)| is_near(**count, ports));
     let mut near: Vec<String> = near
         .map(|((protocol, to), count)| format!("{protocol} {} ({count})", SocketAddr::from(*to)))
         .collect();
     near.sort();
     let text = format!(
-        "of {PORTS} that can be masqueraded to one address and port, nearly all are taken: {}; more need more destinations or ports, or --masquerade=false",
+        "of {of} that can be masqueraded to one address and port, nearly all are taken: {}; more need more destinations or ports, or --masquerade=false",
         first_few(near.iter())
     );
     let found = || Finding::new(Level::Warning, SUBJECT, text);
@@ -60,7 +92,7 @@ fn to_destinations(config: &Config) -> Option<Finding> {
 
 /// Whether more than nine tenths are taken.
 fn is_near(count: u64, most: u64) -> bool {
-    count > most / 10 * 9
+    count * 10 > most * 9
 }
 
 fn read(name: &str) -> Option<u64> {
