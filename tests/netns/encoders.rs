@@ -40,7 +40,7 @@ const SOURCES: [&str; 11] = [
 ];
 
 /// All other options, for two backends of each family.
-const OPTIONS: [&str; 15] = [
+const OPTIONS: [&str; 16] = [
     "--balance=random",
     "--balance=round-robin",
     "--balance=source",
@@ -55,6 +55,7 @@ const OPTIONS: [&str; 15] = [
     "--clamp-mss",
     "--clamp-mss=true --masquerade=false --output",
     "--owner=false",
+    "--health=3600",
     "--balance=source --listen=10.1.0.1,fd00:1::1 --output=true --masquerade=false \
      --hairpin=true --src-ranges=10.1.0.0/16,fd00:1::/32 --name=everything",
 ];

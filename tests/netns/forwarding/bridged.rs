@@ -73,3 +73,51 @@ fn frames_of_a_bridge_without_addresses_are_left_alone() {
         }
     }
 }
+
+/// It is to this host itself, so no frame passes, wherever the reply goes.
+#[test]
+fn a_packet_from_a_bridge_whose_source_is_elsewhere_is_forwarded_if_it_is_to_this_host() {
+    let net = Net::new(1);
+    let bridge = Bridge::new(&net.node, 1);
+    let host = &bridge.hosts[0];
+    for (family, source) in Family::BOTH.into_iter().zip(["10.9.9.9", "fd00:9::9"]) {
+        let client = net.client.address(family);
+        host.ip(&format!("addr add {source} dev lo"));
+        net.node.ip(&format!("route add {source} via {client}"));
+        let call = forward_to(Protocol::Udp, &net.backends).args(&["--listen=any"]);
+        let _forwarder = call.start(&net.node);
+        let from = SocketAddr::new(source.parse().expect("an address"), 4001);
+        let flow = host.connect_from(
+            Protocol::Udp,
+            from,
+            SocketAddr::new(host.gateway(family), FORWARDED_PORT),
+        );
+        flow.expect("a socket").expect_silence();
+        let selection = ["--proto", "udp", "--orig-src", source];
+        let entries = net.node.conntrack_entries(family, &selection);
+        let to = format!("src={}", net.backends[0].address(family));
+        assert!(
+            entries.iter().any(|entry| entry.contains(&to)),
+            "{entries:?}"
+        );
+    }
+}
+
+/// As of a router with one interface.
+#[test]
+fn packets_that_leave_where_they_came_in_are_forwarded_unless_that_is_a_bridge() {
+    let net = Net::new(1);
+    let _servers = net.serve(BACKEND_PORT);
+    for (protocol, family) in PROTOCOLS_AND_FAMILIES {
+        let (client, gateway) = (net.client.address(family), net.backends[0].gateway(family));
+        net.node.ip(&format!("route replace default via {client}"));
+        let elsewhere = match family {
+            Family::V4 => "10.9.9.9",
+            Family::V6 => "fd00:9::9",
+        };
+        let to = SocketAddr::new(elsewhere.parse().expect("an address"), FORWARDED_PORT);
+        let call = forward_to(protocol, &net.backends).args(&["--listen=any"]);
+        let _forwarder = call.start(&net.node);
+        expect_reply(net.client.request(protocol, to), "backend-1", gateway);
+    }
+}

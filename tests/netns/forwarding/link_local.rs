@@ -3,6 +3,8 @@
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use nix::sys::signal::Signal;
+
 use crate::fixture::{
     FORWARDED_PORT, Family, Namespace, Net, Protocol, Server, addresses, expect_parts, forward_to,
     nodefwd,
@@ -32,17 +34,21 @@ fn packets_to_link_local_addresses_are_left_to_the_host() {
         &["--listen=any"],
         &["--masquerade=false", "--output"],
         &["--src-ranges=fd00:1::/32"],
+        &["--listen=client"],
     ] {
         for protocol in Protocol::BOTH {
             let call = forward_to(protocol, &net.backends).args(options);
             let mut before = net.client.live_flow(Protocol::Udp, to);
-            let _forwarder = call.start(&net.node);
+            let forwarder = call.start(&net.node);
             before.expect_unchanged();
             let reply = net.client.request(protocol, to).expect("a reply");
             assert_eq!(reply.server, "node", "{protocol:?} {options:?}");
             let node_addr = net.node_addr(Family::V6, FORWARDED_PORT);
             let reply = net.client.request(protocol, node_addr).expect("a reply");
             assert_eq!(reply.server, "backend-1", "{protocol:?} {options:?}");
+            // Nor is what the kernel knows of them deleted.
+            let stderr = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+            assert!(!stderr.contains(" stale "), "{options:?}: {stderr}");
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What `--masquerade`, `--fully-random` and `--listen` change in traffic.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
 
 use crate::fixture::{
-    BACKEND_PORT, EVENT_TIMEOUT, FORWARDED_PORT, Family, Net, Protocol, expect_reply, forward_to,
+    BACKEND_PORT, FORWARDED_PORT, Family, Host, Net, PROTOCOLS_AND_FAMILIES, Protocol,
+    expect_reply, forward_to,
 };
 
 #[test]
@@ -61,33 +62,28 @@ fn with_addresses_to_listen_on_only_these_are_forwarded() {
 
 /// As IKE does, whose peers expect port 500 on both sides.
 #[test]
-fn without_random_ports_the_clients_port_is_kept() {
+fn without_random_ports_the_clients_port_is_kept_where_it_is_free() {
     let net = Net::new(1);
-    let backend = &net.backends[0];
-    let _server = backend.serve(BACKEND_PORT);
-    for family in Family::BOTH {
-        let from = SocketAddr::new(net.client.address(family), 500);
-        let to = net.node_addr(family, FORWARDED_PORT);
-        let request = || {
-            net.client.run(|| -> std::io::Result<String> {
-                let socket = UdpSocket::bind(from)?;
-                socket.set_read_timeout(Some(EVENT_TIMEOUT))?;
-                socket.send_to(b"?", to)?;
-                let mut reply = [0; 256];
-                let length = socket.recv(&mut reply)?;
-                Ok(String::from_utf8_lossy(&reply[..length]).into_owned())
-            })
+    let other = net.another_client(2);
+    let _servers = net.serve(BACKEND_PORT);
+    for (protocol, family) in PROTOCOLS_AND_FAMILIES {
+        let call = forward_to(protocol, &net.backends);
+        let source = |client: &Host, port| {
+            let from = SocketAddr::new(client.address(family), port);
+            let to = SocketAddr::new(client.gateway(family), FORWARDED_PORT);
+            let mut flow = client.connect_from(protocol, from, to).expect("a flow");
+            let reply = flow.request().expect("a reply");
+            assert_eq!(reply.server, "backend-1");
+            (reply.source.port(), flow)
         };
-        let call = forward_to(Protocol::Udp, &net.backends);
-        let kept = SocketAddr::new(backend.gateway(family), 500);
-        let forwarder = call
-            .clone()
-            .args(&["--fully-random=false"])
-            .start(&net.node);
-        assert_eq!(request().expect("a reply"), format!("backend-1 {kept}\n"));
+        let kept = call.clone().args(&["--fully-random=false"]);
+        let forwarder = kept.start(&net.node);
+        let (port, _flow) = source(&net.client, 500);
+        assert_eq!(port, 500, "{protocol:?} {family:?}");
+        assert_ne!(source(&other, 500).0, 500, "{protocol:?} {family:?}");
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
-        // Below 512, a random port would be below 512 too, were it not fully random.
+        // Among 64,512 ports.
         let _forwarder = call.start(&net.node);
-        assert!(!request().expect("a reply").ends_with(":500\n"));
+        assert_ne!(source(&net.client, 50_000).0, 50_000);
     }
 }

@@ -1,6 +1,6 @@
 //! Variables that look like an option's but are none, and values that can be read in two ways.
 
-use crate::fixture::{Nodefwd, expect_parts, nodefwd};
+use crate::fixture::{Nodefwd, TempFile, expect_parts, nodefwd};
 
 fn render(arguments: &[&str]) -> Nodefwd {
     let call = nodefwd(["render"]).args(arguments);
@@ -26,6 +26,17 @@ fn a_misspelled_variable_is_a_warning_that_names_the_right_one() {
             assert_eq!(stderr.lines().next(), Some(&*warning), "{stderr}");
         }
     }
+}
+
+#[test]
+fn so_is_one_in_a_file_with_its_line() {
+    let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11\nNODEFWD_LISTN=10.1.0.1\n");
+    let call = render(&[]).env("NODEFWD_ENV_FILE", file.path());
+    let warning = format!(
+        "warning: {}, line 2: NODEFWD_LISTN is no option and is ignored: did you mean NODEFWD_LISTEN?\n",
+        file.path().display()
+    );
+    assert_eq!(call.finish_here().expect_exit(0).stderr, warning);
 }
 
 #[test]
