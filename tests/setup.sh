@@ -154,7 +154,23 @@ install_cargo() {
     install_packages cargo rustfmt rust-clippy
 }
 
-command -v dpkg-query >/dev/null || die "this is no Debian: install the likes of ${packages[*]} yourself"
+# What builds it elsewhere: those libraries are shared ones, since hardly a distribution has them as archives.
+packages_elsewhere() {
+    local manager
+    for manager in dnf zypper pacman apk; do
+        ! command -v "$manager" >/dev/null || break
+    done
+    case $manager in
+        dnf | zypper) echo "$manager install cargo gcc pkgconf-pkg-config libmnl-devel libnftnl-devel" ;;
+        pacman) echo "pacman -S --needed rust gcc pkgconf libmnl libnftnl" ;;
+        apk) command -v apk >/dev/null && echo "apk add cargo gcc musl-dev pkgconf libmnl-dev libnftnl-dev" ;;
+    esac
+}
+if ! command -v apt-get >/dev/null; then
+    needed=$(packages_elsewhere) ||
+        die "this is no Debian, which the tests need; to build nodefwd, install cargo, gcc, pkg-config, libmnl and libnftnl with their headers"
+    die "this is no Debian, which the tests need; to build nodefwd here: $needed && cargo install --path . --no-default-features --features completions,names"
+fi
 mapfile -t missing < <(missing_packages)
 [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
 have_static_libmnl || install_static_libmnl
