@@ -7,9 +7,13 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 # shellcheck source=tests/debian.sh
 source tests/debian.sh
+# shellcheck source=tests/network.sh
+source tests/network.sh
+# shellcheck source=tests/image/build.sh
+source tests/image/build.sh
 [[ $EUID -eq 0 ]] || die "the test makes network namespaces and containers: run me as root"
 # shellcheck disable=SC2034 # setup.sh reads it
-packages=(podman runc debootstrap containernetworking-plugins iptables python3 binutils)
+packages=("${podman_packages[@]}" containernetworking-plugins iptables python3 binutils)
 mapfile -t missing < <(missing_packages)
 [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
 
@@ -21,21 +25,10 @@ image=localhost/nodefwd:$version
 files=$(mktemp -d)
 hosts=(client node pod local off backend)
 
-on() { ip netns exec "$id-$1" "${@:2}"; }
-
 cleanup() {
-    local host pids
-    for host in "${hosts[@]}"; do
-        pids=$(ip netns pids "$id-$host" 2>/dev/null) || continue
-        # shellcheck disable=SC2086 # one word each
-        [[ -z $pids ]] || kill -KILL $pids 2>/dev/null || true
-    done
-    podman rm --all --force --time 0 >/dev/null 2>&1 || true
-    for host in "${hosts[@]}"; do
-        ip netns delete "$id-$host" 2>/dev/null || true
-    done
-    # Lazily: podman may still be tidying up.
-    findmnt -rno TARGET | grep "^$files/" | sort -r | xargs -r umount --lazy || true
+    # Containers first: they are in the hosts' namespaces.
+    end_podman
+    end_hosts
     rm -rf --one-file-system "$files"
 }
 trap cleanup EXIT
@@ -46,42 +39,11 @@ trap 'exit 143' TERM
 SECONDS=0
 step() { echo "$SECONDS s: $*"; }
 
-# quietly COMMAND…: shows its output only if it fails.
-quietly() {
-    "$@" >"$files/said" 2>&1 </dev/null || die "'$*' failed: $(tail -n 30 "$files/said")"
-}
-
 # --- The image --------------------------------------------------------------------------------------
 
-# All of podman's state is in a folder of this test, so that it neither sees nor changes any other.
-# Its default limits are higher than a container without the privilege to raise limits may have.
-cat >"$files/containers.conf" <<CONF
-[containers]
-default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
-log_driver = "k8s-file"
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-lock_type = "file"
-runtime = "runc"
-tmp_dir = "$files/podman"
-CONF
-cat >"$files/storage.conf" <<CONF
-[storage]
-driver = "overlay"
-graphroot = "$files/storage"
-runroot = "$files/run"
-CONF
-export CONTAINERS_CONF=$files/containers.conf CONTAINERS_STORAGE_CONF=$files/storage.conf
-
-step "making the base image"
-make_debian "$files/base"
-tar -C "$files/base" -cf "$files/base.tar" .
-quietly podman import "$files/base.tar" localhost/debian
-rm -rf --one-file-system "$files/base" "$files/base.tar"
+own_podman
 step "building the images"
-quietly deploy/image.sh "${platforms[@]}" -- \
-    --network=host --isolation=chroot --pull=never --layers=false --build-arg BASE=localhost/debian
+build_images "${platforms[@]}"
 
 step "looking at them"
 /usr/bin/python3 tests/image/entries.py target/nodefwd.tar "$files/entries" >"$files/list"
@@ -120,32 +82,10 @@ label=$(podman image inspect --format '{{index .Labels "org.opencontainers.image
 #                    ├─ local    forwards to the node's own addresses
 #                    └─ backend
 
-# link A B NETWORK: a cable; A gets the network's first address, B its second.
-link() {
-    local a=$id-$1 b=$id-$2 network=$3
-    ip -n "$a" link add "to-$2" type veth peer name "to-$1" netns "$b"
-    ip -n "$a" address add "10.82.$network.1/24" dev "to-$2"
-    ip -n "$b" address add "10.82.$network.2/24" dev "to-$1"
-    ip -n "$a" address add "fd82:$network::1/64" dev "to-$2"
-    ip -n "$b" address add "fd82:$network::2/64" dev "to-$1"
-    ip -n "$a" link set "to-$2" up
-    ip -n "$b" link set "to-$1" up
-    ip -n "$b" route add default via "10.82.$network.1"
-    ip -n "$b" route add default via "fd82:$network::1"
-}
-
-# forwarding HOST IPV4 IPV6
-forwarding() { on "$1" sysctl -qw net.ipv4.ip_forward="$2" net.ipv6.conf.all.forwarding="$3"; }
-
 cluster4=10.96.0.10 cluster6=fd96::10
 node4=10.82.1.1 node6=fd82:1::1 pod4=10.82.2.2 pod6=fd82:2::2 local4=10.82.3.2
 
-for host in "${hosts[@]}"; do
-    ip netns add "$id-$host"
-    ip -n "$id-$host" link set lo up
-    # No other host has these addresses: do not wait for duplicate address detection.
-    on "$host" sysctl -qw net.ipv6.conf.default.accept_dad=0
-done
+make_hosts
 link node client 1
 link node pod 2
 link node local 3
@@ -159,11 +99,6 @@ forwarding pod 1 1
 forwarding local 1 0
 forwarding off 0 0
 
-# serve HOST ADDRESS…: a socat server, which replies with the client's address.
-serve() {
-    # shellcheck disable=SC2016 # socat's shell fills it in
-    on "$1" socat "$2" SYSTEM:'read -r word; echo "$word, $SOCAT_PEERADDR"' 2>/dev/null &
-}
 serve backend "TCP4-LISTEN:80,bind=$cluster4,reuseaddr,fork"
 serve backend "TCP6-LISTEN:80,bind=[$cluster6],reuseaddr,fork"
 serve backend "UDP4-RECVFROM:53,bind=$cluster4,reuseaddr,fork"
@@ -237,36 +172,10 @@ fails() {
         die "container $1 should end with status 1 and '$2'; it ended with $(exit_status "$1") and: $log"
 }
 
-# ask HOST PROTOCOL ADDRESS PORT: connects and prints the reply; status 1 if the connection is refused,
-# 124 if there is no reply.
-ask() {
-    # shellcheck disable=SC2016 # the inner shell fills them in
-    on "$1" timeout 2 bash -c 'exec 3<>"/dev/$0/$1/$2" && echo hello >&3 && head -n 1 <&3' "${@:2}" 2>/dev/null
-}
-
-# replied SOURCE HOST PROTOCOL ADDRESS PORT: there must be a reply, and SOURCE must be the client's
-# address that the server has seen.
-replied() {
-    local reply status=0
-    reply=$(ask "${@:2}") || status=$?
-    [[ $reply == "hello, $1" ]] || die "${*:2}: expected 'hello, $1', not '$reply' (status $status)"
-}
-
-# no_reply STATUS HOST PROTOCOL ADDRESS PORT: connecting must fail with this status.
-no_reply() {
-    local reply status=0
-    reply=$(ask "${@:2}") || status=$?
-    [[ $status == "$1" ]] || die "${*:2}: expected status $1, not $status with '$reply'"
-}
-
 rules() { on pod nft --stateless list ruleset; }
 
-# The servers should listen by now.
-for tries in {1..50}; do
-    [[ $(on backend ss -Hltun | wc -l) -lt 4 || $(on node ss -Hltn | wc -l) -lt 1 ]] || break
-    ((tries < 50)) || die "the servers do not listen"
-    sleep 0.1
-done
+serving backend 4
+serving node 1
 
 step "a pod with two containers"
 # Only the client's network may connect to the first, every client to the second.
