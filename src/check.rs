@@ -5,6 +5,7 @@ mod blocker;
 mod client;
 mod connect;
 mod connections;
+mod fast_path;
 mod filter;
 mod fix;
 mod flows;
@@ -203,6 +204,7 @@ fn check(mut config: Config, options: &CheckOptions, max_rules: usize) -> Vec<Fi
         let finding = running.and_then(|running| running.finding(nftables).ok());
         scope.installed = finding.is_some();
         findings.push(finding.unwrap_or_else(|| kernel::conflicts(nftables, ruleset, &config)));
+        findings.extend(fast_path::findings(nftables, ruleset, &config));
     }
     let nftables = accepted.as_ref().map(|(nftables, _)| nftables);
     findings.extend(surroundings(nftables, &config, &scope));

@@ -104,7 +104,8 @@ JSON, to which fields may be added; the comments are not part of it:
       \"listen\": \"local\",
       \"balance\": null,                        // null if no forward has several destinations
       \"output\": false, \"masquerade\": true, \"fully_random\": true,
-      \"clamp_mss\": false, \"hairpin\": false},
+      \"clamp_mss\": false, \"hairpin\": false,
+      \"fast_path\": []},                       // the interfaces that it is on
     \"left_out\": [{\"family\": \"ipv6\", \"reason\": \"...\"}],
     \"listen\": [\"192.168.1.1\"],                // addresses
     \"interfaces\": [],                         // none of either: all addresses

@@ -9,6 +9,7 @@ mod classic;
 mod destination;
 mod env_file;
 mod error;
+mod fast_path;
 mod forward;
 mod health;
 mod host;
@@ -32,6 +33,7 @@ pub use balance::{Balance, BalanceError};
 pub use destination::{Backend, Destination, WrittenDestination};
 pub use env_file::{EnvFileError, Location};
 pub use error::{ConfigError, Problem};
+pub use fast_path::{FastPath, FastPathError};
 pub use forward::{Forward, ForwardError};
 pub use health::Down;
 pub use host::{Answer, Failure, Host, HostName};
@@ -76,6 +78,8 @@ pub struct Config {
     pub clamp_mss: bool,
     /// Whether a destination's own connection to the forwarded port is forwarded.
     pub hairpin: bool,
+    /// Whether a flowtable takes established connections over.
+    pub fast_path: FastPath,
     /// Whether a family that cannot be forwarded is an error.
     pub strict: bool,
     /// Whether the table belongs to the process, if the kernel can do that.
@@ -155,6 +159,7 @@ impl Config {
             fully_random: boolean(OptionName::FULLY_RANDOM, &options.fully_random, true)?,
             clamp_mss: boolean(OptionName::CLAMP_MSS, &options.clamp_mss, false)?,
             hairpin: boolean(OptionName::HAIRPIN, &options.hairpin, false)?,
+            fast_path: FastPath::read(options)?,
             strict: boolean(OptionName::STRICT, &options.strict, false)?,
             owner: boolean(OptionName::OWNER, &options.owner, true)?,
             replace: boolean(OptionName::REPLACE, &options.replace, false)?,
@@ -181,6 +186,7 @@ impl Config {
             .chain(self.output_by_interface())
             .chain(self.health_without_effect())
             .chain(self.without_destination())
+            .chain(self.fast_path_without_effect())
     }
 
     /// Reports families in which no client can connect.

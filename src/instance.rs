@@ -6,6 +6,7 @@
 
 mod drain;
 mod events;
+mod fast_path;
 mod flows;
 mod forwarding;
 mod health;
@@ -176,7 +177,11 @@ fn serve(
                 }
             }
             Event::Host(HostChange::Forwarding) => report.update(config, events),
-            Event::Host(HostChange::Addresses) => delete_all_stale_flows(config, signals),
+            Event::Host(HostChange::Addresses) => {
+                events.follow_interfaces(config);
+                delete_all_stale_flows(config, signals);
+            }
+            Event::Host(HostChange::Interfaces) => events.follow_interfaces(config),
             Event::Health => health::apply(config, events),
             Event::Names => {
                 if names::apply(config, &mut waiting, events) {

@@ -12,6 +12,7 @@
 //! status         what runs here, read back from the kernel
 //! firewall       other programs' rules, walked with a made-up packet
 //! siblings       the other instances, and what they claim
+//! fast_path      on which interfaces connections take it
 //! lock           one instance of a name
 //! nftables       nf_tables: install, list, notice changes
 //! conntrack      conntrack entries: list, delete, wait for
@@ -35,6 +36,7 @@ pub mod cli;
 pub mod completions;
 pub mod config;
 mod conntrack;
+pub mod fast_path;
 mod firewall;
 #[cfg(test)]
 mod fuzz;

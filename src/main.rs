@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser};
 use nodefwd::check::{self, CheckError, Subject};
 use nodefwd::cli::{self, Cli, Command, Verbosity};
 use nodefwd::config::{self, Config, ConfigError, HostName, LookUp, Name, OptionName, Options};
+use nodefwd::fast_path;
 use nodefwd::instance::{self, FileWatch, InstanceError, RequestError, Signals};
 use nodefwd::logging::{self, LogFormat};
 use nodefwd::resolver;
@@ -155,7 +156,9 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
         Command::Render(options) => {
             let config = config(options, &look_up)?;
             config.log_warnings();
-            write!(io::stdout().lock(), "{}", Ruleset::new(&config))?;
+            let mut ruleset = Ruleset::new(&config);
+            ruleset.add_fast_path(&config, fast_path::names(&config));
+            write!(io::stdout().lock(), "{ruleset}")?;
         }
         Command::Check(check) => {
             config::warn_of_environment();

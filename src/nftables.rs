@@ -2,7 +2,7 @@
 //! and sets listed, and changes noticed.
 //!
 //! [`Nftables`] talks to the kernel. `encode` turns a ruleset into messages (`expr` for the expressions
-//! of rules, `matches` for those that choose packets, `set` for sets, `libnftnl` for what libnftnl
+//! of rules, `matches` for those that choose packets, `set` for sets, `flowtable` for the fast path, `libnftnl` for what libnftnl
 //! writes), `batch` puts them together, and [`list`] reads what is there.
 
 mod batch;
@@ -11,6 +11,7 @@ mod client;
 mod encode;
 mod error;
 mod expr;
+mod flowtable;
 #[allow(unsafe_code)]
 mod libnftnl;
 pub mod list;

@@ -1,5 +1,6 @@
 //! The kernel's routes, interfaces and own addresses (rtnetlink(7)). Reading them needs no privileges.
 
+mod carriers;
 mod default_routes;
 mod events;
 mod filters;

@@ -8,6 +8,7 @@ mod balance;
 mod build;
 mod clamp_mss;
 mod failover;
+mod fast_path;
 mod forwards;
 mod hairpin;
 mod invalid;
@@ -22,6 +23,7 @@ mod shared_maps;
 mod sources;
 
 pub use failover::{HEALTH, down_chain_name};
+pub use fast_path::{FAST_PATH, Flowtable};
 pub use invalid::INVALID;
 
 pub use left_out::{NOT_FORWARDED, NOT_LISTENING, left_out_chain_name};
@@ -91,6 +93,7 @@ pub struct Ruleset {
     /// Whether the table belongs to the process that installs it (Linux 5.12 and later).
     pub owner: bool,
     pub sets: Vec<Set>,
+    pub flowtable: Option<Flowtable>,
     /// The base chains first.
     pub chains: Vec<Chain>,
 }
@@ -187,6 +190,8 @@ pub enum Hook {
     Input,
     /// Packets to other hosts; the same type and priority.
     Forward,
+    /// The same, after all that other programs decide; type filter.
+    FastPath,
     /// Packets made on this host; type nat, priority dstnat.
     Output,
     /// Packets that leave; type filter, priority mangle.
@@ -235,8 +240,10 @@ impl Ruleset {
         missing
     }
 
-    /// Empties the chains that new connections come in through; those that run need no rule.
+    /// Empties the chains that new connections come in through; those that run need no rule. Takes the fast path
+    /// away, on which the end of a connection would not be seen at once.
     pub fn close(&mut self) {
+        self.remove_fast_path();
         let chains = self.chains.iter_mut();
         for chain in chains.filter(|chain| chain.accepts_connections()) {
             chain.rules.clear();
@@ -299,6 +306,10 @@ pub enum Statement {
     Choose(Choice),
     /// `ct status dnat`
     Translated,
+    /// `ct direction original`: from the side that began the connection.
+    Original,
+    /// `ct state established`
+    Established,
     /// `ct state invalid`
     Invalid,
     /// `tcp flags & (syn | rst) != 0`
@@ -321,6 +332,8 @@ pub enum Statement {
     Goto(String),
     /// `dnat ip to ADDRESS:PORT`
     Dnat(Dnat),
+    /// `flow add @NAME`
+    FlowAdd(&'static str),
     /// `masquerade`, `masquerade fully-random`
     Masquerade(SourcePort),
     /// `tcp option maxseg size set rt mtu`

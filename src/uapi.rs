@@ -32,6 +32,27 @@ pub const NFTA_DEVICE_PREFIX: u16 = 2;
 /// How deep chains may lead to each other (include/net/netfilter/nf_tables.h).
 pub const NFT_JUMP_STACK_SIZE: usize = 16;
 
+// netfilter/nf_tables.h: flowtables
+pub const NFT_MSG_NEWFLOWTABLE: i32 = 22;
+pub const NFT_MSG_GETFLOWTABLE: i32 = 23;
+pub const NFT_MSG_DELFLOWTABLE: i32 = 24;
+pub const NFT_FLOWTABLE_COUNTER: u32 = 1 << 1;
+pub const NFTA_FLOWTABLE_TABLE: u16 = 1;
+pub const NFTA_FLOWTABLE_NAME: u16 = 2;
+pub const NFTA_FLOWTABLE_HOOK: u16 = 3;
+/// Since Linux 5.7.
+pub const NFTA_FLOWTABLE_FLAGS: u16 = 7;
+pub const NFTA_FLOWTABLE_HOOK_NUM: u16 = 1;
+pub const NFTA_FLOWTABLE_HOOK_PRIORITY: u16 = 2;
+pub const NFTA_FLOWTABLE_HOOK_DEVS: u16 = 3;
+pub const NFTA_DEVICE_NAME: u16 = 1;
+
+// netfilter.h
+pub const NF_NETDEV_INGRESS: u32 = 0;
+
+// netfilter_ipv4.h
+pub const NF_IP_PRI_SECURITY: i32 = 50;
+
 // netfilter/nf_tables.h: rules
 pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;

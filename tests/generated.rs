@@ -201,6 +201,7 @@ fn with_values(arg: Arg) -> Arg {
         _ if boolean => &["true", "false"],
         "balance" => &["random", "round-robin", "source"],
         "listen" => &["local", "any"],
+        "fast_path" => &["off", "auto"],
         "dest_proto" => &["tcp", "udp", "sctp"],
         "log_format" => &["text", "json"],
         _ if !arg.get_possible_values().is_empty() || !arg.get_action().takes_values() => {

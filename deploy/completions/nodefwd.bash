@@ -48,7 +48,7 @@ _nodefwd() {
 
     case "${cmd}" in
         nodefwd)
-            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --health --health-reset --name --strict --replace --drain --env-file --watch-file --verbose --quiet --log-format --help --version run render check status reload version completions"
+            opts="-v -q -h -V --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --fast-path --health --health-reset --name --strict --replace --drain --env-file --watch-file --verbose --quiet --log-format --help --version run render check status reload version completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -114,6 +114,10 @@ _nodefwd() {
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
+                --fast-path)
+                    COMPREPLY=($(compgen -W "off auto" -- "${cur}"))
+                    return 0
+                    ;;
                 --health)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -170,7 +174,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__check)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --health --health-reset --name --strict --replace --drain --env-file --watch-file --from --connect --format --verbose --quiet --log-format --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --fast-path --health --health-reset --name --strict --replace --drain --env-file --watch-file --from --connect --format --verbose --quiet --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -234,6 +238,10 @@ _nodefwd() {
                     ;;
                 --hairpin)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --fast-path)
+                    COMPREPLY=($(compgen -W "off auto" -- "${cur}"))
                     return 0
                     ;;
                 --health)
@@ -339,7 +347,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__render)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --health --health-reset --name --strict --replace --drain --env-file --watch-file --verbose --quiet --log-format --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --fast-path --health --health-reset --name --strict --replace --drain --env-file --watch-file --verbose --quiet --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -403,6 +411,10 @@ _nodefwd() {
                     ;;
                 --hairpin)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --fast-path)
+                    COMPREPLY=($(compgen -W "off auto" -- "${cur}"))
                     return 0
                     ;;
                 --health)
@@ -461,7 +473,7 @@ _nodefwd() {
             return 0
             ;;
         nodefwd__subcmd__run)
-            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --health --health-reset --name --strict --replace --drain --env-file --watch-file --verbose --quiet --log-format --help"
+            opts="-v -q -h --dest-ips --dest-proto --src-port --dest-port --src-ranges --balance --listen --output --masquerade --fully-random --clamp-mss --hairpin --fast-path --health --health-reset --name --strict --replace --drain --env-file --watch-file --verbose --quiet --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -525,6 +537,10 @@ _nodefwd() {
                     ;;
                 --hairpin)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --fast-path)
+                    COMPREPLY=($(compgen -W "off auto" -- "${cur}"))
                     return 0
                     ;;
                 --health)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nodefwd_global_optspecs
-    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= fully-random= clamp-mss= hairpin= health= health-reset= name= strict= replace= drain= env-file= watch-file= v/verbose q/quiet log-format= h/help V/version
+    string join \n dest-ips= dest-proto= src-port= dest-port= src-ranges= balance= listen= output= masquerade= fully-random= clamp-mss= hairpin= fast-path= health= health-reset= name= strict= replace= drain= env-file= watch-file= v/verbose q/quiet log-format= h/help V/version
 end
 
 function __fish_nodefwd_needs_command
@@ -46,6 +46,8 @@ complete -c nodefwd -n "__fish_nodefwd_needs_command" -l clamp-mss -d 'Lower the
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_needs_command" -l fast-path -d 'Let established TCP and UDP connections bypass most of what the kernel does with forwarded packets, other programs\' rules too: on the interfaces that carry them (auto), on these, or not at all [default: off]' -r -f -a "off\t''
+auto\t''"
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l health -d 'Try to connect to each TCP destination of a forward with several once in this time; one that fails three times in a row gets no new connections until it succeeds twice [default: 0, never]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_needs_command" -l health-reset -d 'End the running connections to a destination that fails, so that clients connect again [default: false]' -r -f -a "true\t''
 false\t''"
@@ -93,6 +95,8 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l clamp-mss -d 'Lo
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l fast-path -d 'Let established TCP and UDP connections bypass most of what the kernel does with forwarded packets, other programs\' rules too: on the interfaces that carry them (auto), on these, or not at all [default: off]' -r -f -a "off\t''
+auto\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l health -d 'Try to connect to each TCP destination of a forward with several once in this time; one that fails three times in a row gets no new connections until it succeeds twice [default: 0, never]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand run" -l health-reset -d 'End the running connections to a destination that fails, so that clients connect again [default: false]' -r -f -a "true\t''
 false\t''"
@@ -132,6 +136,8 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l clamp-mss -d 
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l fast-path -d 'Let established TCP and UDP connections bypass most of what the kernel does with forwarded packets, other programs\' rules too: on the interfaces that carry them (auto), on these, or not at all [default: off]' -r -f -a "off\t''
+auto\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l health -d 'Try to connect to each TCP destination of a forward with several once in this time; one that fails three times in a row gets no new connections until it succeeds twice [default: 0, never]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand render" -l health-reset -d 'End the running connections to a destination that fails, so that clients connect again [default: false]' -r -f -a "true\t''
 false\t''"
@@ -171,6 +177,8 @@ complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l clamp-mss -d '
 false\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l hairpin -d 'Also forward connections that a destination makes to the forwarded port [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l fast-path -d 'Let established TCP and UDP connections bypass most of what the kernel does with forwarded packets, other programs\' rules too: on the interfaces that carry them (auto), on these, or not at all [default: off]' -r -f -a "off\t''
+auto\t''"
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l health -d 'Try to connect to each TCP destination of a forward with several once in this time; one that fails three times in a row gets no new connections until it succeeds twice [default: 0, never]' -r -f
 complete -c nodefwd -n "__fish_nodefwd_using_subcommand check" -l health-reset -d 'End the running connections to a destination that fails, so that clients connect again [default: false]' -r -f -a "true\t''
 false\t''"

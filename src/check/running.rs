@@ -2,7 +2,9 @@
 //! that what they forward can be checked without knowing how they were started.
 
 use super::{Finding, Level};
-use crate::config::{Config, ConfigError, Family, Forward, Listen, Name, Options, TABLE_PREFIX};
+use crate::config::{
+    Config, ConfigError, Family, FastPath, Forward, Listen, Name, Options, TABLE_PREFIX,
+};
 use crate::lock::Holder;
 use crate::nftables::list::{Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
@@ -115,6 +117,8 @@ impl Running {
             options.fully_random = boolean(shown.fully_random);
             options.clamp_mss = boolean(shown.clamp_mss);
             options.hairpin = boolean(shown.hairpin);
+            let interfaces = (!shown.fast_path.is_empty()).then(|| shown.fast_path.join(","));
+            options.fast_path = interfaces.map(Into::into);
         }
         Ok(options)
     }
@@ -167,7 +171,10 @@ fn same_rules(one: &Config, other: &Config) -> bool {
         let balance = balances.then_some(config.balance);
         (balance, config.masquerade && config.fully_random)
     };
+    // `auto` may do without, and interfaces may be missing.
+    let fast_path = one.fast_path == FastPath::Off || other.fast_path != FastPath::Off;
     same_forwards(one, other)
+        && fast_path
         && listen(one) == listen(other)
         && options(one) == options(other)
         && details(one) == details(other)

@@ -1,9 +1,9 @@
 //! Why the input is refused.
 
 use super::{
-    AddressError, BalanceError, BooleanError, EnvFileError, Family, ForwardError, LengthError,
-    ListenError, Location, MAX_BALANCED_DESTINATIONS, MAX_MAPPED_PORTS, NameError, OptionName,
-    PortError, ProtocolError, SecondsError, SourceError,
+    AddressError, BalanceError, BooleanError, EnvFileError, Family, FastPathError, ForwardError,
+    LengthError, ListenError, Location, MAX_BALANCED_DESTINATIONS, MAX_MAPPED_PORTS, NameError,
+    OptionName, PortError, ProtocolError, SecondsError, SourceError,
 };
 use crate::logging::LogFormatError;
 use thiserror::Error;
@@ -152,6 +152,8 @@ pub enum Problem {
     Balance(#[from] BalanceError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    FastPath(#[from] FastPathError),
     #[error(transparent)]
     Boolean(#[from] BooleanError),
     #[error(transparent)]

@@ -2,7 +2,7 @@
 //!
 //! The module of an option's name in `config` reads it, or `value.rs`. What it says is carried out by
 //! the module of its name in `ruleset` (`forwards`, `sources`, `balance`, `listen`, `output`,
-//! `masquerade`, `clamp_mss`, `hairpin`) or `instance` (`replace`, `drain`), for `name` by `lock.rs`, and for
+//! `masquerade`, `clamp_mss`, `hairpin`, `fast_path`) or `instance` (`replace`, `drain`), for `name` by `lock.rs`, and for
 //! `strict` by `sysctl.rs`, which knows what cannot be forwarded.
 
 use super::env_file::EnvFile;
@@ -43,6 +43,7 @@ impl OptionName {
     pub const HEALTH: Self = Self::new("NODEFWD_HEALTH", "health");
     pub const HEALTH_RESET: Self = Self::new("NODEFWD_HEALTH_RESET", "health-reset");
     pub const WATCH: Self = Self::new("NODEFWD_WATCH", "watch-file");
+    pub const FAST_PATH: Self = Self::new("NODEFWD_FAST_PATH", "fast-path");
     pub const LOG_FORMAT: Self = Self::new("NODEFWD_LOG_FORMAT", "log-format");
 
     const fn new(variable: &'static str, flag: &'static str) -> Self {
@@ -173,6 +174,12 @@ pub struct Options {
     #[arg(help_heading = "How to forward", boolean = OptionName::HAIRPIN)]
     pub hairpin: Option<OsString>,
 
+    /// Let established TCP and UDP connections bypass most of what the kernel does with forwarded packets,
+    /// other programs' rules too: on the interfaces that carry them (auto), on these, or not at all
+    /// [default: off]
+    #[arg(help_heading = "How to forward", value_name = "off|auto|DEV,...", option = OptionName::FAST_PATH)]
+    pub fast_path: Option<OsString>,
+
     /// Try to connect to each TCP destination of a forward with several once in this time; one that fails
     /// three times in a row gets no new connections until it succeeds twice [default: 0, never]
     #[arg(help_heading = "How to forward", value_name = "SECONDS", option = OptionName::HEALTH)]
@@ -286,6 +293,7 @@ impl Options {
             (OptionName::FULLY_RANDOM, &mut self.fully_random),
             (OptionName::CLAMP_MSS, &mut self.clamp_mss),
             (OptionName::HAIRPIN, &mut self.hairpin),
+            (OptionName::FAST_PATH, &mut self.fast_path),
             (OptionName::NAME, &mut self.name),
             (OptionName::STRICT, &mut self.strict),
             (OptionName::REPLACE, &mut self.replace),

@@ -6,7 +6,7 @@ use super::host::{HostChange, HostChanges};
 use super::names::Names;
 use super::poll::readable;
 use super::replace::Clients;
-use super::rules::{Rules, RulesError};
+use super::rules::{Followed, Rules, RulesError};
 use super::signals::Signals;
 use super::watch::FileWatch;
 use crate::config::{Answer, Config, Down, first_few};
@@ -121,7 +121,7 @@ impl<'a> Events<'a> {
                 return Ok(Event::Signal);
             }
             if client || self.clients.deadline().is_some() {
-                if let Some(process) = self.clients.serve(&self.rules, self.signals)? {
+                if let Some(process) = self.clients.serve(&mut self.rules, self.signals)? {
                     return Ok(Event::Replaced(process));
                 }
             }
@@ -223,6 +223,20 @@ impl<'a> Events<'a> {
             return None;
         }
         Some((health.set_applied(down.clone()), down))
+    }
+
+    /// Has the fast path take the interfaces that have come.
+    pub fn follow_interfaces(&mut self, config: &Config) {
+        let followed = match self.rules.follow_interfaces(config) {
+            // Until now there was no interface that it could take.
+            Ok(Followed::NeedsRules) => self.change_rules(config),
+            Ok(Followed::Done) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = followed {
+            let causes = with_causes(&error);
+            warn!("the fast path does not take new interfaces: {causes}");
+        }
     }
 
     /// What is forwarded, and what is not since its destination fails.

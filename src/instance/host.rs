@@ -1,5 +1,5 @@
-//! Changes of this host that a running instance reacts to: forwarding that is switched off or on, and new
-//! local addresses. They can come faster than they are worth reacting to.
+//! Changes of this host that a running instance reacts to: forwarding that is switched off or on, new local
+//! addresses, and interfaces that come and go. They can come faster than they are worth reacting to.
 
 use crate::logging::with_causes;
 use crate::rtnetlink::{Changes, HostEvents};
@@ -17,6 +17,8 @@ pub enum HostChange {
     Forwarding,
     /// This host's own addresses.
     Addresses,
+    /// Its interfaces.
+    Interfaces,
 }
 
 /// The changes since they were looked at last.
@@ -25,6 +27,7 @@ pub struct HostChanges {
     forwarding_on: bool,
     forwarding: Throttle,
     addresses: Throttle,
+    interfaces: Throttle,
 }
 
 impl HostChanges {
@@ -42,6 +45,7 @@ impl HostChanges {
             forwarding_on: false,
             forwarding: Throttle::default(),
             addresses: Throttle::default(),
+            interfaces: Throttle::default(),
         }
     }
 
@@ -56,11 +60,13 @@ impl HostChanges {
             let Changes {
                 forwarding_off,
                 forwarding_on,
+                interfaces,
                 addresses,
             } = events.read()?;
             self.forwarding_on |= forwarding_on;
             self.forwarding.pending |= forwarding_off || forwarding_on;
             self.addresses.pending |= addresses;
+            self.interfaces.pending |= interfaces;
         }
         Ok(())
     }
@@ -73,13 +79,16 @@ impl HostChanges {
         if self.addresses.is_due(now) {
             return Some(HostChange::Addresses);
         }
+        if self.interfaces.is_due(now) {
+            return Some(HostChange::Interfaces);
+        }
         let due = self.forwarding.is_due(now);
         due.then_some(HostChange::Forwarding)
     }
 
     /// When a change is to be looked at that has come already.
     pub fn deadline(&self) -> Option<Instant> {
-        let throttles = [&self.forwarding, &self.addresses];
+        let throttles = [&self.forwarding, &self.addresses, &self.interfaces];
         throttles.into_iter().filter_map(Throttle::deadline).min()
     }
 }

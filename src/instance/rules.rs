@@ -3,12 +3,15 @@
 //! On a kernel before 5.12 other processes can change them. There changes are noticed, and the rules
 //! installed again.
 
+use super::fast_path::Interfaces;
 use super::install::{IfExists, InstallError, install};
 use super::signals::Signals;
-use crate::config::{Config, Down};
+use crate::config::{Config, Down, InterfaceName};
+use crate::fast_path::Device;
 use crate::logging::with_causes;
 use crate::nftables::{Changed, Nftables, NftablesError, TableEvents};
-use crate::ruleset::{RELOAD_FAILED, Ruleset};
+use crate::rtnetlink::RtnetlinkError;
+use crate::ruleset::{Flowtable, RELOAD_FAILED, Ruleset};
 use crate::siblings::{Claims, SiblingError};
 use log::{debug, info, warn};
 use std::cell::Cell;
@@ -23,6 +26,8 @@ use thiserror::Error;
 pub enum RulesError {
     #[error("cannot wait for the kernel's events of changes to nftables")]
     Events(#[from] io::Error),
+    #[error(transparent)]
+    Interfaces(#[from] RtnetlinkError),
     #[error("cannot install the rules")]
     Install(#[from] InstallError),
 }
@@ -37,6 +42,19 @@ impl From<NftablesError> for RulesError {
 /// fight at full speed.
 const RESTORE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What has become of interfaces that have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Followed {
+    /// The fast path takes them, if there were any.
+    Done,
+    /// It must be made first.
+    NeedsRules,
+}
+
+fn names(devices: &[Device]) -> Vec<InterfaceName> {
+    devices.iter().map(|device| device.name).collect()
+}
+
 /// An instance's rules in the kernel.
 pub struct Rules<'a> {
     nftables: &'a Nftables,
@@ -44,6 +62,8 @@ pub struct Rules<'a> {
     /// As they should be.
     ruleset: Ruleset,
     claims: Claims,
+    /// Of the fast path.
+    interfaces: Interfaces,
     /// Events of changes by other processes, if the table has no owner.
     changes: Option<TableEvents>,
     /// The generation after this instance's last change.
@@ -62,11 +82,16 @@ impl<'a> Rules<'a> {
         down: &Down,
         if_exists: IfExists<'_>,
     ) -> Result<Self, RulesError> {
+        let mut interfaces = Interfaces::default();
+        let devices = interfaces.look(config, nftables);
+        let mut ruleset = Ruleset::without(config, down);
+        ruleset.add_fast_path(config, names(&devices));
         let mut rules = Rules {
             nftables,
             signals,
-            ruleset: Ruleset::without(config, down),
+            ruleset,
             claims: Claims::of(config),
+            interfaces,
             changes: None,
             generation: Cell::new(None),
             restored: None,
@@ -74,7 +99,9 @@ impl<'a> Rules<'a> {
         if rules.ruleset.owner {
             let installed = rules.put(if_exists);
             if !rules.kernel_lacks_owner(&installed) {
-                return installed.map(|()| rules);
+                installed?;
+                rules.applied(devices);
+                return Ok(rules);
             }
             warn!(
                 "this kernel (before 5.12) lets other processes remove the rules: if one does, they are installed again"
@@ -84,6 +111,7 @@ impl<'a> Rules<'a> {
         // Before the rules are there, so that no change goes unnoticed.
         rules.changes = Some(TableEvents::open(&rules.ruleset.table, nftables)?);
         rules.put(if_exists)?;
+        rules.applied(devices);
         Ok(rules)
     }
 
@@ -102,7 +130,34 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn put(&self, if_exists: IfExists<'_>) -> Result<(), RulesError> {
+    /// The rules in the kernel have been made for these interfaces, and may do without.
+    fn applied(&mut self, mut devices: Vec<Device>) {
+        if self.ruleset.flowtable.is_none() {
+            devices.clear();
+        }
+        self.interfaces.apply(devices);
+    }
+
+    /// Installs the rules; without a fast path if the kernel refuses that, and it need not be: in one transaction
+    /// that is carried out.
+    fn put(&mut self, if_exists: IfExists<'_>) -> Result<(), RulesError> {
+        let flowtable = self.ruleset.flowtable.as_ref();
+        // All of them are gone.
+        if flowtable.is_some_and(|flowtable| flowtable.devices.is_empty()) {
+            self.ruleset.remove_fast_path();
+        }
+        match self.try_to_put(if_exists) {
+            Err(RulesError::Install(InstallError::Sibling(SiblingError::Nftables(error))))
+                if error.is_of_fast_path() && self.interfaces.give_up(&error) =>
+            {
+                self.ruleset.remove_fast_path();
+                self.try_to_put(if_exists)
+            }
+            put => put,
+        }
+    }
+
+    fn try_to_put(&self, if_exists: IfExists<'_>) -> Result<(), RulesError> {
         let defer = || self.signals.defer();
         let generation = install(
             self.nftables,
@@ -165,14 +220,16 @@ impl<'a> Rules<'a> {
     }
 
     /// Installs the rules again, whatever has become of them.
-    pub fn restore(&self) -> Result<(), RulesError> {
+    pub fn restore(&mut self) -> Result<(), RulesError> {
         self.put(IfExists::Replace(&|| true))
     }
 
     /// Puts the rules that do what another config asks for in their place, in one transaction. If that
     /// fails, they stay.
     pub fn change(&mut self, config: &Config, down: &Down) -> Result<(), RulesError> {
+        let devices = self.interfaces.look(config, self.nftables);
         let mut ruleset = Ruleset::without(config, down);
+        ruleset.add_fast_path(config, names(&devices));
         ruleset.owner = self.ruleset.owner;
         let before = (
             replace(&mut self.ruleset, ruleset),
@@ -181,14 +238,47 @@ impl<'a> Rules<'a> {
         let changed = self.restore();
         if changed.is_err() {
             (self.ruleset, self.claims) = before;
+        } else {
+            self.applied(devices);
         }
         changed
+    }
+
+    /// Has the fast path take the interfaces that have come. Those that are gone are forgotten, as the kernel does.
+    pub fn follow_interfaces(&mut self, config: &Config) -> Result<Followed, RulesError> {
+        if !config.wants_fast_path() {
+            return Ok(Followed::Done);
+        }
+        let (kept, new) = self.interfaces.changes(config, self.nftables)?;
+        let all = [kept.clone(), new.clone()].concat();
+        let Some(flowtable) = &mut self.ruleset.flowtable else {
+            return Ok(if new.is_empty() {
+                Followed::Done
+            } else {
+                Followed::NeedsRules
+            });
+        };
+        flowtable.devices = names(&kept);
+        self.interfaces.apply(kept);
+        if !new.is_empty() {
+            let more = Flowtable {
+                devices: names(&new),
+                ..flowtable.clone()
+            };
+            self.nftables.add_interfaces(&self.ruleset.table, &more)?;
+            flowtable.devices = names(&all);
+            self.interfaces.apply(all);
+        }
+        Ok(Followed::Done)
     }
 
     /// Leaves destinations that fail out of new connections, and takes in the others: changes only the chains of
     /// their forwards, in one transaction. If that fails, the rules stay.
     pub fn leave_out(&mut self, config: &Config, down: &Down) -> Result<(), RulesError> {
         let mut ruleset = Ruleset::without(config, down);
+        let flowtable = self.ruleset.flowtable.as_ref();
+        let devices = flowtable.map(|flowtable| flowtable.devices.clone());
+        ruleset.add_fast_path(config, devices.unwrap_or_default());
         ruleset.owner = self.ruleset.owner;
         let last = self.ruleset.chains.last();
         let failed_reload = last.filter(|chain| chain.name == RELOAD_FAILED);
@@ -218,7 +308,8 @@ impl<'a> Rules<'a> {
 
     /// Empties the chains that new connections come in through. Running connections go on.
     pub fn close(&mut self) -> Result<(), NftablesError> {
+        self.nftables.close(&self.ruleset)?;
         self.ruleset.close();
-        self.nftables.close(&self.ruleset)
+        Ok(())
     }
 }

@@ -30,6 +30,8 @@ pub enum Step {
     Set(usize),
     /// Adds elements to this set.
     Elements(usize),
+    /// Adds or deletes the flowtable, with the chain that fills it.
+    Flowtable,
     /// Adds this rule of this chain.
     Rule(usize, usize),
 }

@@ -5,7 +5,7 @@ use super::encode;
 use super::error::{NftablesError, describe, explain, refused};
 use super::list::{self, TableInfo};
 use crate::netlink::{Failure, Socket};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Flowtable, Ruleset};
 use log::{debug, trace};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -164,7 +164,14 @@ impl Nftables {
         }
     }
 
-    /// Empties the chains that new connections come in through. Running connections go on.
+    /// Adds the interfaces of a flowtable to the one of its name that is there.
+    pub fn add_interfaces(&self, table: &str, flowtable: &Flowtable) -> Result<(), NftablesError> {
+        let done = self.transact(&encode::add_interfaces(table, flowtable));
+        done.map_err(|failure| refused(failure, "add interfaces to the fast path of", table))
+    }
+
+    /// Empties the chains that new connections come in through, and deletes the fast path. Running connections go
+    /// on.
     pub fn close(&self, ruleset: &Ruleset) -> Result<(), NftablesError> {
         let done = self.transact(&encode::close(ruleset));
         done.map_err(|failure| refused(failure, "close", &ruleset.table))

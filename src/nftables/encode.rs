@@ -1,4 +1,8 @@
-//! Ruleset → one transaction of netlink messages.
+//! Ruleset → one transaction of netlink messages; `change` has those that change what is installed.
+
+mod change;
+
+pub use change::{add_interfaces, change, close, end_overlap};
 
 use super::batch::{Batch, Step, Transaction};
 use super::choice::choose;
@@ -6,16 +10,18 @@ use super::expr::{self, AFTER_SERVICE, Expression, REG_1, REG_2, SetReference, V
 use super::expr::{
     address_length, destination, is_family, nfproto, register_after, service, source,
 };
+use super::flowtable::add_flowtable;
 use super::list::message_type;
 use super::matches::{
-    has_syn, has_syn_or_rst, is_bridge, is_in, is_invalid, is_to_others, is_translated, is_type,
-    leads_to_input, link_local_destination, loopback_destination,
+    has_syn, has_syn_or_rst, is_bridge, is_established, is_in, is_invalid, is_original,
+    is_to_others, is_translated, is_type, leads_to_input, link_local_destination,
+    loopback_destination,
 };
 use super::set::{add_elements, add_set};
 use crate::config::Family;
 use crate::netlink::{Request, octets};
 use crate::ruleset::{self, AddressType, Dnat, Hook, Ruleset, SourcePort, Statement};
-use crate::uapi::NF_NAT_RANGE_PROTO_RANDOM_FULLY;
+use crate::uapi::{NF_IP_PRI_SECURITY, NF_NAT_RANGE_PROTO_RANDOM_FULLY};
 use crate::uapi::{NFT_META_IIFKIND, NFT_META_OIFKIND, NFT_META_SDIFNAME, NFT_TABLE_F_OWNER};
 use crate::uapi::{NFTA_FIB_F_DADDR, NFTA_FIB_F_SADDR};
 use crate::uapi::{NFTA_TABLE_FLAGS, NFTA_TABLE_NAME};
@@ -76,72 +82,12 @@ fn batch(ruleset: &Ruleset, replaces: bool, generation: Option<u32>) -> Batch {
     encoder.batch.push(Step::Table, table);
     encoder.chains(ruleset, &|_| true);
     encoder.sets(ruleset);
+    if let Some(flowtable) = &ruleset.flowtable {
+        let message = add_flowtable(&ruleset.table, flowtable);
+        encoder.batch.push(Step::Flowtable, message);
+    }
     encoder.rules(ruleset, &|_| true);
     encoder.batch
-}
-
-/// The messages that turn the chains of one ruleset into those of another, which has the same sets: only what
-/// differs. None if nothing does.
-pub fn change(before: &Ruleset, after: &Ruleset) -> Option<Transaction> {
-    let mut encoder = Encoder {
-        batch: Batch::new(None),
-        table: Table::new(c_string(&after.table), ProtoFamily::Inet),
-        overlap: false,
-    };
-    let [old, new] = [before, after].map(places);
-    let differs = |chain: &ruleset::Chain, other: &HashMap<&str, u32>, ruleset: &Ruleset| {
-        let place = other.get(&*chain.name);
-        place.is_none_or(|place| ruleset.chains[*place as usize].rules != chain.rules)
-    };
-    let changed = |chain: &&ruleset::Chain| differs(chain, &new, after);
-    for chain in before.chains.iter().filter(changed) {
-        let chain = Chain::new(c_string(&chain.name), &encoder.table);
-        // All its rules, as in `close`.
-        let rules = Rule::new(&chain);
-        encoder.batch.add(Step::Table, &rules, MsgType::Del);
-    }
-    encoder.chains(after, &|chain| !old.contains_key(&*chain.name));
-    encoder.rules(after, &|chain| differs(chain, &old, before));
-    let gone = |chain: &&ruleset::Chain| !new.contains_key(&*chain.name);
-    for chain in before.chains.iter().filter(gone) {
-        let chain = Chain::new(c_string(&chain.name), &encoder.table);
-        encoder.batch.add(Step::Table, &chain, MsgType::Del);
-    }
-    let transaction = encoder.batch.finish();
-    (transaction.last_sequence() > 0).then_some(transaction)
-}
-
-/// Where each chain is in the ruleset.
-fn places(ruleset: &Ruleset) -> HashMap<&str, u32> {
-    let names = ruleset.chains.iter().map(|chain| &*chain.name);
-    names.zip(0..).collect()
-}
-
-/// The messages that empty the chains through which new connections come in.
-pub fn close(ruleset: &Ruleset) -> Transaction {
-    let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
-    let mut batch = Batch::new(None);
-    for (index, chain) in ruleset.chains.iter().enumerate() {
-        if chain.accepts_connections() {
-            let chain = Chain::new(c_string(&chain.name), &table);
-            // A rule without a handle stands for all rules of the chain (nf_tables_delrule).
-            batch.add(Step::Chain(index), &Rule::new(&chain), MsgType::Del);
-        }
-    }
-    batch.finish()
-}
-
-/// The messages that delete the second base chains of a replacement.
-pub fn end_overlap(ruleset: &Ruleset) -> Transaction {
-    let table = Table::new(c_string(&ruleset.table), ProtoFamily::Inet);
-    let mut batch = Batch::new(None);
-    for (index, chain) in ruleset.chains.iter().enumerate() {
-        if chain.hook.is_some() {
-            let chain = Chain::new(c_string(&overlap_name(chain)), &table);
-            batch.add(Step::Chain(index), &chain, MsgType::Del);
-        }
-    }
-    batch.finish()
 }
 
 /// While both tables exist, a packet may meet the new chain before the commit and the old one after it,
@@ -237,6 +183,11 @@ fn at_hook(hook: Hook) -> (ChainType, nftnl::Hook, i32) {
             nftnl::Hook::Forward,
             libc::NF_IP_PRI_FILTER - 10,
         ),
+        Hook::FastPath => (
+            ChainType::Filter,
+            nftnl::Hook::Forward,
+            NF_IP_PRI_SECURITY + 10,
+        ),
         Hook::Output => (ChainType::Nat, nftnl::Hook::Out, libc::NF_IP_PRI_NAT_DST),
         Hook::Mangle => (
             ChainType::Filter,
@@ -327,6 +278,8 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
         }
         Statement::Choose(choice) => out.extend(choose(choice)),
         Statement::Translated => out.extend(is_translated()),
+        Statement::Original => out.extend(is_original()),
+        Statement::Established => out.extend(is_established()),
         Statement::Invalid => out.extend(is_invalid()),
         Statement::TcpSynOrRst => out.extend(has_syn_or_rst()),
         Statement::Counter => out.push(expr::counter()),
@@ -334,6 +287,7 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
         Statement::Return => out.push(expr::verdict(libc::NFT_RETURN)),
         Statement::Jump(chain) => out.push(expr::to_chain(libc::NFT_JUMP, &c_string(chain))),
         Statement::Goto(chain) => out.push(expr::to_chain(libc::NFT_GOTO, &c_string(chain))),
+        Statement::FlowAdd(flowtable) => out.push(expr::flow_add(&c_string(flowtable))),
         Statement::Dnat(to) => out.extend(dnat(to, set)),
         Statement::TcpSyn => out.extend(has_syn()),
         Statement::Masquerade(port) => out.push(expr::masquerade(match port {

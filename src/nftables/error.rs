@@ -2,9 +2,9 @@
 
 use super::batch::{Step, Transaction};
 use crate::capability::MissingNetAdmin;
-use crate::config::shown;
+use crate::config::{OptionName, shown};
 use crate::netlink::{Attributes, Failure, MAX_DUMP_RETRIES, Refusal, TooLong};
-use crate::ruleset::Ruleset;
+use crate::ruleset::{FAST_PATH, Ruleset};
 use crate::uapi::{NFTA_EXPR_NAME, NFTA_LIST_ELEM};
 use nix::errno::Errno;
 use std::io;
@@ -32,6 +32,12 @@ pub enum NftablesError {
         module(expression)
     )]
     MissingExpression { expression: String, step: String },
+    /// Also if an interface has gone meanwhile.
+    #[error(
+        "this kernel has no flowtables, which {} needs: load the modules with modprobe -a nf_flow_table_inet nft_flow_offload, or use a kernel with CONFIG_NF_FLOW_TABLE_INET and CONFIG_NFT_FLOW_OFFLOAD",
+        OptionName::FAST_PATH
+    )]
+    NoFlowtable(#[source] Errno),
     #[error("this kernel has no tables with an owner (Linux 5.12 or later has)")]
     NoOwner,
     #[error(
@@ -54,6 +60,17 @@ pub enum NftablesError {
     Contended(usize),
     #[error("the kernel did not say whether it did what it was asked for")]
     NoReply,
+}
+
+impl NftablesError {
+    /// Whether the kernel takes the rules without the fast path.
+    pub fn is_of_fast_path(&self) -> bool {
+        match self {
+            NftablesError::NoFlowtable(_) => true,
+            NftablesError::MissingExpression { expression, .. } => expression == "flow_offload",
+            _ => false,
+        }
+    }
 }
 
 impl From<io::Error> for NftablesError {
@@ -95,6 +112,9 @@ pub(super) fn explain(
         (Step::Chain(_), Errno::ENOENT) => NftablesError::NoNat,
         // nf_tables_newtable: a flag that this kernel does not know, by old and new kernels.
         (Step::Table, Errno::EINVAL | Errno::EOPNOTSUPP) => NftablesError::NoOwner,
+        (Step::Flowtable, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EINVAL) => {
+            NftablesError::NoFlowtable(refusal.errno)
+        }
         (step, errno) => {
             let name = || missing_expression(transaction, refusal);
             let missing = errno == Errno::ENOENT && matches!(step, Step::Rule(..));
@@ -159,6 +179,7 @@ pub(super) fn describe(ruleset: &Ruleset, step: Step) -> String {
         Step::Table => format!("table inet {}", ruleset.table),
         Step::Chain(chain) => format!("chain {}", ruleset.chains[chain].name),
         Step::Set(set) => format!("set {}", ruleset.sets[set].name),
+        Step::Flowtable => format!("flowtable {FAST_PATH}"),
         Step::Elements(set) => format!("the elements of set {}", ruleset.sets[set].name),
         Step::Rule(chain, rule) => {
             let chain = &ruleset.chains[chain];

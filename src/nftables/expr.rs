@@ -243,6 +243,11 @@ pub fn masquerade(flags: u32) -> Expression {
     }
 }
 
+/// Puts the packet's connection into a flowtable.
+pub fn flow_add(flowtable: &CStr) -> Expression {
+    Expression::new(c"flow_offload").text(sys::NFTNL_EXPR_FLOW_TABLE_NAME, flowtable)
+}
+
 /// Loads the MSS that fits the path MTU of both directions.
 pub fn path_mss(register: u32) -> Expression {
     Expression::new(c"rt")

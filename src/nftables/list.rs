@@ -3,9 +3,11 @@
 //! Reading takes CAP_NET_ADMIN too (nfnetlink_rcv in net/netfilter/nfnetlink.c).
 
 mod chain;
+mod flowtable;
 mod set;
 
 pub use chain::{BaseChain, Hook, TableHandles, base_chains, chain_use};
+pub use flowtable::{FlowtableInfo, flowtables};
 #[cfg(test)]
 pub use set::decode_element;
 pub use set::{

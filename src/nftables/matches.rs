@@ -3,7 +3,9 @@
 use super::expr::{self, Expression, REG_1, SetReference, destination, is_family};
 use crate::config::{Family, Protocol};
 use crate::ruleset::AddressType;
-use crate::uapi::{IPS_DST_NAT, NF_CT_STATE_INVALID_BIT};
+use crate::uapi::{
+    IP_CT_DIR_ORIGINAL, IPS_DST_NAT, NF_CT_STATE_ESTABLISHED_BIT, NF_CT_STATE_INVALID_BIT,
+};
 use nftnl::nftnl_sys::libc;
 use std::net::Ipv6Addr;
 
@@ -96,6 +98,22 @@ pub fn is_translated() -> [Expression; 3] {
     has_any_bit(
         expr::conntrack(libc::NFT_CT_STATUS),
         &IPS_DST_NAT.to_ne_bytes(),
+    )
+}
+
+/// Goes on only for packets from the side that began the connection.
+pub fn is_original() -> [Expression; 2] {
+    [
+        expr::conntrack(libc::NFT_CT_DIRECTION),
+        expr::equal(&[IP_CT_DIR_ORIGINAL]),
+    ]
+}
+
+/// Goes on only for packets of connections that both sides have sent packets of.
+pub fn is_established() -> [Expression; 3] {
+    has_any_bit(
+        expr::conntrack(libc::NFT_CT_STATE),
+        &NF_CT_STATE_ESTABLISHED_BIT.to_ne_bytes(),
     )
 }
 

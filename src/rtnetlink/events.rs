@@ -1,6 +1,7 @@
 //! What the kernel tells of changes to this host, so that nobody needs to look again and again: forwarding
-//! that is switched off or on, new local addresses, and new names of interfaces.
+//! that is switched off or on, new local addresses, and interfaces that come, go, or change.
 
+use super::interface::PartOf;
 use super::{Interface, RTM_TYPE, RtnetlinkError};
 use crate::config::Family;
 use crate::netlink::{Attributes, Message, Overrun, Request, Socket};
@@ -21,6 +22,8 @@ pub struct Changes {
     pub forwarding_off: bool,
     /// The same of forwarding that is on.
     pub forwarding_on: bool,
+    /// Interfaces have come or gone, have another name, or are a part of another one.
+    pub interfaces: bool,
     /// There is an address that packets to this host may have, and may not have had before, or an interface
     /// that they may come in on.
     pub addresses: bool,
@@ -31,15 +34,18 @@ impl Changes {
     const ALL: Changes = Changes {
         forwarding_off: true,
         forwarding_on: true,
+        interfaces: true,
         addresses: true,
     };
 }
 
+type Names = HashMap<u32, (String, Option<PartOf>)>;
+
 /// Events of forwarding, of local addresses, and of names of interfaces.
 pub struct HostEvents {
     socket: Socket,
-    /// The names that events have told, by the interface's index.
-    names: RefCell<HashMap<u32, String>>,
+    /// The names that events have told, and what the interface is a part of, by its index.
+    names: RefCell<Names>,
 }
 
 impl HostEvents {
@@ -77,7 +83,7 @@ impl AsFd for HostEvents {
 
 impl Changes {
     /// `names` are those of interfaces, by index, as the events before have told.
-    fn add(&mut self, message: &Message<'_>, names: &mut HashMap<u32, String>) {
+    fn add(&mut self, message: &Message<'_>, names: &mut Names) {
         match message.kind {
             libc::RTM_NEWNETCONF => match forwards(message) {
                 Some(true) => self.forwarding_on = true,
@@ -90,14 +96,19 @@ impl Changes {
             // Much else of an interface changes, and more often than its name, which it can change while it is
             // up and keeps its addresses.
             libc::RTM_NEWLINK => {
-                if let Some(Interface { index, name, .. }) = Interface::read(message) {
-                    self.addresses |= names.get(&index) != Some(&name);
-                    names.insert(index, name);
+                if let Some(interface) = Interface::read(message) {
+                    let Interface { index, name, .. } = interface;
+                    let known = names.get(&index);
+                    self.addresses |= known.is_none_or(|(known, _)| *known != name);
+                    let now = (name, interface.part_of);
+                    self.interfaces |= known != Some(&now);
+                    names.insert(index, now);
                 }
             }
             libc::RTM_DELLINK => {
                 let gone = Interface::read(message);
                 gone.and_then(|gone| names.remove(&gone.index));
+                self.interfaces = true;
             }
             _ => {}
         }

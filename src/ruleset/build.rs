@@ -18,6 +18,7 @@ impl Ruleset {
             table: config.name.table(),
             owner: config.owner,
             sets: Vec::new(),
+            flowtable: None,
             chains: base_chains(config),
         };
         ruleset.sets.extend(listen::interfaces(config));
@@ -54,7 +55,7 @@ impl Ruleset {
                 Some(Hook::Mangle) => chain.rules.extend(clamp_mss.iter().cloned()),
                 Some(Hook::Output) => chain.rules.extend(output::rules(config, family)),
                 Some(Hook::Postrouting) => chain.rules.extend(masquerade.iter().cloned()),
-                Some(Hook::Input | Hook::Forward) | None => {}
+                Some(Hook::Input | Hook::Forward | Hook::FastPath) | None => {}
             }
         }
     }

@@ -5,7 +5,8 @@
 //! both directions (get_tcpmss in net/netfilter/nft_rt.c), and the MSS is never raised
 //! (nft_exthdr_tcp_set_eval in nft_exthdr.c).
 
-use super::{CLAMP_MSS, Chain, DESTINATIONS, Hook, MASQUERADE, Rule, Ruleset, Statement};
+use super::masquerade::backend_sets;
+use super::{CLAMP_MSS, Chain, Hook, Rule, Ruleset, Statement};
 use crate::config::{Config, Family};
 
 /// The base chain, before source NAT: there a SYN has the address and port of the destination already, and
@@ -22,11 +23,6 @@ pub fn base_chain(config: &Config) -> Option<Chain> {
 /// The rules for the first segments of both ends: only of connections that are translated, to our
 /// destinations.
 pub fn rules(ruleset: &Ruleset, config: &Config, family: Family) -> Vec<Rule> {
-    let names = if config.masquerade {
-        MASQUERADE
-    } else {
-        DESTINATIONS
-    };
     let clamp = |backend: Statement| {
         vec![
             Statement::TcpSyn,
@@ -35,7 +31,7 @@ pub fn rules(ruleset: &Ruleset, config: &Config, family: Family) -> Vec<Rule> {
             Statement::ClampMss,
         ]
     };
-    let sets = ruleset.existing(names, family);
+    let sets = ruleset.existing(backend_sets(config), family);
     sets.flat_map(|set| {
         let to = Statement::BackendIn(family, set.clone());
         [to, Statement::FromBackendIn(family, set)].map(clamp)

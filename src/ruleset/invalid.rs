@@ -8,11 +8,11 @@
 //! that it is one of a forward.
 
 use super::listen;
-use super::masquerade::backends;
+use super::masquerade::{backend_sets, backends};
 use super::sets::{of_addresses_and_services, of_services};
 use super::{
-    Chain, DESTINATIONS, DROPPED_INVALID, Hook, LISTEN_INTERFACES, MASQUERADE, Rule, Ruleset,
-    SERVICES, Set, Statement, family_name,
+    Chain, DESTINATIONS, DROPPED_INVALID, Hook, LISTEN_INTERFACES, Rule, Ruleset, SERVICES, Set,
+    Statement, family_name,
 };
 use crate::config::{Config, Family, Forward, Listen};
 
@@ -145,13 +145,8 @@ fn from_destinations(
     config: &Config,
     family: Family,
 ) -> impl Iterator<Item = Rule> {
-    let names = if config.masquerade {
-        MASQUERADE
-    } else {
-        DESTINATIONS
-    };
     let rule = move |set| vec![Statement::FromBackendIn(family, set), drop()];
-    ruleset.existing(names, family).map(rule)
+    ruleset.existing(backend_sets(config), family).map(rule)
 }
 
 fn drop() -> Statement {

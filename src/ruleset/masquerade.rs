@@ -1,7 +1,7 @@
 //! `NODEFWD_MASQUERADE`, `NODEFWD_FULLY_RANDOM`: a destination sees this host's address instead of the client's.
 
 use super::sets::of_addresses_and_services;
-use super::{MASQUERADE, Rule, Ruleset, Set, SourcePort, Statement};
+use super::{DESTINATIONS, MASQUERADE, Rule, Ruleset, Set, SourcePort, Statement};
 use crate::config::{Config, Destination, Family, Forward, PortRange, Protocol};
 use std::net::IpAddr;
 
@@ -14,6 +14,15 @@ pub fn sets(config: &Config, family: Family, forwards: &[&Forward]) -> Vec<Set> 
         return Vec::new();
     }
     of_addresses_and_services(MASQUERADE, family, backends(forwards)).into()
+}
+
+/// The names of the sets that hold all destinations.
+pub fn backend_sets(config: &Config) -> (&'static str, &'static str) {
+    if config.masquerade {
+        MASQUERADE
+    } else {
+        DESTINATIONS
+    }
 }
 
 /// Every address, protocol and port that forwards send connections to.

@@ -1,8 +1,8 @@
 //! Ruleset → text for nft(8).
 
 use super::{
-    AddressType, Chain, Choice, Dnat, Element, Field, FieldType, Hook, Numbers, Ruleset, Set,
-    SourcePort, Statement, Value, ValueType,
+    AddressType, Chain, Choice, Dnat, Element, Field, FieldType, Flowtable, Hook, Numbers, Ruleset,
+    Set, SourcePort, Statement, Value, ValueType,
 };
 use crate::config::{Balance, Family};
 use std::fmt::{self, Display, Formatter};
@@ -22,8 +22,9 @@ impl Display for Ruleset {
         // An empty line between two parts.
         let mut between = if self.owner { "\n" } else { "" };
         let sets = self.sets.iter().map(|set| set as &dyn Display);
+        let flowtable = self.flowtable.iter().map(|it| it as &dyn Display);
         let chains = self.chains.iter().map(|chain| chain as &dyn Display);
-        for part in sets.chain(chains) {
+        for part in sets.chain(flowtable).chain(chains) {
             writeln!(f, "{between}{part}")?;
             between = "\n";
         }
@@ -102,6 +103,17 @@ impl Display for Field {
     }
 }
 
+impl Display for Flowtable {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let devices: Vec<_> = self.devices.iter().copied().map(Field::Interface).collect();
+        writeln!(f, "\tflowtable {} {{", self.name)?;
+        writeln!(f, "\t\thook ingress priority filter")?;
+        writeln!(f, "\t\tdevices = {{ {} }}", Separated(", ", &devices))?;
+        writeln!(f, "\t\tcounter")?;
+        f.write_str("\t}")
+    }
+}
+
 impl Display for Chain {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "\t# {}", self.title)?;
@@ -123,6 +135,7 @@ impl Display for Hook {
             Hook::Prerouting => "type nat hook prerouting priority dstnat; policy accept;",
             Hook::Input => "type filter hook input priority filter - 10; policy accept;",
             Hook::Forward => "type filter hook forward priority filter - 10; policy accept;",
+            Hook::FastPath => "type filter hook forward priority security + 10; policy accept;",
             Hook::Output => "type nat hook output priority -100; policy accept;",
             Hook::Mangle => "type filter hook postrouting priority mangle; policy accept;",
             Hook::Postrouting => "type nat hook postrouting priority srcnat; policy accept;",
@@ -163,6 +176,8 @@ impl Display for Statement {
             Statement::ServiceVmap(map) => write!(f, "th dport . meta l4proto vmap @{map}"),
             Statement::Choose(choice) => choice.fmt(f),
             Statement::Translated => f.write_str("ct status dnat"),
+            Statement::Original => f.write_str("ct direction original"),
+            Statement::Established => f.write_str("ct state established"),
             Statement::Invalid => f.write_str("ct state invalid"),
             Statement::TcpSynOrRst => f.write_str("tcp flags & (syn | rst) != 0"),
             Statement::FromBackendIn(family, set) => {
@@ -176,6 +191,7 @@ impl Display for Statement {
             Statement::Return => f.write_str("return"),
             Statement::Jump(chain) => write!(f, "jump {chain}"),
             Statement::Goto(chain) => write!(f, "goto {chain}"),
+            Statement::FlowAdd(flowtable) => write!(f, "flow add @{flowtable}"),
             Statement::Dnat(to) => to.fmt(f),
             Statement::Masquerade(SourcePort::Kept) => f.write_str("masquerade"),
             Statement::Masquerade(SourcePort::FullyRandom) => {

@@ -53,6 +53,7 @@ mod tests {
                         "fully_random": true,
                         "clamp_mss": false,
                         "hairpin": true,
+                        "fast_path": ["eth0", "eth1"],
                     },
                     "left_out": [],
                     "listen": ["10.1.0.1", "fd00::1"],

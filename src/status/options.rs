@@ -4,9 +4,11 @@ use super::{ForwardStatus, rule};
 use crate::config::{Allowed, Balance, Family, OptionName, closed};
 use crate::logging::with_causes;
 use crate::netlink::or_missing;
-use crate::nftables::list::{self, Element, ElementKind, Rule, Table};
+use crate::nftables::list::{self, Element, ElementKind, FlowtableInfo, Rule, Table};
 use crate::nftables::{Nftables, NftablesError};
-use crate::ruleset::{self, CLAMP_MSS, NOT_FORWARDED, NOT_LISTENING, OUTPUT, POSTROUTING};
+use crate::ruleset::{
+    self, CLAMP_MSS, FAST_PATH, NOT_FORWARDED, NOT_LISTENING, OUTPUT, POSTROUTING,
+};
 use crate::siblings;
 use crate::sysctl;
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
@@ -26,6 +28,8 @@ pub struct OptionsStatus {
     pub fully_random: bool,
     pub clamp_mss: bool,
     pub hairpin: bool,
+    /// The interfaces of the fast path; none if there is no such path.
+    pub fast_path: Vec<String>,
 }
 
 /// Which sources may connect, for each family that there are forwards of.
@@ -68,6 +72,7 @@ impl OptionsStatus {
             fully_random: masquerade.fold(true, |_, random| random),
             clamp_mss: reader.has_chain(CLAMP_MSS)?,
             hairpin: reader.hairpin(sources)?,
+            fast_path: reader.fast_path()?,
         }))
     }
 }
@@ -201,6 +206,13 @@ impl Reader<'_> {
         };
         let rules = self.rules(&ruleset::chain_name(forward.service))?;
         Ok(rules.iter().find_map(rule::balance))
+    }
+
+    fn fast_path(&self) -> Result<Vec<String>, NftablesError> {
+        let flowtables = self.nftables.list(list::flowtables)?;
+        let is_ours = |it: &&FlowtableInfo| it.table == *self.table && it.name == FAST_PATH;
+        let ours = flowtables.iter().find(is_ours);
+        Ok(ours.map(|it| it.devices.clone()).unwrap_or_default())
     }
 
     /// The set of destinations that are left alone is missing, also where no source may connect.

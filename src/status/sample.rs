@@ -33,6 +33,7 @@ pub fn instances() -> Vec<Instance> {
             fully_random: true,
             clamp_mss: false,
             hairpin: true,
+            fast_path: ["eth0", "eth1"].map(str::to_owned).into(),
         }),
         left_out: Vec::new(),
         listen: vec!["10.1.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],

@@ -114,6 +114,9 @@ fn options(options: &OptionsStatus) -> Vec<String> {
         .iter()
         .filter(|(_, value, default)| value != default);
     shown.extend(differing.map(|(name, value, _)| format!("{name} {value}")));
+    if !options.fast_path.is_empty() {
+        shown.push(format!("fast-path {}", first_few(options.fast_path.iter())));
+    }
     shown
 }
 
@@ -237,7 +240,7 @@ mod tests {
         let expected = "\
 web: table inet nodefwd-web, owned by process 4242 (nodefwd) for 1h 1m
   not ready: IPv6 forwarding is off
-  options: src-ranges 10.0.0.0/8, ::/0; listen 10.1.0.1, fd00::1; balance source; masquerade false; hairpin true
+  options: src-ranges 10.0.0.0/8, ::/0; listen 10.1.0.1, fd00::1; balance source; masquerade false; hairpin true; fast-path eth0, eth1
   FORWARD             TO                          CONNECTIONS  ACTIVE  UNANSWERED  DROPPED
   tcp/80 IPv4         10.2.0.11:8080                       12       3           1        5
                       10.2.0.12:8080 (down)                 0       0           0

@@ -213,6 +213,27 @@ fn the_rendered_table_has_an_owner_unless_the_option_says_false() {
     }
 }
 
+/// The kernel must have flowtables, as stock ones do: `tests/kernels.sh 6.12 -- --ignored encoders`.
+#[test]
+#[ignore = "needs flowtables"]
+fn both_encoders_agree_on_the_fast_path() {
+    let pair = Pair::new("fast-path");
+    for namespace in [&pair.installing, &pair.loading] {
+        namespace.ip("link add lan0 type dummy\nlink add 9@x type dummy");
+    }
+    let forwards = "tcp/80=10.2.0.11:8080,[fd00:2::11]:8080 udp/50-59=10.2.0.11,10.2.0.12";
+    for options in [
+        "",
+        "--masquerade=false",
+        "--owner=false",
+        "--listen=10.1.0.1 --clamp-mss",
+    ] {
+        let call = format!("{forwards} --fast-path=lan0,9@x {options}");
+        let difference = pair.difference(&call);
+        assert!(difference.is_none(), "{}", difference.unwrap_or_default());
+    }
+}
+
 /// Over netlink, long sets are sent in several messages.
 #[test]
 fn both_encoders_agree_on_many_backends() {

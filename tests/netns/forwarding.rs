@@ -5,6 +5,7 @@ mod balance;
 mod bridged;
 mod by_interface;
 mod clamp_mss;
+mod fast_path;
 mod forward_syntax;
 mod hairpin;
 mod health;

@@ -103,7 +103,7 @@ impl Clients {
     /// process that has done so.
     pub fn serve(
         &mut self,
-        rules: &Rules<'_>,
+        rules: &mut Rules<'_>,
         signals: &Signals,
     ) -> Result<Option<Holder>, RulesError> {
         if self.rests_until.is_some_and(|end| end <= Instant::now()) {

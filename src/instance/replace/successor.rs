@@ -24,7 +24,7 @@ pub fn hand_over(
     client: &UnixStream,
     process: Holder,
     lock: &Lock,
-    rules: &Rules<'_>,
+    rules: &mut Rules<'_>,
     signals: &Signals,
 ) -> Result<Option<Holder>, RulesError> {
     info!("being replaced by {process}");

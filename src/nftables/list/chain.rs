@@ -111,17 +111,20 @@ fn base_chain(message: &Message<'_>) -> Option<BaseChain> {
 
 /// The names of interfaces; one that ends with `*` stands for all that begin with it.
 fn devices(hook: Attributes<'_>) -> Vec<String> {
-    let several = hook.nested(NFTA_HOOK_DEVS).iter();
-    let several: Vec<String> = several
-        .map(|(kind, bytes)| match kind {
-            NFTA_DEVICE_PREFIX => name(bytes) + "*",
-            _ => name(bytes),
-        })
-        .collect();
+    let several = device_names(hook.nested(NFTA_HOOK_DEVS));
     if several.is_empty() {
         return hook.name(NFTA_HOOK_DEV).into_iter().collect();
     }
     several
+}
+
+/// The same of a list.
+pub fn device_names(list: Attributes<'_>) -> Vec<String> {
+    let names = list.iter().map(|(kind, bytes)| match kind {
+        NFTA_DEVICE_PREFIX => name(bytes) + "*",
+        _ => name(bytes),
+    });
+    names.collect()
 }
 
 /// How often a chain is in use: by its own rules, and by rules that jump to it. `None` if the table has

@@ -33,9 +33,10 @@ pub const VARIABLES: [&str; COUNT] = [
     "NODEFWD_DRAIN",
     "NODEFWD_OWNER",
     "NODEFWD_FORWARDS",
+    "NODEFWD_FAST_PATH",
 ];
 
-const COUNT: usize = 20;
+const COUNT: usize = 21;
 
 /// The text of each option, if it is set.
 type Texts = [Option<OsString>; COUNT];
@@ -73,6 +74,7 @@ impl Input {
             drain,
             owner,
             forwards,
+            fast_path,
         ] = texts;
         // Every field by name, so that an option that is added later must be added here too.
         Options {
@@ -96,6 +98,7 @@ impl Input {
             replace,
             drain,
             owner,
+            fast_path,
             // Invalid files have tests of their own.
             env_file: None,
             watch_file: None,
@@ -206,6 +209,7 @@ fn valid() -> impl Strategy<Value = Texts> {
         option(select(valid_input::NAMES)),
         option(select(valid_input::SECONDS)),
         option(select(valid_input::SECONDS)),
+        option(select(valid_input::FAST_PATHS)),
     );
     let lists = (
         option(valid_input::ranges()),
@@ -248,6 +252,7 @@ fn valid() -> impl Strategy<Value = Texts> {
             text(words.2),
             owner,
             forwards.map(OsString::from),
+            text(words.4),
         ]
     })
 }

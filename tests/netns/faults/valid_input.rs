@@ -9,6 +9,7 @@ use proptest::sample::{select, subsequence};
 pub const SWITCHES: &[&str] = &["true", "yes", "1", "false", "No", "0", " TRUE "];
 pub const BALANCES: &[&str] = &["random", "round-robin", "source"];
 pub const NAMES: &[&str] = &["web", "a.b_c-D9", "-", "9"];
+pub const FAST_PATHS: &[&str] = &["off", "auto", " auto "];
 pub const SECONDS: &[&str] = &["0", "30", "86400"];
 
 /// Protocols in any case.

@@ -15,6 +15,7 @@ fn defaults() -> Value {
         "fully_random": true,
         "clamp_mss": false,
         "hairpin": false,
+        "fast_path": [],
     })
 }
 
