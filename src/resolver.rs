@@ -1,9 +1,6 @@
 //! Looks names of hosts up: in /etc/hosts, then with the name servers of /etc/resolv.conf. Not with the C
 //! library: linked statically it cannot load the modules of nsswitch.conf(5), and it does not tell how long
 //! an answer holds.
-//!
-//! A look-up runs in a thread of its own, which ends by itself in time: whoever waits for it can wait for
-//! something else too.
 
 #[cfg(feature = "names")]
 mod conf;
@@ -12,17 +9,24 @@ mod exchange;
 #[cfg(feature = "names")]
 mod hosts;
 #[cfg(feature = "names")]
+mod lookup;
+#[cfg(feature = "names")]
 mod message;
+// Without names no thread is ever made: what the C library needs for them takes 140 KB.
+#[cfg(not(feature = "names"))]
+mod none;
 #[cfg(feature = "names")]
 mod search;
+
+#[cfg(feature = "names")]
+pub use lookup::Lookup;
+#[cfg(not(feature = "names"))]
+pub use none::Lookup;
 
 use crate::config::{Answer, HostName};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long all look-ups of names that begin together may take.
@@ -30,42 +34,6 @@ pub const MAX_TIME: Duration = Duration::from_secs(10);
 
 /// After how long a name is looked up again that could not be.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(15);
-
-/// A look-up that runs.
-pub struct Lookup {
-    names: Vec<HostName>,
-    thread: JoinHandle<Vec<Answer>>,
-    /// Its other end is closed when the look-up is over.
-    end: UnixStream,
-}
-
-impl Lookup {
-    /// Begins to look up names.
-    pub fn begin(names: &[HostName]) -> io::Result<Self> {
-        let (end, open) = UnixStream::pair()?;
-        let names = names.to_vec();
-        let work = names.clone();
-        let thread = Builder::new().name("resolver".into()).spawn(move || {
-            let _open = open;
-            all(&work)
-        })?;
-        Ok(Lookup { names, thread, end })
-    }
-
-    /// The answers, one for each name. Waits for them.
-    pub fn answers(self) -> Vec<Answer> {
-        self.thread
-            .join()
-            .unwrap_or_else(|_| failed(&self.names, "the look-up has ended early"))
-    }
-}
-
-impl AsFd for Lookup {
-    /// Readable when the answers are there.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.end.as_fd()
-    }
-}
 
 /// Looks names up, and waits for the answers: no longer than until the other file is readable.
 pub fn look_up(names: &[HostName], until: Option<BorrowedFd<'_>>) -> Vec<Answer> {
@@ -97,15 +65,4 @@ pub fn failed(names: &[HostName], reason: impl ToString) -> Vec<Answer> {
     let expires = Instant::now() + RETRY_PAUSE;
     let failed = |name| Answer::failed(name, &reason, expires);
     names.iter().map(failed).collect()
-}
-
-#[cfg(feature = "names")]
-fn all(names: &[HostName]) -> Vec<Answer> {
-    search::all(names, Instant::now() + MAX_TIME)
-}
-
-/// There are none: config has refused them.
-#[cfg(not(feature = "names"))]
-fn all(names: &[HostName]) -> Vec<Answer> {
-    failed(names, "this build of nodefwd has no resolver")
 }
