@@ -332,6 +332,22 @@ mod tests {
     }
 
     #[test]
+    fn libraries_are_logged_from_twice_verbose_on() {
+        let libraries = |verbose, quiet| {
+            let verbosity = Verbosity {
+                verbose,
+                quiet,
+                ..Verbosity::default()
+            };
+            verbosity.level_of_libraries()
+        };
+        assert_eq!(libraries(0, 2), LevelFilter::Error);
+        assert_eq!(libraries(0, 0), LevelFilter::Warn);
+        assert_eq!(libraries(1, 0), LevelFilter::Warn);
+        assert_eq!(libraries(2, 0), LevelFilter::Trace);
+    }
+
+    #[test]
     fn a_misspelt_command_is_recognised() {
         let misspelt = |word: &str| {
             let options = Options {

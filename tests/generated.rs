@@ -33,6 +33,8 @@ fn the_completion_scripts_are_up_to_date() {
     keep("deploy/completions/nodefwd.fish", fish.as_bytes());
     let zsh = changed(script(shells::Zsh), &ZSH);
     keep("deploy/completions/_nodefwd", zsh.as_bytes());
+    // The command is the first argument: tried with zsh 5.9.
+    assert!(zsh.contains("case $line[1] in\n            (run)"));
 }
 
 /// What the generator does not write: `status` has the names of the instances. Any process may name a table,
@@ -182,11 +184,14 @@ fn script(shell: impl Generator) -> String {
     String::from_utf8(script).expect("UTF-8")
 }
 
-/// The same command without its hidden options, which the scripts would offer.
+/// The same command without its hidden options, which the scripts would offer. Beside commands it has no
+/// arguments of its own: zsh's script would take the command for one of them, and offer commands after it.
 fn offered(command: &Command) -> Command {
     // clap wants names that live for ever.
     let name: &'static str = command.get_name().to_owned().leak();
-    let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
+    let has_commands = command.has_subcommands();
+    let is_hidden = |arg: &Arg| arg.is_hide_set() || has_commands && arg.is_positional();
+    let shown = command.get_arguments().filter(|arg| !is_hidden(arg));
     Command::new(name)
         .about(command.get_about().cloned().unwrap_or_default())
         .disable_help_subcommand(true)

@@ -5,6 +5,10 @@ use crate::firewall::{Firewall, Location};
 use crate::nftables::NftablesError;
 use crate::nftables::list::{BaseChain, Hook, TableFamily};
 
+/// Where firewalld rejects translated connections that it does not forward itself (StrictForwardPorts in
+/// firewalld.conf(5)), before it looks at policies.
+const STRICT: [&str; 2] = ["filter_FORWARD_dnat", "filter_INPUT_dnat"];
+
 /// The command that lets a forward through `chain`, in which its packets end at `location`. Of several
 /// forwards, all of them if the firewall can express that in one rule. `None` if no command can name the
 /// chain.
@@ -18,6 +22,9 @@ pub fn command(
     let program = match table.family {
         TableFamily::Ip => "iptables",
         TableFamily::Ip6 => "ip6tables",
+        TableFamily::Inet if table.name == "firewalld" && STRICT.contains(&&*location.chain) => {
+            return Ok(Some("sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=no/' /etc/firewalld/firewalld.conf; firewall-cmd --reload".into()));
+        }
         TableFamily::Inet if table.name == "firewalld" => {
             let to = if chain.hook == Hook::Input {
                 "HOST"

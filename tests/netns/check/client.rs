@@ -235,6 +235,29 @@ fn rules_for_a_source_are_followed() {
     }
 }
 
+/// What is wrong over the other family does not matter to it.
+#[test]
+fn a_client_is_followed_over_its_own_family_only() {
+    let net = net(1);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let forwards = "tcp/80=10.2.1.2:8080,[fd00:2:1::2]:8080";
+    let _instance = start(&net, forwards);
+    for (table, other, clients) in [
+        ("ip6", Family::V6, ["10.1.1.2", "fd00:1:1::2"]),
+        ("ip", Family::V4, ["fd00:1:1::2", "10.1.1.2"]),
+    ] {
+        net.node.load(&format!(
+            "table {table} fw {{ chain c {{ type filter hook forward priority 0; policy drop; }}; }}"
+        ));
+        let [passes, is_dropped] = clients;
+        assert!(!is_served(&net, &net.client, is_dropped), "{other:?}");
+        Report::of(&net.node, &format!("--from={is_dropped}")).only("failure", "firewall");
+        Report::of(&net.node, &format!("--from={passes}")).expect_ok();
+        assert!(is_served(&net, &net.client, passes));
+        net.node.load(&format!("delete table {table} fw"));
+    }
+}
+
 /// It comes in on another interface than the route back leads to.
 #[test]
 fn a_client_that_comes_in_elsewhere_is_followed_there() {

@@ -55,6 +55,29 @@ fn a_neighbour_that_does_not_reply_is_a_warning() {
     }
 }
 
+/// It says why connections have had none.
+#[test]
+fn where_something_is_a_failure_there_is_no_line_about_connections_without_an_answer() {
+    let net = net(1);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let _instance = start(&net, "tcp/80=10.2.1.2:8080");
+    net.node.load(
+        "table ip fw { chain raw { type filter hook prerouting priority raw; tcp sport 8080 drop; }; }",
+    );
+    let to = net.node_addr(Family::V4, FORWARDED_PORT);
+    let request = net
+        .client
+        .request_within(SILENCE_TIMEOUT, Protocol::Tcp, None, to);
+    assert!(request.is_err());
+    Report::of(&net.node, "").only("failure", "firewall");
+    // The connection is there.
+    net.node.load("delete table ip fw");
+    let report = Report::of(&net.node, "");
+    let warnings = report.of_level("warning");
+    assert_eq!(warnings.len(), 1, "{report:#?}");
+    expect_parts(&warnings[0].text, ["none has had an answer"]);
+}
+
 #[test]
 fn connections_without_an_answer_are_a_warning_until_one_has_one() {
     let net = net(1);

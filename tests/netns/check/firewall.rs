@@ -197,11 +197,36 @@ fn ufw_and_firewalld_are_recognised_by_their_chains() {
          }",
     );
     check().expect_ok();
-    // StrictForwardPorts=yes leaves that rule out.
+    // StrictForwardPorts=yes, as firewalld 2.3.1 has it: before it looks at policies.
+    for (hook, forward) in [
+        ("forward", "tcp/80=10.2.1.2:8080,[fd00:2:1::2]:8080"),
+        ("input", "tcp/80=10.1.1.1:8080"),
+    ] {
+        let chain = format!("filter_{}", hook.to_uppercase());
+        net.node.load(&format!(
+            "flush ruleset
+             table inet firewalld {{
+                chain {chain}_dnat {{ reject with icmpx admin-prohibited; }}
+                chain {chain} {{
+                    type filter hook {hook} priority filter + 10; policy accept;
+                    ct state {{ established, related }} accept
+                    ct status dnat jump {chain}_dnat
+                }}
+             }}"
+        ));
+        let report = Report::of(&net.node, forward);
+        let failures = report.of_level("failure");
+        assert_eq!(failures.len(), 1, "{report:#?}");
+        let expected = "sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=no/' /etc/firewalld/firewalld.conf; firewall-cmd --reload";
+        assert_eq!(failures[0].command(), expected);
+    }
+    // One that has no rule for translated connections.
     net.node.load(
-        "flush chain inet firewalld filter_FORWARD
+        "flush ruleset
          table inet firewalld {
+            chain filter_FORWARD_POLICIES { reject with icmpx admin-prohibited; }
             chain filter_FORWARD {
+                type filter hook forward priority filter + 10; policy accept;
                 ct state { established, related } accept
                 jump filter_FORWARD_POLICIES
             }

@@ -133,9 +133,13 @@ fn a_pods_name_goes_before_one_that_is_made_up() {
     let made_up = format!("cni-{name}");
     let attach = ["netns", "attach", &made_up, &pod.id().to_string()];
     node.succeed("ip", &attach);
-    let stale = format!("/run/netns/{name}-stale");
+    let stale_name = format!("{name}-stale");
+    let stale = format!("/run/netns/{stale_name}");
     fs::write(&stale, "").expect("written");
     let found = namespaces(&name, &node);
+    let call = nodefwd(["status", "--all-namespaces"]);
+    let stderr = call.finish(&node).stderr;
+    assert!(!stderr.contains(&stale_name), "{stderr}");
     fs::remove_file(stale).expect("removed");
     node.succeed("ip", &["netns", "delete", &made_up]);
     assert_eq!(found, [Some("pod-of-cni".to_owned())]);

@@ -100,6 +100,26 @@ fn what_is_no_file_is_left_as_it_is_and_said() {
     fs::remove_dir_all(folder).expect("removed");
 }
 
+/// What was there stays, and nothing else does.
+#[test]
+fn a_file_system_without_room_keeps_what_was_there() {
+    let node = Namespace::forwarding("node");
+    let forwards = (1..=100).map(|port| format!("tcp/{port}=10.2.0.11"));
+    let _many = nodefwd(["--name=many".to_owned()].into_iter().chain(forwards)).start(&node);
+    let folder = folder(&node);
+    // Prints what is there afterwards.
+    const SCRIPT: &str =
+        "cd $0 && mount -t tmpfs -o size=8k none . && cd $0 && echo before >file || exit 9
+        \"$@\" --output file; status=$?; ls; cat file; exit $status";
+    let path = folder.to_str().expect("UTF-8");
+    let call = nodefwd(["status", "--format=json"]);
+    let call = call.wrapped(&["unshare", "--mount", "sh", "-c", SCRIPT, path]);
+    let outcome = call.finish(&node).expect_exit(1);
+    assert_eq!(outcome.stdout, "file\nbefore\n");
+    expect_parts(&outcome.stderr, ["cannot write file: No space left"]);
+    fs::remove_dir_all(folder).expect("removed");
+}
+
 /// Has an instance watched in a format until a signal comes, and gives what was
 /// printed. By then there are two snapshots at least: `complete` counts them.
 fn watched(
