@@ -231,6 +231,8 @@ fn a_successor_uses_no_other_socket_than_that_of_the_table() {
     let udp = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").expect("a socket"));
     let unnamed = OwnedFd::from(UnixDatagram::unbound().expect("a socket"));
     let foreign_lock = OwnedFd::from(hold_lock(&elsewhere));
+    let other_lock = bound_to(&node, SockType::Stream, b"nodefwd-other");
+    listen(&other_lock, Backlog::new(1).expect("a length")).expect("it listens");
 
     let listener = hold_lock(&node);
     let lock = OwnedFd::from(listener.try_clone().expect("a copy"));
@@ -245,6 +247,7 @@ fn a_successor_uses_no_other_socket_than_that_of_the_table() {
         (&own, &udp, LOCK),
         (&own, &unnamed, LOCK),
         (&own, &foreign_lock, LOCK),
+        (&own, &other_lock, LOCK),
     ] {
         thread::scope(|scope| {
             scope.spawn(|| pass_on(&listener, [socket.as_fd(), lock.as_fd()]));
