@@ -93,7 +93,7 @@ impl<'a> Events<'a> {
             let files = [
                 self.rules.changes(),
                 Some(self.signals.as_fd()),
-                Some(self.clients.as_fd()),
+                self.clients.events(),
                 self.host.events(),
                 self.signals.reloads().filter(|_| !rests),
                 self.file.as_ref().map(AsFd::as_fd),
@@ -121,7 +121,7 @@ impl<'a> Events<'a> {
                 return Ok(Event::Signal);
             }
             if client || self.clients.deadline().is_some() {
-                if let Some(process) = self.clients.serve(&mut self.rules, self.signals)? {
+                if let Some(process) = self.clients.serve(client, &mut self.rules, self.signals)? {
                     return Ok(Event::Replaced(process));
                 }
             }

@@ -23,6 +23,9 @@ const MAX_AT_ONCE: usize = 64;
 const REST: Duration = Duration::from_micros(62_500);
 const MAX_ASKING_PER_SECOND: usize = 256;
 
+/// How long all rest once some have been served: each time, all that wait are looked at.
+const PAUSE: Duration = Duration::from_millis(4);
+
 /// How many may take their time. Further ones take the places of those that have not asked, or of the oldest.
 const MAX_WAITING: usize = 64;
 
@@ -53,17 +56,12 @@ pub struct Clients {
     asked: (usize, Instant),
     /// When the lock is listened on again, or, if there is none, when the name is tried again.
     rests_until: Option<Instant>,
+    /// When clients are served again.
+    paused_until: Option<Instant>,
     warned: Option<Instant>,
     /// How many have proved nothing since it was last said.
     ignored: usize,
     said: Option<Instant>,
-}
-
-impl AsFd for Clients {
-    /// Readable when [`serve`](Clients::serve) has something to do.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.files.0.as_fd()
-    }
 }
 
 impl Clients {
@@ -82,6 +80,7 @@ impl Clients {
             waiting: Vec::new(),
             reloads: Vec::new(),
             asked: (0, now),
+            paused_until: None,
             warned: None,
             ignored: 0,
             said: None,
@@ -93,20 +92,34 @@ impl Clients {
         self.lock.iter().try_for_each(Lock::refresh_credentials)
     }
 
+    /// Readable when [`serve`](Self::serve) has something to do; `None` in a pause.
+    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.paused_until.is_none().then(|| self.files.0.as_fd())
+    }
+
     /// When [`serve`](Self::serve) has something to do though nothing is readable.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.paused_until.is_some() {
+            return self.paused_until;
+        }
         let waiting = self.waiting.iter().map(|client| client.deadline);
         waiting.chain(self.rests_until).min()
     }
 
     /// Serves the clients. Waits for none, unless it has proved that it may replace the instance. Gives the
-    /// process that has done so.
+    /// process that has done so. With `events`, there is a pause afterwards.
     pub fn serve(
         &mut self,
+        events: bool,
         rules: &mut Rules<'_>,
         signals: &Signals,
     ) -> Result<Option<Holder>, RulesError> {
-        if self.rests_until.is_some_and(|end| end <= Instant::now()) {
+        let now = Instant::now();
+        if self.paused_until.is_some_and(|end| end > now) {
+            return Ok(None);
+        }
+        self.paused_until = events.then(|| now + PAUSE);
+        if self.rests_until.is_some_and(|end| end <= now) {
             self.wake()?;
         }
         let nftables = rules.nftables();
