@@ -66,6 +66,13 @@ def foreign_entries(results):
                by_rounds(found[name + MANY], found[name + NONE]))
 
 
+def health(results):
+    found = results.get("health")
+    if found:
+        what = f"trying {found['destinations']:,} destinations every {found['seconds']} seconds, percent of a core"
+        yield what, AT_MOST, 1, interval(found["share"]["values"])
+
+
 def source_ranges(results):
     ranges = results["ranges"]
     together = {"values": [5 * one + nft for one, nft in zip(
@@ -87,4 +94,4 @@ def traffic(results):
             yield f"{name}: {one}, against {other}", AT_LEAST, 0.97, by_rounds(results[kind][one], results[kind][other])
 
 
-PARTS = scripts, restores, nft, removal, one_forward, foreign_entries, source_ranges, traffic
+PARTS = scripts, restores, nft, removal, one_forward, foreign_entries, source_ranges, health, traffic

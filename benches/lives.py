@@ -26,12 +26,16 @@ def wait(process):
     return (usage.ru_utime + usage.ru_stime) * 1000
 
 
+def cpu_until_now(process):
+    """Seconds of CPU that a process has taken."""
+    # The clock of clock_getcpuclockid(3): CPUCLOCK_SCHED of a process (linux/posix-timers.h).
+    return time.clock_gettime((~process.pid << 3) | 2)
+
+
 def cpu_when_idle(process):
     """Waits until a process rests. Gives the milliseconds of CPU that it has taken."""
-    # The clock of clock_getcpuclockid(3): CPUCLOCK_SCHED of a process (linux/posix-timers.h).
-    clock = (~process.pid << 3) | 2
     taken, deadline = -1, time.monotonic() + IDLE_LIMIT
-    while taken != (taken := time.clock_gettime(clock)) or not sleeps(process):
+    while taken != (taken := cpu_until_now(process)) or not sleeps(process):
         if time.monotonic() > deadline:
             raise RuntimeError(f"{process.args[0]} does not come to rest")
         time.sleep(IDLE)

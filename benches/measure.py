@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+import health
 import products
 import report
 import starts
@@ -49,6 +50,7 @@ def measure(hosts, directory):
     section("foreign", starts.foreign_entries())
     section("products", products.products())
     section("replacement", starts.replacements())
+    section("health", health.share())
     for name, found in traffic.measure(hosts, directory).items():
         section(name, found)
     results["machine"]["load after"] = os.getloadavg()[0]

@@ -148,6 +148,15 @@ def replacement(results):
         f"{cell(found['start'], milliseconds)} ms.")
 
 
+def health(results):
+    if "health" not in results:
+        return
+    found = results["health"]
+    yield (
+        f"To try {found['destinations']:,} destinations every {found['seconds']} seconds takes "
+        f"{cell(found['share'], lambda _: 2)} % of a core, the destinations' side of the connections included.")
+
+
 def products(results):
     if "products" not in results:
         return
@@ -206,7 +215,7 @@ def floor(results):
         f"{of_legacy:.2g} of the one with iptables-legacy: no program can reach less.")
 
 
-PARTS = (method, installation, source_ranges, foreign_entries, replacement, removal, one_forward, products, traffic,
+PARTS = (method, installation, source_ranges, foreign_entries, replacement, removal, one_forward, health, products, traffic,
          size, aim_table)
 
 
