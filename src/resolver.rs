@@ -19,9 +19,9 @@ mod none;
 mod search;
 
 #[cfg(feature = "names")]
-pub use lookup::Lookup;
+pub use lookup::{Lookup, Resolver};
 #[cfg(not(feature = "names"))]
-pub use none::Lookup;
+pub use none::{Lookup, Resolver};
 
 use crate::config::{Answer, HostName};
 use nix::errno::Errno;

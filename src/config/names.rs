@@ -21,6 +21,10 @@ impl Config {
         look_up: LookUp<'_>,
         known: &[Answer],
     ) -> Result<(), ConfigError> {
+        if !cfg!(feature = "names") {
+            self.forwards = self.forwards_of(&written)?;
+            return Ok(());
+        }
         let mut names: Vec<HostName> = written
             .iter()
             .flat_map(ForwardSpec::names)
@@ -73,7 +77,7 @@ impl Config {
 
     fn forwards_of(&self, written: &[ForwardSpec]) -> Result<Vec<Forward>, ConfigError> {
         let mut forwards = forwards(written, &self.answers)?;
-        if forwards.is_empty() {
+        if cfg!(feature = "names") && forwards.is_empty() {
             let problems = self.answers.iter().filter_map(Answer::problem);
             let problems: Vec<String> = problems.collect();
             return Err(ConfigError::Unresolved(first_few(problems.iter())));
@@ -91,6 +95,7 @@ impl Config {
     /// Reports forwards that are none now, since their destinations are names without an address.
     pub(super) fn without_destination(&self) -> impl Iterator<Item = String> {
         let written = self.written.iter();
+        let written = written.filter(|_| cfg!(feature = "names"));
         let none = written.filter(|spec| spec.by_family(&self.answers).is_empty());
         none.map(|spec| {
             format!(

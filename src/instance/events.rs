@@ -182,11 +182,8 @@ impl<'a> Events<'a> {
     }
 
     /// The answers of the last look-up of names.
-    pub fn take_answers(&mut self) -> Vec<Answer> {
-        self.names
-            .as_mut()
-            .map(Names::take_answers)
-            .unwrap_or_default()
+    pub fn take_answers(&mut self) -> Option<Vec<Answer>> {
+        self.names.as_mut().map(Names::take_answers)
     }
 
     /// Has names looked up again when these answers are over, which leave the rules as they are.

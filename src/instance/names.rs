@@ -6,7 +6,7 @@ use super::reload::{ReloadError, put};
 use super::{Waiting, notify};
 use crate::config::{Answer, Config, HostName, first_few, going_on};
 use crate::logging::with_causes;
-use crate::resolver::{Lookup, RETRY_PAUSE, failed};
+use crate::resolver::{Lookup, RETRY_PAUSE, Resolver, failed};
 use log::{debug, info, warn};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// The names of an instance, and when they are looked up again.
 pub struct Names {
+    _resolver: Resolver,
     expiries: Vec<(HostName, Instant)>,
     /// The one that runs.
     lookup: Option<Lookup>,
@@ -31,6 +32,7 @@ impl Names {
         let expiries = config.answers.iter();
         let expiries = expiries.map(|answer| (answer.name.clone(), answer.expires));
         let names = Names {
+            _resolver: Resolver::new()?,
             expiries: expiries.collect(),
             lookup: None,
             answers: Vec::new(),
@@ -91,7 +93,9 @@ impl Names {
 
 /// Carries out what a look-up has found, and says what has changed. Gives whether the rules have.
 pub fn apply(config: &mut Config, waiting: &mut Waiting, events: &mut Events<'_>) -> bool {
-    let answers = events.take_answers();
+    let Some(answers) = events.take_answers() else {
+        return false;
+    };
     let updated = config.updated(&answers);
     say(&config.answers, &updated);
     let moved = config.answers.iter().zip(&updated);

@@ -17,6 +17,16 @@ pub struct Lookup {
     end: UnixStream,
 }
 
+/// That names can be looked up.
+pub struct Resolver;
+
+impl Resolver {
+    /// A build without names has none.
+    pub fn new() -> Option<Self> {
+        Some(Resolver)
+    }
+}
+
 impl Lookup {
     /// Begins to look up names.
     pub fn begin(names: &[HostName]) -> io::Result<Self> {
