@@ -15,27 +15,8 @@ cargo build --release --locked
 id=nodefwd-service-$$
 files=$(mktemp -d)
 log=$files/log
-nspawn=''
-# systemd needs version 2 of cgroups, which may be mounted next to version 1.
-cgroup=$(findmnt -rnfo TARGET -t cgroup2)/$id
-
-cleanup() {
-    [[ -z $nspawn ]] || { kill -KILL "$nspawn" && wait "$nspawn"; } 2>/dev/null || true
-    local host pids tries
-    for host in node peer; do
-        pids=$(ip netns pids "$id-$host" 2>/dev/null) || continue
-        # shellcheck disable=SC2086 # one word each
-        [[ -z $pids ]] || kill -KILL $pids 2>/dev/null || true
-        ip netns delete "$id-$host"
-    done
-    # The container's processes take a moment to go. nspawn uses version 1 too, if it is there.
-    for tries in {1..100}; do
-        find "$cgroup" /sys/fs/cgroup/*/"$id" -depth -type d -exec rmdir {} \; 2>/dev/null || true
-        [[ -e $cgroup || -e /sys/fs/cgroup/systemd/$id ]] || break
-        sleep 0.1
-    done
-    rm -rf "$files" "/run/systemd/nspawn/propagate/$id"
-}
+# shellcheck source=tests/nspawn.sh
+source tests/nspawn.sh
 trap cleanup EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
@@ -43,56 +24,18 @@ trap 'exit 143' TERM
 
 step() { echo "$SECONDS s: $*"; }
 
-# until_true COMMAND…: waits for it to succeed.
-until_true() {
-    local tries
-    for ((tries = 0; tries < 600; tries++)); do
-        ! "$@" 2>/dev/null || return 0
-        sleep 0.1
-    done
-    die "after a minute, still not: '$*'"$'\n'"$(<"$log")"$'\n'"$(journal)"
-}
+make_network
 
-# The peer is both a client (10.0.0.2) and the destination in README (10.0.0.5).
-ip netns add "$id-node"
-ip netns add "$id-peer"
-ip -n "$id-node" link add to-peer type veth peer name to-node netns "$id-peer"
-ip -n "$id-node" address add 10.0.0.1/24 dev to-peer
-ip -n "$id-peer" address add 10.0.0.2/24 dev to-node
-ip -n "$id-peer" address add 10.0.0.5/24 dev to-node
-ip -n "$id-node" link set to-peer up
-ip -n "$id-peer" link set to-node up
-ip netns exec "$id-node" sysctl -qw net.ipv4.ip_forward=1
-ip netns exec "$id-peer" socat TCP4-LISTEN:8080,bind=10.0.0.5,fork EXEC:cat 2>/dev/null &
-disown
-
-# container TARGET: a systemd with this machine's /usr, an /etc that stays from one boot to the next, otherwise
+# start UNIT: a systemd with this machine's /usr, an /etc that stays from one boot to the next, otherwise
 # empty folders, the node's network, whose sysctls it may set, and the files that README names.
 mkdir -p "$files/etc/systemd/system-preset"
 echo 'disable *' >"$files/etc/systemd/system-preset/00-nothing.preset"
-container() {
-    mkdir -p "$cgroup"
-    echo "$BASHPID" >"$cgroup/cgroup.procs"
-    export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
-    exec systemd-nspawn --quiet --boot --directory=/ --volatile=yes --register=no --keep-unit \
-        --machine="$id" --console=pipe --network-namespace-path="/run/netns/$id-node" \
-        --capability=CAP_NET_ADMIN --tmpfs=/usr/local --bind="$files/etc:/etc" \
-        --bind-ro="$PWD/deploy:/nodefwd/deploy" \
-        --bind-ro="$release_binary:/nodefwd/target/host/release/nodefwd" \
-        systemd.unit="$1"
+start() {
+    SYSTEMD_NSPAWN_API_VFS_WRITABLE=network boot "$1" --directory=/ --volatile=yes --tmpfs=/usr/local \
+        --bind="$files/etc:/etc" --bind-ro="$PWD/deploy:/nodefwd/deploy" \
+        --bind-ro="$release_binary:/nodefwd/target/host/release/nodefwd"
 }
 
-# inside COMMAND…: runs it in the container's namespaces; never on this machine, which has no /nodefwd,
-# even if the container does not run yet.
-inside() {
-    local pid
-    for pid in $(ip netns pids "$id-node"); do
-        ! grep -qs $'^NSpid:.*\t1$' "/proc/$pid/status" || break
-    done
-    # shellcheck disable=SC2016 # the inner shell fills it in
-    nsenter --all --root --wd --target="${pid-}" -- sh -c '[ -e /nodefwd ] && exec "$@"' sh "$@"
-}
-journal() { inside journalctl --no-pager --quiet --unit='nodefwd@*' || true; }
 property() { inside systemctl show --property="$1" --value nodefwd@web; }
 # shellcheck disable=SC2053 # a pattern
 property_is() { [[ $(property "$1") == $2 ]]; }
@@ -100,23 +43,17 @@ expect_property() { property_is "$1" "$2" || die "$1 should be '$2', not '$(prop
 rules() { ip netns exec "$id-node" nft list tables; }
 forwards() { [[ $(ip netns exec "$id-peer" timeout 5 bash -c 'exec 3<>/dev/tcp/10.0.0.1/80; echo hello >&3; head -n 1 <&3') == hello ]]; }
 
-# boot TARGET
-boot() {
-    (container "$1") >"$log" 2>&1 </dev/null &
-    nspawn=$!
-    until_true inside systemctl is-active --quiet "$1"
-}
 # What is not in /etc is gone after a boot: the program, too.
 reboot() {
     kill "$nspawn" # nspawn has the container shut down
     wait "$nspawn" || true
-    boot basic.target
+    start basic.target
     as_written "$(grep '^install ' <<<"$installation")"
     inside systemctl start --no-block multi-user.target
 }
 
 step "booting systemd"
-boot basic.target
+start basic.target
 
 # commands FILE HEADING: the shell of that section, without comments.
 commands() {
