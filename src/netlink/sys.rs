@@ -324,6 +324,17 @@ mod left_out {
         message
     }
 
+    /// The C library sets its own resolver up, and reads its files, when a thread first asks it for a name. None
+    /// does here (src/resolver.rs), yet each thread keeps a place for it.
+    #[unsafe(no_mangle)]
+    extern "C" fn __res_vinit(_state: *mut c_void, _initialized_before: c_int) -> c_int {
+        -1
+    }
+
+    /// Closes the sockets of that resolver, which has none.
+    #[unsafe(no_mangle)]
+    extern "C" fn __res_iclose(_state: *mut c_void, _frees: bool) {}
+
     /// Prints, with all of printf, what is wrong in glibc's own state.
     #[unsafe(no_mangle)]
     extern "C" fn __assert_fail() -> ! {

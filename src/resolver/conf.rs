@@ -1,7 +1,7 @@
 //! /etc/resolv.conf (resolv.conf(5)): which servers are asked, how long, and for which names.
 
-use crate::config::HostName;
-use nix::net::if_::if_nametoindex;
+use crate::config::{HostName, InterfaceName};
+use crate::rtnetlink::Routes;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
@@ -100,8 +100,14 @@ fn server(word: &str) -> Option<SocketAddr> {
         return Some((address, PORT).into());
     }
     let (address, scope) = word.split_once('%')?;
-    let scope = scope.parse().ok().or_else(|| if_nametoindex(scope).ok())?;
+    let scope = scope.parse().ok().or_else(|| index_of(scope))?;
     Some(SocketAddrV6::new(address.parse().ok()?, PORT, 0, scope).into())
+}
+
+/// The index of an interface.
+fn index_of(name: &str) -> Option<u32> {
+    let name: InterfaceName = name.parse().ok()?;
+    Routes::open().ok()?.index_of(&name).ok()?
 }
 
 #[cfg(test)]

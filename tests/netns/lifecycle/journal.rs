@@ -77,7 +77,7 @@ fn json_is_one_object_on_each_line() {
 
 #[test]
 fn an_error_is_json_too_also_of_the_command_line() {
-    let call = nodefwd(["tcp/80=x"]).env("NODEFWD_LOG_FORMAT", "json");
+    let call = nodefwd(["tcp/80=10.0.0.256"]).env("NODEFWD_LOG_FORMAT", "json");
     for arguments in [&[][..], &["--bogus"]] {
         let stderr = call
             .clone()
