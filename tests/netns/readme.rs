@@ -137,7 +137,7 @@ const ELSEWHERE: [(&str, &str); 46] = [
 ];
 
 /// Code of several words that is no command.
-const NO_COMMANDS: [&str; 10] = [
+const NO_COMMANDS: [&str; 11] = [
     "Permission denied",
     "nft list table",
     "--format json",
@@ -147,6 +147,7 @@ const NO_COMMANDS: [&str; 10] = [
     "enable-servicelb: true",
     "externalTrafficPolicy: Local",
     "fib daddr type local",
+    "hostUsers: false",
     "ready: …",
 ];
 
