@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// come meanwhile are carried out together.
 const RELOAD_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How many sources can be readable.
+const SOURCES: usize = 8;
+
 /// The sources of events.
 pub struct Events<'a> {
     signals: &'a Signals,
@@ -88,75 +91,85 @@ impl<'a> Events<'a> {
     /// Sleeps until something happens that the caller must act on.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Event, RulesError> {
         loop {
-            self.next_reload = self.next_reload.filter(|next| *next > Instant::now());
-            let rests = self.next_reload.is_some();
-            let files = [
-                self.rules.changes(),
-                Some(self.signals.as_fd()),
-                self.clients.events(),
-                self.host.events(),
-                self.signals.reloads().filter(|_| !rests),
-                self.file.as_ref().map(AsFd::as_fd),
-                self.health.as_ref().map(AsFd::as_fd),
-                self.names.as_ref().and_then(Names::as_fd),
-            ];
-            let pending = (!rests && self.clients.want_reload()).then(Instant::now);
-            let own = [
-                pending,
-                self.next_reload,
-                self.clients.deadline(),
-                self.host.deadline(),
-                self.file.as_ref().and_then(FileWatch::deadline),
-                self.health.as_ref().map(Health::deadline),
-                self.names.as_ref().and_then(Names::deadline),
-            ];
-            let wake = deadline.into_iter().chain(own.into_iter().flatten()).min();
-            let ready = readable(files, wake)?;
-            let [changes, signal, client, host, reload, file, _, names] = ready;
-            // First, so that the rules are in place for whatever follows.
-            if changes {
-                self.rules.restore_if_changed()?;
-            }
-            if signal {
-                return Ok(Event::Signal);
-            }
-            if client || self.clients.deadline().is_some() {
-                if let Some(process) = self.clients.serve(client, &mut self.rules, self.signals)? {
-                    return Ok(Event::Replaced(process));
-                }
-            }
-            if !rests && (reload || self.clients.want_reload()) {
-                self.signals.take_reload()?;
-                return Ok(Event::Reload);
-            }
-            if let Some(watch) = &mut self.file {
-                if file {
-                    watch.read()?;
-                }
-                if watch.is_due(Instant::now()) {
-                    return Ok(Event::Reload);
-                }
-            }
-            if host {
-                self.host.read()?;
-            }
-            if let Some(change) = self.host.next(Instant::now()) {
-                return Ok(Event::Host(change));
-            }
-            if let Some(health) = &mut self.health {
-                if health.step(Instant::now())? {
-                    return Ok(Event::Health);
-                }
-            }
-            if let Some(own) = &mut self.names {
-                if own.step(names, Instant::now()) {
-                    return Ok(Event::Names);
-                }
+            let ready = self.wait(deadline)?;
+            if let Some(event) = self.act(ready)? {
+                return Ok(event);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(Event::TimeUp);
             }
         }
+    }
+
+    /// Sleeps until there is something to do. Gives which of the sources are readable.
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<[bool; SOURCES], RulesError> {
+        self.next_reload = self.next_reload.filter(|next| *next > Instant::now());
+        let rests = self.next_reload.is_some();
+        let files = [
+            self.rules.changes(),
+            Some(self.signals.as_fd()),
+            self.clients.events(),
+            self.host.events(),
+            self.signals.reloads().filter(|_| !rests),
+            self.file.as_ref().map(AsFd::as_fd),
+            self.health.as_ref().map(AsFd::as_fd),
+            self.names.as_ref().and_then(Names::as_fd),
+        ];
+        let pending = (!rests && self.clients.want_reload()).then(Instant::now);
+        let own = [
+            pending,
+            self.next_reload,
+            self.clients.deadline(),
+            self.host.deadline(),
+            self.file.as_ref().and_then(FileWatch::deadline),
+            self.health.as_ref().map(Health::deadline),
+            self.names.as_ref().and_then(Names::deadline),
+        ];
+        let wake = deadline.into_iter().chain(own.into_iter().flatten()).min();
+        Ok(readable(files, wake)?)
+    }
+
+    /// Does what can be done here. Gives what the caller must act on, one thing at a time.
+    fn act(&mut self, ready: [bool; SOURCES]) -> Result<Option<Event>, RulesError> {
+        let [changes, signal, client, host, reload, file, _, names] = ready;
+        // First, so that the rules are in place for whatever follows.
+        if changes {
+            self.rules.restore_if_changed()?;
+        }
+        if signal {
+            return Ok(Some(Event::Signal));
+        }
+        if client || self.clients.deadline().is_some() {
+            if let Some(process) = self.clients.serve(client, &mut self.rules, self.signals)? {
+                return Ok(Some(Event::Replaced(process)));
+            }
+        }
+        if self.next_reload.is_none() && (reload || self.clients.want_reload()) {
+            self.signals.take_reload()?;
+            return Ok(Some(Event::Reload));
+        }
+        if let Some(watch) = &mut self.file {
+            if file {
+                watch.read()?;
+            }
+            if watch.is_due(Instant::now()) {
+                return Ok(Some(Event::Reload));
+            }
+        }
+        if host {
+            self.host.read()?;
+        }
+        if let Some(change) = self.host.next(Instant::now()) {
+            return Ok(Some(Event::Host(change)));
+        }
+        if let Some(health) = &mut self.health {
+            if health.step(Instant::now())? {
+                return Ok(Some(Event::Health));
+            }
+        }
+        let own = self.names.as_mut();
+        let changed = own.is_some_and(|own| own.step(names, Instant::now()));
+        Ok(changed.then_some(Event::Names))
     }
 
     /// Tells those that have asked for a reload what came of it. The next one waits a moment.
