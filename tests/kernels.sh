@@ -5,7 +5,8 @@
 #   tests/kernels.sh [KERNEL…] [-- ARGUMENT…]   a KERNEL is 5.10, 6.1, 6.12 or sid (Debian's newest);
 #                                               default, and `all`: all of them
 #
-# The arguments after -- go to the test binary: parts of tests' names, --skip. Without KVM, since naming
+# The arguments after -- go to the test binary: parts of tests' names, --skip. With
+# NODEFWD_TEST_FAST_PATH=auto all tests run with the fast path on. Without KVM, since naming
 # it hangs where nested virtualisation is only half there: a test takes ten to twenty times as long as
 # outside. As root.
 set -euo pipefail
@@ -107,7 +108,7 @@ boot() {
         -display none -monitor none -no-reboot -serial stdio -kernel "$folder/vmlinuz" -initrd "$folder/initramfs" \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -append "console=ttyS0 quiet panic=-1 mitigations=off nodefwd.tests=$PWD/tests \
-nodefwd.modules=$(echo "$folder"/lib/modules/*) nodefwd.job=$work/job" </dev/null | tr -d '\r' | tee "$said"
+nodefwd.modules=$(echo "$folder"/lib/modules/*) nodefwd.job=$work/job" </dev/null | stdbuf -oL tr -d '\r' | tee "$said"
     [[ $(tail -n 3 "$said") == *'guest: 0'* ]]
 }
 
@@ -116,7 +117,8 @@ built=$(cargo test --locked --no-run --test netns --message-format=json 2>/dev/n
 tests=$(sed -n 's/.*"executable":"\([^"]*\/netns-[^"]*\)".*/\1/p' <<<"$built")
 [[ -x $tests ]] || die "cargo does not say what it built of tests/netns"
 mkdir -p "$work"
-printf 'NODEFWD_BIN=%q RUST_BACKTRACE=0 %q' "$release_binary" "$tests" >"$work/job"
+fast_path=${NODEFWD_TEST_FAST_PATH:+NODEFWD_TEST_FAST_PATH=$NODEFWD_TEST_FAST_PATH}
+printf 'NODEFWD_BIN=%q RUST_BACKTRACE=0 %s %q' "$release_binary" "$fast_path" "$tests" >"$work/job"
 printf ' %q' --color=never --test-threads=2 "$@" >>"$work/job"
 
 failed=()

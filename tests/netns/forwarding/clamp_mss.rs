@@ -11,7 +11,7 @@ use crate::fixture::{
 };
 
 /// As much as needs many full segments.
-const BYTES: usize = 200_000;
+pub const BYTES: usize = 200_000;
 
 /// What would tell the ends that their segments are too large.
 const WITHOUT_ICMP: &str = "table inet blind {
@@ -33,7 +33,7 @@ fn net_with_narrow_link(link: &str, mtu: u16) -> Net {
 }
 
 /// Reads all that a client sends, and sends as much back, until the test run ends.
-fn serve(host: &Host, family: Family) {
+pub fn serve(host: &Host, family: Family) {
     let address = SocketAddr::new(host.address(family), BACKEND_PORT);
     let listener = host.run(|| TcpListener::bind(address)).expect("a listener");
     let serve = |mut connection: TcpStream| {
@@ -50,7 +50,7 @@ fn serve(host: &Host, family: Family) {
 }
 
 /// How many bytes come back before nothing comes for so long.
-fn exchange(to: SocketAddr, patience: Duration) -> io::Result<usize> {
+pub fn exchange(to: SocketAddr, patience: Duration) -> io::Result<usize> {
     let mut connection = TcpStream::connect(to)?;
     connection.set_read_timeout(Some(patience))?;
     connection.set_write_timeout(Some(patience))?;

@@ -1,6 +1,9 @@
 //! `NODEFWD_FAST_PATH`: connections that a flowtable has taken over must fare as they do without. The kernel needs
 //! flowtables, as stock ones have them: `tests/kernels.sh 6.12 -- --ignored fast_path` runs these tests.
 
+mod changes;
+mod endings;
+mod packets;
 mod selection;
 
 use nix::sys::signal::Signal;

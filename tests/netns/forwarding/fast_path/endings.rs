@@ -1,0 +1,107 @@
+//! What ends: flows, by themselves or with the instance, and the instance with flows that run.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use socket2::SockRef;
+
+use super::{COUNTER, Fast, INTERFACES, entry, expect_bypass, forward_both, forwarded};
+use crate::fixture::{
+    FORWARDED_PORT, Family, LiveFlow, OTHER_NAT, PROTOCOLS_AND_FAMILIES, Protocol, wait_until,
+};
+
+/// Ends a TCP connection by a reset.
+fn reset(flow: LiveFlow) {
+    let set = SockRef::from(flow.socket()).set_linger(Some(Duration::ZERO));
+    set.expect("SO_LINGER");
+}
+
+/// A closed connection leaves the flowtable, and a new one between the same ports is as good as any.
+#[test]
+#[ignore = "needs flowtables"]
+fn closed_and_reset_connections_make_room_for_new_ones() {
+    let fast = Fast::start(&["--fast-path=auto", "--fully-random=false"]);
+    for family in Family::BOTH {
+        for end in [drop, reset] {
+            let flow = fast.flow(Protocol::Tcp, family);
+            let source = flow.source();
+            end(flow);
+            // The node may have the old entry still.
+            let connect = || {
+                let to = fast.net.node_addr(family, FORWARDED_PORT);
+                let made = fast.net.client.connect_from(Protocol::Tcp, source, to);
+                made.and_then(|mut connection| connection.request())
+            };
+            let reply = wait_until("a connection", connect, |reply| reply.is_ok());
+            reply.expect("a reply");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs flowtables"]
+fn flows_end_with_the_instance_when_it_is_stopped() {
+    for owner in ["--owner=true", "--owner=false"] {
+        let fast = Fast::start(&[INTERFACES, owner]);
+        fast.net.node.load(OTHER_NAT);
+        let flows = PROTOCOLS_AND_FAMILIES.map(|(protocol, family)| {
+            let flow = fast.flow(protocol, family);
+            (protocol, family, flow)
+        });
+        let Fast { net, forwarder, .. } = fast;
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+        let rules = net.node.ruleset();
+        assert!(!rules.contains("nodefwd"), "{rules}");
+        for (protocol, family, mut flow) in flows {
+            let port = flow.source().port();
+            let found = entry(&net.node, protocol, family, port);
+            assert!(!found.contains("dport=80 "), "{found}");
+            flow.expect_closed();
+        }
+    }
+}
+
+/// As without a fast path: while another program has NAT rules, what was translated goes on.
+#[test]
+#[ignore = "needs flowtables"]
+fn flows_go_on_when_the_instance_is_killed_and_leave_the_fast_path() {
+    let fast = Fast::start(&[INTERFACES]);
+    fast.net.node.load(OTHER_NAT);
+    fast.net.node.load(COUNTER);
+    let mut flows = PROTOCOLS_AND_FAMILIES.map(|(protocol, family)| fast.flow(protocol, family));
+    flows
+        .iter_mut()
+        .for_each(|flow| expect_bypass(&fast.net.node, flow));
+    let Fast {
+        net,
+        mut forwarder,
+        _servers,
+    } = fast;
+    forwarder.signal(Signal::SIGKILL);
+    forwarder.wait();
+    let gone = |rules: &String| !rules.contains("nodefwd");
+    wait_until("no table", || net.node.ruleset(), gone);
+    for flow in &mut flows {
+        let before = forwarded(&net.node);
+        flow.expect_unchanged();
+        assert!(forwarded(&net.node) > before);
+    }
+}
+
+/// Before Linux 5.12 the table stays, and the next start replaces it.
+#[test]
+#[ignore = "needs flowtables"]
+fn what_a_killed_instance_without_an_owner_has_left_is_replaced() {
+    let mut fast = Fast::start(&[INTERFACES, "--owner=false"]);
+    let mut flow = fast.flow(Protocol::Tcp, Family::V4);
+    fast.forwarder.signal(Signal::SIGKILL);
+    fast.forwarder.wait();
+    flow.expect_unchanged();
+    let call = forward_both(&fast.net.backends).args(&["--owner=false"]);
+    let forwarder = call.start(&fast.net.node);
+    let rules = fast.net.node.ruleset();
+    assert!(!rules.contains("flowtable"), "{rules}");
+    flow.expect_unchanged();
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    assert_eq!(fast.net.node.ruleset(), "");
+}
