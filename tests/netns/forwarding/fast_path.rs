@@ -3,6 +3,7 @@
 
 mod changes;
 mod endings;
+mod interfaces;
 mod packets;
 mod selection;
 

@@ -10,10 +10,46 @@ use crate::fixture::{
     FORWARDED_PORT, Family, LiveFlow, OTHER_NAT, PROTOCOLS_AND_FAMILIES, Protocol, wait_until,
 };
 
+/// So long that no test reaches its end, and longer than any state of a closed connection lasts.
+const LONG: &str = "--drain=3600";
+
 /// Ends a TCP connection by a reset.
 fn reset(flow: LiveFlow) {
     let set = SockRef::from(flow.socket()).set_linger(Some(Duration::ZERO));
     set.expect("SO_LINGER");
+}
+
+/// In the flowtable the ends of connections are seen later, or never.
+#[test]
+#[ignore = "needs flowtables"]
+fn a_drain_ends_with_the_last_connection_whether_it_is_closed_or_reset() {
+    for family in Family::BOTH {
+        for end in [drop, reset] {
+            let fast = Fast::start(&[INTERFACES, LONG]);
+            let [mut first, mut second] = [(); 2].map(|()| fast.flow(Protocol::Tcp, family));
+            let Fast {
+                net,
+                mut forwarder,
+                _servers,
+            } = fast;
+            net.node.load(COUNTER);
+            forwarder.signal(Signal::SIGTERM);
+            forwarder.wait_until_draining(2);
+            let rules = net.node.ruleset();
+            assert!(!rules.contains("flowtable"), "{rules}");
+            // They are back on the usual path.
+            let before = forwarded(&net.node);
+            second.expect_unchanged();
+            assert!(forwarded(&net.node) > before);
+            // The kernel knows the sequence numbers of a flow again only after a packet: a reset counts by them.
+            first.expect_unchanged();
+            end(first);
+            second.expect_unchanged();
+            end(second);
+            forwarder.wait_until_drained();
+            forwarder.finish().expect_exit(0);
+        }
+    }
 }
 
 /// A closed connection leaves the flowtable, and a new one between the same ports is as good as any.
