@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: deploy/release.sh [ARCH…]
-# Makes what people download, in target/dist: for each architecture (default: amd64, arm64 and armhf) a tarball and
-# a package for Debian, and SHA256SUMS. The same commit gives the same bytes in any folder. As root, on a Debian 13
-# that nobody uses otherwise, such as a container: cross.sh installs compilers there.
+# Makes what people download, in target/dist: for each architecture (default: amd64, arm64 and armhf) a tarball, a
+# package for Debian and a bill of materials, and SHA256SUMS. The same commit gives the same bytes in any folder. As
+# root, on a Debian 13 that nobody uses otherwise, such as a container: cross.sh installs compilers there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -86,6 +86,13 @@ changelog() {
         "$version" "$maintainer" "$(LC_ALL=C date -uR -d "@$SOURCE_DATE_EPOCH")"
 }
 
+# bill ARCH TARGET: of materials. licences.sh looks at all crates in cargo's folder: those of the tool are in another.
+bill() {
+    command -v python3 >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3 >/dev/null
+    CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}-tools CARGO_INSTALL_ROOT=${CARGO_INSTALL_ROOT:-$PWD/target/dist-tools} \
+        CARGO_BUILD_TARGET=$2 deploy/sbom.sh "$dist/nodefwd-$version-$1.cdx.json"
+}
+
 for arch in "${architectures[@]}"; do
     echo "${0##*/}: building for $arch" >&2
     export CARGO_TARGET_DIR=$PWD/target/dist-$arch
@@ -94,6 +101,8 @@ for arch in "${architectures[@]}"; do
     deploy/licences.sh >"$files/third-party.txt"
     tarball "$arch" "${programs[0]}"
     package "$arch" "${programs[0]}"
+    target=${programs[0]%/release/nodefwd}
+    bill "$arch" "${target##*/}"
 done
 (cd "$dist" && sha256sum -- * >SHA256SUMS)
 ls -l "$dist"

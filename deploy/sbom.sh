@@ -14,7 +14,7 @@ tools=$(realpath -m "${CARGO_INSTALL_ROOT:-${CARGO_TARGET_DIR:-target}/tools}")
 target=${CARGO_BUILD_TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
 if [[ $("$tools/bin/cargo-cyclonedx" cyclonedx --version 2>/dev/null) != *" $version" ]]; then
     # Built for this machine, and without the flags of this folder.
-    (cd / && env -u CARGO_BUILD_TARGET cargo install --quiet --locked --root "$tools" "cargo-cyclonedx@$version")
+    (cd / && env -u CARGO_BUILD_TARGET cargo install --quiet --locked --debug --root "$tools" "cargo-cyclonedx@$version")
 fi
 
 made=nodefwd-$$.cdx

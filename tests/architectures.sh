@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# usage: tests/architectures.sh [--build | --brief] [ARCH…]
+# usage: tests/architectures.sh [--build | --brief] [--record] [ARCH…]
 # Builds nodefwd and its tests for other architectures with Debian 13's cross compilers, boots Debian's own
 # kernels for them in QEMU, without hardware support, and runs the tests there: unit tests and real packets
-# between network namespaces. --brief runs a few of each kind; --build only builds. As root.
+# between network namespaces. i386 runs on this machine's kernel, with all tests. --brief runs a few of each kind in
+# those that are booted; --build only builds; --record writes what came of it into tests/README.md. As root.
 set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -12,6 +13,8 @@ source tests/debian.sh
 
 depth=all
 case ${1:-} in --build | --brief) depth=${1#--} && shift ;; esac
+record=false
+[[ ${1:-} != --record ]] || { record=true && shift; }
 architectures=("$@")
 [[ ${#architectures[@]} -gt 0 ]] || architectures=(arm64 armhf riscv64 s390x ppc64el i386)
 
@@ -34,13 +37,17 @@ trap 'exit 143' TERM
 SECONDS=0
 step() { echo "$SECONDS s: $*"; }
 
-# list_tests DEPTH: what is run, a line for each program and part of its tests' names. Left out are tests of
+# list_tests ARCH: what is run, a line for each program and part of its tests' names. Left out are tests of
 # scale, of memory, and of races: they are about no architecture, and take hours in a processor that is emulated,
 # or longer than the program waits for another process (of several that replace one another, for one).
 list_tests() {
+    if [[ $1 == i386 ]]; then
+        printf '%s\n' unit netns
+        return
+    fi
     local filter filters=(forwarding::traffic forwarding::source_ranges forwarding::balance status::connections
         check::kernel::every_kind replace::starts::an_instance_that_drains lifecycle::start_and_stop)
-    [[ $1 == brief ]] || filters=(forwarding:: status:: check:: replace:: lifecycle:: encoders:: conntrack::)
+    [[ $depth == brief ]] || filters=(forwarding:: status:: check:: replace:: lifecycle:: encoders:: conntrack::)
     echo 'unit --skip fuzz:: --skip many_ --skip contention --skip rejected'
     for filter in "${filters[@]}"; do
         echo "netns $filter --skip scale --skip at_any_moment --skip hundred --skip promtool --skip of_several"
@@ -63,11 +70,13 @@ properties_of() {
     esac
 }
 
-# in_builder ARCH CARGO-ARGUMENT…
+# in_builder ARCH CARGO-ARGUMENT…: in a folder with the name of this one, which cargo writes into the tests.
 in_builder() {
     local log=$work/$1.log
-    in_debian "$work/builder" env CARGO_TARGET_DIR="/nodefwd/target/architectures/$1" CARGO_PROFILE_DEV_DEBUG=0 \
-        NODEFWD_COMMIT="$commit" deploy/cross.sh "$@" >"$log" 2>&1 || die "'cargo ${*:2}' for $1 failed: $(tail -n 30 "$log")"
+    # shellcheck disable=SC2016 # the inner shell fills them in
+    in_debian "$work/builder" sh -euc 'mkdir -p "$0"; mount --bind /nodefwd "$0"; cd "$0"; exec "$@"' "$PWD" \
+        env CARGO_TARGET_DIR="$work/$1" CARGO_PROFILE_DEV_DEBUG=0 NODEFWD_COMMIT="$commit" \
+        deploy/cross.sh "$@" >"$log" 2>&1 || die "'cargo ${*:2}' for $1 failed: $(tail -n 30 "$log")"
 }
 
 # build ARCH: the release as $work/ARCH/tests/nodefwd, and the tests beside it.
@@ -93,22 +102,31 @@ build() {
     in_builder "$arch" test --no-run --locked --lib --test netns
     while read -r program; do
         case $program in
-            */netns-*) cp "${program#/nodefwd/}" "$work/$arch/tests/netns" ;;
-            *) cp "${program#/nodefwd/}" "$work/$arch/tests/unit" ;;
+            */netns-*) cp "$program" "$work/$arch/tests/netns" ;;
+            *) cp "$program" "$work/$arch/tests/unit" ;;
         esac
     done < <(sed -n 's/.*Executable .*(\(.*\))/\1/p' "$work/$arch.log")
 }
 
 # --- Testing ------------------------------------------------------------------------------------------
 
-# judge FILE: every set of tests must have passed, and have run at least one.
+# judge ARCH: every set of tests must have passed, and have run at least one. Sets tested, in words.
 judge() {
-    local sets passed
-    sets=$(list_tests "$depth" | wc -l)
-    [[ $(grep -c '^ended: 1 ' "$1") == "$sets" && ! $(<"$1") == *'ok. 0 passed'* ]] ||
-        die "not all tests passed: $(tail -n 200 "$1")"
-    passed=$(awk '/^test result: ok/ { passed += $4 } END { print passed }' "$1")
-    row+="$passed passed in $((SECONDS - began)) s on $(sed -n 's/^booted: //p' "$1" | tr -d '\r')"
+    local file=$work/$1.tests sets unit all
+    sets=$(list_tests "$1" | wc -l)
+    tested='failed'
+    [[ $(grep -c '^ended: 1 ' "$file") == "$sets" && ! $(<"$file") == *'ok. 0 passed'* ]] || return 1
+    read -r unit all < <(awk '/^test result: ok/ { unit = unit ? unit : $4; all += $4 } END { print unit, all }' "$file")
+    tested="$unit unit tests, $((all - unit)) end to end, on $(sed -n 's/^booted: \(Linux [0-9.]*\).*/\1/p' "$file")"
+    [[ $depth != brief || $1 == i386 ]] || tested="\`--brief\`: $tested"
+}
+
+# write_down ARCH: its line in the table of tests/README.md.
+write_down() {
+    local line at='no'
+    [[ $(properties_of "$1") != *' DYN '* ]] || at='yes'
+    line="| $1 | $(sed -E ':a; s/([0-9])([0-9]{3})(,|$)/\1,\2\3/; ta' <<<"$size") | $at | $tested | $(date -u +%F) | ${commit:0:7} |"
+    sed -i "s#^| $1 | .*#$line#" tests/README.md
 }
 
 if [[ ! -e $work/builder/built ]]; then
@@ -118,19 +136,19 @@ if [[ ! -e $work/builder/built ]]; then
     make_debian "$work/builder"
     touch "$work/builder/built"
 fi
-table=()
+table=() failed=()
 for arch in "${architectures[@]}"; do
-    began=$SECONDS
+    began=$SECONDS tested='built only'
     build "$arch"
-    row="$arch: $size bytes"
     if [[ $depth != build ]]; then
-        row+=", "
         step "$arch: testing"
         if [[ $arch == i386 ]]; then run_here i386; else boot "$arch"; fi >"$work/$arch.tests" 2>&1
-        judge "$work/$arch.tests"
+        judge "$arch" || { failed+=("$arch") && tail -n 200 "$work/$arch.tests" >&2; }
     fi
-    table+=("$row")
-    step "$row"
+    table+=("$arch: $size bytes, $tested, in $((SECONDS - began)) s")
+    step "${table[-1]}"
+    ! $record || write_down "$arch"
 done
 printf '\n%s, commit %s\n' "$(date -u +%F)" "${commit:0:12}"
 printf '%s\n' "${table[@]}"
+[[ ${#failed[@]} -eq 0 ]] || die "not all tests passed for ${failed[*]}"

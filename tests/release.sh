@@ -21,30 +21,8 @@ here=$(dpkg --print-architecture)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 id=nodefwd-release-$$
 files=$(mktemp -d)
-nspawn=''
-# systemd needs version 2 of cgroups, which may be mounted next to version 1.
-cgroup=$(findmnt -rnfo TARGET -t cgroup2)/$id
-
-# end_container: with its network.
-end_container() {
-    local host pids tries
-    [[ -z $nspawn ]] || { kill -KILL "$nspawn" && wait "$nspawn"; } 2>/dev/null || true
-    for host in node peer; do
-        pids=$(ip netns pids "$id-$host" 2>/dev/null) || continue
-        # shellcheck disable=SC2086 # one word each
-        [[ -z $pids ]] || kill -KILL $pids 2>/dev/null || true
-        ip netns delete "$id-$host"
-    done
-    for tries in {1..100}; do
-        find "$cgroup" /sys/fs/cgroup/*/"$id" -depth -type d -exec rmdir {} \; 2>/dev/null || true
-        [[ -e $cgroup || -e /sys/fs/cgroup/systemd/$id ]] || break
-        sleep 0.1
-    done
-}
-cleanup() {
-    end_container
-    rm -rf --one-file-system "$files" "/run/systemd/nspawn/propagate/$id"
-}
+# shellcheck source=tests/nspawn.sh
+source tests/nspawn.sh
 trap cleanup EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
@@ -72,12 +50,14 @@ step "making it in another folder"
 git -c safe.directory='*' ls-files -z | tar -c --null -T - | in_debian "$builder" sh -euc '
     rm -rf "/another folder" && mkdir "/another folder" && cd "/another folder"
     tar -x
-    CARGO_HOME=/another-cargo deploy/release.sh "$@"' sh "${architectures[@]}" >"$files/log" 2>&1 || die "$(tail -n 30 "$files/log")"
+    CARGO_HOME=/another-cargo CARGO_INSTALL_ROOT=/nodefwd/target/dist-tools deploy/release.sh "$@"' sh "${architectures[@]}" >"$files/log" 2>&1 || die "$(tail -n 30 "$files/log")"
 cmp target/dist/SHA256SUMS "$builder/another folder/target/dist/SHA256SUMS" ||
     die "the release depends on the folder that it is made in"
 (cd target/dist && sha256sum --quiet --check SHA256SUMS)
+[[ $(wc -l <target/dist/SHA256SUMS) == $((3 * ${#architectures[@]})) ]] || die "SHA256SUMS should list a tarball, a package and a bill of each"
 for arch in "${architectures[@]}"; do
     [[ -e target/dist/nodefwd-$version-$arch.tar.gz ]] || die "there is no tarball for $arch"
+    grep -q '"name": "libnftnl"' "target/dist/nodefwd-$version-$arch.cdx.json" || die "there is no bill of materials for $arch"
     [[ $(dpkg-deb --field "target/dist/nodefwd_${version}_$arch.deb" Architecture) == "$arch" ]] || die "the package for $arch is for another"
 done
 step "lintian"
@@ -85,66 +65,28 @@ lintian --fail-on error target/dist/*.deb >"$files/log" 2>&1 || die "lintian: $(
 
 # --- Installing ---------------------------------------------------------------------------------------
 
-cp "target/dist/nodefwd_${version}_$here.deb" "$files/nodefwd.deb"
-dpkg-deb --raw-extract "$files/nodefwd.deb" "$files/newer"
+mkdir "$files/packages"
+cp "target/dist/nodefwd_${version}_$here.deb" "$files/packages/old.deb"
+dpkg-deb --raw-extract "$files/packages/old.deb" "$files/newer"
 sed -i "s/^Version: .*/Version: $version+newer/" "$files/newer/DEBIAN/control"
-dpkg-deb --root-owner-group --build "$files/newer" "$files/newer.deb" >/dev/null
+dpkg-deb --root-owner-group --build "$files/newer" "$files/packages/newer.deb" >/dev/null
 
-# boot SUITE: that Debian with systemd, between a network of its own and a peer (10.0.0.2, and 10.0.0.5 as destination).
-boot() {
-    ip netns add "$id-node"
-    ip netns add "$id-peer"
-    ip -n "$id-node" link add to-peer type veth peer name to-node netns "$id-peer"
-    ip -n "$id-node" address add 10.0.0.1/24 dev to-peer
-    ip -n "$id-peer" address add 10.0.0.2/24 dev to-node
-    ip -n "$id-peer" address add 10.0.0.5/24 dev to-node
-    ip -n "$id-node" link set to-peer up
-    ip -n "$id-peer" link set to-node up
-    ip netns exec "$id-node" sysctl -qw net.ipv4.ip_forward=1
-    ip netns exec "$id-peer" socat TCP4-LISTEN:8080,bind=10.0.0.5,fork EXEC:cat 2>/dev/null &
-    disown
-    (
-        mkdir "$cgroup"
-        echo "$BASHPID" >"$cgroup/cgroup.procs"
-        export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
-        exec systemd-nspawn --quiet --boot --directory="$files/$1" --register=no --keep-unit \
-            --machine="$id" --console=pipe --network-namespace-path="/run/netns/$id-node" \
-            --capability=CAP_NET_ADMIN --bind-ro="$files/nodefwd.deb:/old.deb" --bind-ro="$files/newer.deb:/newer.deb" \
-            systemd.unit=multi-user.target
-    ) >"$files/boot" 2>&1 </dev/null &
-    nspawn=$!
-    local tries
-    for ((tries = 0; tries < 600; tries++)); do
-        ! inside systemctl is-active --quiet basic.target 2>/dev/null || return 0
-        sleep 0.1
-    done
-    die "systemd does not boot: $(<"$files/boot")"
-}
-
-# inside COMMAND…: runs it in the container's namespaces; never on this machine, which has no /old.deb.
-inside() {
-    local pid
-    for pid in $(ip netns pids "$id-node"); do
-        ! grep -qs $'^NSpid:.*\t1$' "/proc/$pid/status" || break
-    done
-    # shellcheck disable=SC2016 # the inner shell fills it in
-    nsenter --all --root --wd --target="${pid-}" -- sh -c '[ -e /old.deb ] && PATH=/usr/sbin:/usr/bin exec "$@"' sh "$@"
-}
 apt() { inside env DEBIAN_FRONTEND=noninteractive "$@" >"$files/log" 2>&1 || die "'$*' failed: $(<"$files/log")"; }
 main_pid() { inside systemctl show --property=MainPID --value nodefwd@web; }
 
 for suite in bookworm trixie; do
     step "$suite: booting"
     make_debian "$files/$suite" "$suite" systemd-sysv,dbus
-    boot "$suite"
+    make_network
+    boot multi-user.target --directory="$files/$suite" --bind-ro="$files/packages:/nodefwd"
     # What a start and stop of the system itself leaves is no matter of the package.
-    files_of() { inside find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /var/log -o -path /tmp -o -path /var/tmp \) -prune -o -name '*nodefwd*' -print; }
+    files_of() { inside find / -xdev \( -path /nodefwd -o -path /proc -o -path /sys -o -path /run -o -path /var/log -o -path /tmp -o -path /var/tmp \) -prune -o -name '*nodefwd*' -print; }
 
     step "$suite: installing"
-    apt dpkg -i /old.deb
+    apt dpkg -i /nodefwd/old.deb
     # shellcheck disable=SC2016
     inside sh -euc 'echo NODEFWD_FORWARDS=tcp/80=10.0.0.5:8080 >/etc/nodefwd/web.env; systemctl enable --now nodefwd@web' 2>/dev/null ||
-        die "the service does not start: $(inside journalctl --no-pager --unit='nodefwd@*')"
+        die "the service does not start: $(journal)"
     coproc CLIENT { exec ip netns exec "$id-peer" socat STDIO TCP4:10.0.0.1:80 2>/dev/null; }
     client=$CLIENT_PID
     talks() {
@@ -155,7 +97,7 @@ for suite in bookworm trixie; do
 
     step "$suite: upgrading"
     before=$(main_pid)
-    apt dpkg -i /newer.deb
+    apt dpkg -i /nodefwd/newer.deb
     [[ $(<"$files/log") == *"systemctl restart 'nodefwd@*'"* ]] || die "the upgrade should say what to restart: $(<"$files/log")"
     [[ $(inside dpkg-query -Wf '${Version}' nodefwd) == "$version+newer" ]] || die "the package is not the newer one"
     talks upgraded
@@ -173,7 +115,6 @@ for suite in bookworm trixie; do
     left=$(files_of | grep -v '/var/lib/dpkg/info/' || true)
     [[ -z $left ]] || die "$suite: these are left: $left"
     end_container
-    nspawn=''
     rm -rf --one-file-system "${files:?}/$suite"
 done
 step "everything passed"

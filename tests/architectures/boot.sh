@@ -37,7 +37,7 @@ make_guest() {
     # With usr/lib in Debian 13, where lib is a link to it in the root file system.
     modules=$(find "$folder/kernel" -path '*/lib/modules/*' -prune)
     version=${modules##*/}
-    mkdir -p "$root/lib/modules/$version" "$root/nodefwd"
+    mkdir -p "$root/lib/modules/$version"
     # Not every kernel has each of them.
     (cd "$modules" && cp --parents -r modules.{builtin,builtin.modinfo,order} kernel/{lib,crypto} kernel/arch/*/crypto \
         kernel/net/{802,8021q,bridge,core,ipv4,ipv6,netfilter,packet,sched,sctp} kernel/drivers/net/{veth,dummy}.ko* \
@@ -53,9 +53,10 @@ boot() {
     [[ -e $folder/made ]] || { make_guest "$arch" "$suite" "$flavour" && touch "$folder/made"; }
     rm -rf "$folder/root/tests"
     cp -r "$work/$arch/tests" "$folder/root/tests"
-    list_tests "$depth" >"$folder/root/tests/list"
+    list_tests "$arch" >"$folder/root/tests/list"
     # The folder for files of tests, by the name that cargo compiled into them.
-    mkdir -p "$folder/root/nodefwd/target/architectures/$arch/$(properties_of "$arch" | cut -d' ' -f1)/tmp"
+    mkdir -p "$folder/root$work/$arch/$(properties_of "$arch" | cut -d' ' -f1)/tmp"
+    echo "$PWD" >"$folder/root/tests/folder"
     install -m 755 tests/architectures/init "$folder/root/init"
     (cd "$folder/root" && find . | cpio --quiet -o -H newc -R 0:0) >"$folder/initramfs"
     # shellcheck disable=SC2086 # several words
@@ -70,7 +71,8 @@ boot() {
 run_here() {
     local program filter
     echo "booted: Linux $(uname -r) on $(uname -m), this machine's kernel"
-    list_tests "$depth" | while read -r program filter; do
+    mkdir -p "$work/$1/$(properties_of "$1" | cut -d' ' -f1)/tmp"
+    list_tests "$1" | while read -r program filter; do
         # shellcheck disable=SC2086 # several words
         NODEFWD_BIN=$work/$1/tests/nodefwd "$work/$1/tests/$program" $filter </dev/null && passed=1 || passed=0
         echo "ended: $passed $program $filter"
