@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{
@@ -180,10 +181,12 @@ fn beside_many_flowtables_auto_adds_none_and_a_list_does() {
     let _servers = net.serve(BACKEND_PORT);
     for number in 0..10 {
         net.node.load(&format!(
-            "table inet other{number} {{ flowtable fast {{
-                hook ingress priority filter
-                devices = {{ client }}
-            }} }}"
+            "table inet other{number} {{
+                flowtable fast {{
+                    hook ingress priority filter
+                    devices = {{ client }}
+                }}
+            }}"
         ));
     }
     let call = forward_both(&net.backends);
@@ -202,7 +205,7 @@ fn beside_many_flowtables_auto_adds_none_and_a_list_does() {
     let port = flow.source().port();
     let found = entry(&net.node, Protocol::Tcp, Family::V4, port);
     assert!(!found.contains("OFFLOAD"), "{found}");
-    drop(forwarder);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
     let _forwarder = call.args(&[INTERFACES]).start(&net.node);
     let to = net.node_addr(Family::V4, FORWARDED_PORT);
     let mut flow = net.client.live_flow(Protocol::Tcp, to);
