@@ -4,7 +4,7 @@
 use nix::sys::signal::Signal;
 
 use super::nft_with_input;
-use crate::fixture::{Monitor, Namespace, expect_parts, nodefwd};
+use crate::fixture::{Monitor, Namespace, TempFile, expect_parts, nodefwd};
 
 /// How many chains a hook takes: MAX_HOOK_COUNT in net/netfilter/core.c.
 pub const CHAINS_OF_A_HOOK: usize = 1024;
@@ -14,17 +14,21 @@ pub const COLLISIONS: usize = 100;
 
 const FORWARD: &str = "tcp/80=10.2.0.11,fd00:2::11";
 
+/// Fills a hook of nat with as many chains as it takes.
+fn fill(node: &Namespace, hook: &str, priority: i32) {
+    let chain = format!("type nat hook {hook} priority {priority};");
+    let chains = (1..=CHAINS_OF_A_HOOK).map(|number| format!("chain c{number} {{ {chain} }}\n"));
+    node.load(&format!(
+        "table inet full {{\n{}}}",
+        chains.collect::<String>()
+    ));
+}
+
 #[test]
 fn the_chain_that_a_full_hook_rejects_is_named() {
     let node = Namespace::forwarding("node");
     for (hook, priority) in [("prerouting", -100), ("output", -100), ("postrouting", 100)] {
-        let chain = format!("type nat hook {hook} priority {priority};");
-        let chains =
-            (1..=CHAINS_OF_A_HOOK).map(|number| format!("chain c{number} {{ {chain} }}\n"));
-        node.load(&format!(
-            "table inet full {{\n{}}}",
-            chains.collect::<String>()
-        ));
+        fill(&node, hook, priority);
         let monitor = Monitor::start(&node);
         let outcome = nodefwd([FORWARD, "--output=true"]).finish(&node);
         let stderr = outcome.expect_exit(1).stderr;
@@ -37,6 +41,35 @@ fn the_chain_that_a_full_hook_rejects_is_named() {
             .stop(Signal::SIGTERM)
             .expect_exit(0);
     }
+}
+
+#[test]
+fn a_reload_that_the_kernel_rejects_leaves_the_rules_and_is_said() {
+    let node = Namespace::forwarding("node");
+    let variables = format!("NODEFWD_NAME=web\nNODEFWD_FORWARDS={FORWARD}\n");
+    let file = TempFile::new(&variables);
+    let call = nodefwd([""; 0]).env("NODEFWD_ENV_FILE", file.path());
+    let mut forwarder = call.start(&node);
+    fill(&node, "output", -100);
+    let rules = || {
+        let table = ["list", "table", "inet", "nodefwd-web"];
+        node.succeed("nft", &table)
+    };
+    let before = rules();
+    file.write(format!("{variables}NODEFWD_OUTPUT=true\n"));
+    forwarder.signal(Signal::SIGHUP);
+    let refused = "warning: not reloaded, going on with the rules as they are: ";
+    let said = forwarder.wait_for_line(refused);
+    expect_parts(&said, ["the kernel refused to make chain output: E2BIG"]);
+    let marked = rules().replace("\n\tchain reload-failed {\n\t}\n", "");
+    assert_eq!(marked, before);
+    let status = nodefwd(["status"]).finish(&node).expect_success();
+    expect_parts(&status, ["the last reload failed"]);
+    node.succeed("nft", &["delete", "table", "inet", "full"]);
+    forwarder.signal(Signal::SIGHUP);
+    forwarder.wait_for_line("reloaded: ");
+    assert!(rules().contains("hook output"), "{}", rules());
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 /// Whichever comes first, exactly one of the two has the table.
