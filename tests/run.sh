@@ -20,4 +20,5 @@ size=$(stat -c %s "$release_binary")
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))}
 # The tests themselves are built with the dev profile, since the release's fat LTO takes much longer;
 # the program that they run in network namespaces is the release.
-NODEFWD_BIN=$release_binary cargo test --locked "$@"
+# The tests send signals that nohup(1), or a shell in the background, has its children ignore.
+NODEFWD_BIN=$release_binary env --default-signal=HUP,INT,QUIT cargo test --locked "$@"
