@@ -18,7 +18,7 @@ const README: &str = include_str!("../../README.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 47] = [
+const ELSEWHERE: [(&str, &str); 46] = [
     ("deploy/sbom.sh FILE", "tests/package.sh does it"),
     (
         "nodefwd tcp/443=home.example.org:8443",
@@ -27,10 +27,6 @@ const ELSEWHERE: [(&str, &str); 47] = [
     (
         "deploy/image.sh -- --build-arg FEATURES=static,names",
         "tests/image.sh builds it without",
-    ),
-    (
-        "tests/architectures.sh --brief --record",
-        "boots kernels of other machines",
     ),
     (
         "tests/architectures.sh arm64 armhf",
