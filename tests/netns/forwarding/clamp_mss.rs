@@ -106,7 +106,8 @@ fn segments_of_the_hosts_own_connections_fit() {
             let _forwarder = call.start(&net.node);
             for family in Family::BOTH {
                 let to = net.node_addr(family, FORWARDED_PORT);
-                let bytes = net.node.run(|| exchange(to, EVENT_TIMEOUT));
+                // Until then it sends again what was too large, after pauses that double.
+                let bytes = net.node.run(|| exchange(to, 6 * EVENT_TIMEOUT));
                 let all = bytes.expect("a reply");
                 assert_eq!(all, BYTES, "{mtu} {family:?} {masquerade}");
             }
