@@ -296,6 +296,7 @@ static BEFORE_RUNTIME: extern "C" fn() = open_standard_descriptors;
 mod left_out {
     use nix::libc::{self, c_char, c_int, c_void};
     use std::process::abort;
+    use std::ptr;
 
     // SAFETY, of all of them: their callers get what the real ones give when they fail, or find nothing.
 
@@ -334,6 +335,25 @@ mod left_out {
     /// Closes the sockets of that resolver, which has none.
     #[unsafe(no_mangle)]
     extern "C" fn __res_iclose(_state: *mut c_void, _frees: bool) {}
+
+    /// Loads a library, which a program of one file has none of: glibc would, to convert the characters of a
+    /// locale other than C, which is never set here.
+    #[unsafe(no_mangle)]
+    extern "C" fn __libc_dlopen_mode(_name: *const c_char, _mode: c_int) -> *mut c_void {
+        ptr::null_mut()
+    }
+
+    /// Finds a symbol in such a library.
+    #[unsafe(no_mangle)]
+    extern "C" fn __libc_dlsym(_library: *mut c_void, _name: *const c_char) -> *mut c_void {
+        ptr::null_mut()
+    }
+
+    /// Unloads such a library.
+    #[unsafe(no_mangle)]
+    extern "C" fn __libc_dlclose(_library: *mut c_void) -> c_int {
+        -1
+    }
 
     /// Prints, with all of printf, what is wrong in glibc's own state.
     #[unsafe(no_mangle)]
