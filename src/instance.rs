@@ -38,7 +38,7 @@ use flows::{ClaimMatcher, FlowMatcher};
 use forwarding::{ForwardingReport, in_table, take_in};
 use health::Health;
 use host::{HostChange, HostChanges};
-use install::{IfExists, InstallError};
+use install::IfExists;
 use log::{Level, info, log, warn};
 use names::Names;
 pub use notify::failed as notify_failure;
@@ -217,9 +217,8 @@ fn install<'a>(
     };
     let waits = || predecessor.waits();
     match install(IfExists::Replace(&waits)) {
-        Err(RulesError::Install(InstallError::ReplaceCancelled)) => {
-            Err(predecessor.error(ReplaceProblem::Cancelled).into())
-        }
+        // Whatever has failed: it uses the socket again, and may have read the kernel's replies to this process.
+        Err(_) if !predecessor.waits() => Err(predecessor.error(ReplaceProblem::Cancelled).into()),
         rules => {
             let rules = rules?;
             predecessor.commit(signals)?;

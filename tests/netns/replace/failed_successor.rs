@@ -1,6 +1,7 @@
 //! Successors that fail before they have taken over: the predecessor goes on as if they had not been
 //! started.
 
+use std::fs;
 use std::thread;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use nix::sys::signal::Signal;
 use super::{forward_both, replacing};
 use crate::fixture::{
     BACKEND_PORT, FORWARDED_PORT, Family, LiveFlow, Net, Nodefwd, PROTOCOLS_AND_FAMILIES, Process,
-    Protocol, expect_parts, nodefwd, wait_until,
+    Protocol, TempFile, expect_parts, nodefwd, wait_until,
 };
 
 /// A running instance with a live flow.
@@ -130,18 +131,62 @@ fn without_the_owner_flag_a_killed_successor_leaves_the_predecessor_alone_or_has
     a_successor_is_killed("--owner=false");
 }
 
-/// The system calls at which a successor is stopped until the predecessor no longer waits: it has just
-/// received the sockets, or it has just seen that the predecessor waits, and is about to send its rules.
-const STOPPED_AT: [(&str, u32); 2] = [("dup3", 1), ("recvfrom", 2)];
+/// Where a successor is stopped until the predecessor no longer waits.
+#[derive(Clone, Copy)]
+enum StoppedAt {
+    /// It has received the sockets.
+    Sockets,
+    /// It has seen that the predecessor waits, and is about to send its rules.
+    Permission,
+    /// It has sent them, and has not read the replies of the kernel.
+    Rules,
+}
 
-fn a_successor_is_late(owner: &str, (call, number): (&str, u32)) {
+impl StoppedAt {
+    /// The system call, and how many of them there have been.
+    fn call(self, rules_sent_at: usize) -> (&'static str, usize) {
+        match self {
+            StoppedAt::Sockets => ("dup3", 1),
+            StoppedAt::Permission => ("recvfrom", 2),
+            StoppedAt::Rules => ("sendto", rules_sent_at),
+        }
+    }
+}
+
+/// Has a successor replace an instance; gives the number of the system call `sendto` that sent its rules: the
+/// first after it has seen that the predecessor waits.
+fn rules_sent_at(net: &Net, predecessor: &Nodefwd, successor: &Nodefwd) -> usize {
+    let trace = TempFile::new("");
+    let output = format!("--output={}", trace.path().display());
+    let running = predecessor.start(&net.node);
+    let traced = successor
+        .clone()
+        .traced(&["--trace=recvfrom,sendto", &output]);
+    let replaced_it = traced.start(&net.node);
+    running.finish().expect_exit(0);
+    replaced_it.stop(Signal::SIGTERM).expect_exit(0);
+    let trace = fs::read_to_string(trace.path()).expect("a trace");
+    let calls = trace.lines().map(|line| line.starts_with("recvfrom("));
+    let (mut received, mut sent) = (0, 0);
+    for is_receive in calls {
+        received += usize::from(is_receive);
+        sent += usize::from(!is_receive);
+        if received == 2 && !is_receive {
+            break;
+        }
+    }
+    sent
+}
+
+fn a_successor_is_late(owner: &str, stopped_at: StoppedAt) {
     let net = Net::new(2);
     let _server = net.backends[0].serve(BACKEND_PORT);
     let with_owner = forward_both(&net.backends[0]).args(&[owner]);
+    let other = replacing(&forward_both(&net.backends[1])).args(&[owner]);
+    let (call, number) = stopped_at.call(rules_sent_at(&net, &with_owner, &other));
     let mut predecessor = Predecessor::start(&net, &with_owner);
     let stop = format!("--inject={call}:signal=SIGSTOP:when={number}");
     let trace = format!("--trace={call}");
-    let other = replacing(&forward_both(&net.backends[1])).args(&[owner]);
     let mut successor = other
         .traced(&["--output=/dev/null", &trace, &stop])
         .spawn(&net.node);
@@ -158,10 +203,11 @@ fn a_successor_is_late(owner: &str, (call, number): (&str, u32)) {
 
 #[test]
 fn a_successor_that_is_late_leaves_the_predecessor_alone() {
+    use StoppedAt::{Permission, Rules, Sockets};
     thread::scope(|scope| {
         for owner in ["--owner=true", "--owner=false"] {
-            for call in STOPPED_AT {
-                scope.spawn(move || a_successor_is_late(owner, call));
+            for stopped_at in [Sockets, Permission, Rules] {
+                scope.spawn(move || a_successor_is_late(owner, stopped_at));
             }
         }
     });
