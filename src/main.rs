@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use nodefwd::check::{self, CheckError, Subject};
 use nodefwd::cli::{self, Cli, Command, Verbosity};
 use nodefwd::config::{self, Config, ConfigError, HostName, LookUp, Name, OptionName, Options};
@@ -51,7 +51,7 @@ impl MainError {
 
 fn main() -> ExitCode {
     let arguments = cli::command_first(env::args_os().collect());
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match Cli::read(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // What the command line says of the log is not known.

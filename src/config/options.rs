@@ -56,6 +56,14 @@ impl OptionName {
         OptionName { variable, flag }
     }
 
+    /// Those of all options, and of the log.
+    pub fn all() -> Vec<Self> {
+        let mut options = Options::default();
+        let of_texts = options.values_mut().map(|(name, _)| name);
+        let others = [Self::FORWARDS, Self::ENV_FILE, Self::LOG_FORMAT];
+        of_texts.chain(others).collect()
+    }
+
     /// The environment variable alone.
     pub fn variable(&self) -> &'static str {
         self.variable

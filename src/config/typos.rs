@@ -1,8 +1,7 @@
 //! Variables that look like an option's but are none. Nothing would come of them, and one that was meant to
 //! restrict who may connect would leave the host open.
 
-use super::{OptionName, Options};
-use clap::{Arg, Args, Command};
+use super::OptionName;
 use log::warn;
 use std::env;
 
@@ -21,18 +20,14 @@ pub fn warn_of_environment() {
     }
 }
 
-/// The variables of all options.
-pub struct Variables(Vec<String>);
+/// The variables of all options, and of the log.
+pub struct Variables(Vec<&'static str>);
 
 impl Variables {
-    /// As the command line's definition has them.
+    /// What each of them is called.
     pub fn all() -> Self {
-        let command = Options::augment_args(Command::new(""));
-        let variable = |arg: &Arg| Some(arg.get_env()?.to_str()?.to_owned());
-        let of_options = command.get_arguments().filter_map(variable);
-        // That of the log belongs to every command.
-        let of_log = OptionName::LOG_FORMAT.variable().to_owned();
-        Variables(of_options.chain([of_log]).collect())
+        let names = OptionName::all();
+        Variables(names.iter().map(OptionName::variable).collect())
     }
 
     /// What to say of a variable that looks like one of these but is none.
@@ -46,8 +41,8 @@ impl Variables {
 }
 
 /// The option that was probably meant by a variable that is none.
-fn misspelled(name: &str, known: &[String]) -> Option<String> {
-    if name == OF_BUILD || known.iter().any(|known| known == name) {
+fn misspelled(name: &str, known: &[&str]) -> Option<String> {
+    if name == OF_BUILD || known.contains(&name) {
         return None;
     }
     let upper = name.to_ascii_uppercase();
@@ -64,7 +59,7 @@ fn misspelled(name: &str, known: &[String]) -> Option<String> {
         let mine = own.is_some_and(|own| !own.is_empty()) && known.starts_with(PREFIX);
         mine && (known.starts_with(&upper) || upper.starts_with(known))
     };
-    let distance = |known: &String| {
+    let distance = |known: &str| {
         // A pod's environment may hold hundreds of variables that have nothing to do with this program.
         let most = match own {
             Some(_) => usize::MAX,
@@ -80,7 +75,7 @@ fn misspelled(name: &str, known: &[String]) -> Option<String> {
     let near = known
         .iter()
         .filter_map(|known| Some((distance(known)?, known)));
-    near.min().map(|(_, nearest)| nearest.clone())
+    near.min().map(|(_, nearest)| (*nearest).to_owned())
 }
 
 /// The classic variable that a name stands for, in other words than the variable has.
@@ -126,7 +121,9 @@ fn is_link(words: &[&str]) -> bool {
 /// text of the other (optimal string alignment); `None` if those are more than `most`.
 fn distance(one: &str, other: &str, most: usize) -> Option<usize> {
     let (one, other) = (one.as_bytes(), other.as_bytes());
-    if one.len().abs_diff(other.len()) > most {
+    // Each byte that the other has not must go.
+    let foreign = one.iter().filter(|byte| !other.contains(byte)).count();
+    if foreign.max(one.len().abs_diff(other.len())) > most {
         return None;
     }
     let mut before: Vec<usize> = Vec::new();
@@ -155,6 +152,9 @@ fn distance(one: &str, other: &str, most: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Options;
+    use clap::{Arg, Args, Command};
+    use std::collections::BTreeSet;
 
     #[test]
     fn near_misses_name_the_option_that_was_meant() {
@@ -184,6 +184,20 @@ mod tests {
             let found = misspelled(name, &Variables::all().0);
             assert_eq!(found.as_deref(), Some(meant), "{name}");
         }
+    }
+
+    #[test]
+    fn the_variables_are_those_of_the_command_line() {
+        let command = Options::augment_args(Command::new(""));
+        let variable = |arg: &Arg| Some(arg.get_env()?.to_str()?.to_owned());
+        let defined: BTreeSet<String> = command.get_arguments().filter_map(variable).collect();
+        let of_log = OptionName::LOG_FORMAT.variable();
+        let known = Variables::all().0.into_iter();
+        let known: BTreeSet<String> = known
+            .filter(|name| *name != of_log)
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(known, defined);
     }
 
     #[test]
