@@ -27,7 +27,7 @@ mod surroundings;
 pub use report::CheckFormat;
 pub use start::warn;
 
-use crate::config::{Config, ConfigError, LookUp, Name, Options};
+use crate::config::{Config, ConfigError, LookUp, Name, OptionName, Options};
 use crate::lock::Holder;
 use crate::nftables::{Nftables, NftablesError};
 use clap::Args;
@@ -94,15 +94,19 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Reads the options. A single word in place of the forwards that is no forward is a name.
+    /// Reads the options. A single word in place of the forwards that is no forward is a name. A file is what is to
+    /// be checked, whatever it lacks.
     pub fn read(options: &Options, look_up: LookUp<'_>) -> Result<Self, ConfigError> {
         let name = |word: &OsString| word.to_str().and_then(|word| word.parse().ok());
-        if let [word] = &options.forwards[..] {
+        let is_argument = !options.is_in_file(OptionName::FORWARDS);
+        if let ([word], true) = (&options.forwards[..], is_argument) {
             if let Some(name) = name(word) {
+                refuse(options, |_| true)?;
                 return Ok(Subject::Running(Some(name)));
             }
         }
-        if says_nothing(options) {
+        if says_nothing(options) && !options.have_env_file() {
+            refuse(options, |option| option != OptionName::NAME)?;
             return Ok(Subject::Running(Name::read(options)?));
         }
         match Config::with_names(options, look_up) {
@@ -110,6 +114,12 @@ impl Subject {
             config => Ok(Subject::Config(Box::new(config?))),
         }
     }
+}
+
+/// Refuses flags that would change nothing. The environment may be that of an instance, or of the image.
+fn refuse(options: &Options, is_idle: impl Fn(OptionName) -> bool) -> Result<(), ConfigError> {
+    let idle = options.flags().into_iter().find(|flag| is_idle(*flag));
+    idle.map_or(Ok(()), |flag| Err(ConfigError::NothingToCheck(flag)))
 }
 
 /// Whether no option says what to forward.

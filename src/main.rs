@@ -9,7 +9,7 @@ use nodefwd::config::{self, Config, ConfigError, HostName, LookUp, Name, OptionN
 use nodefwd::fast_path;
 use nodefwd::instance::{self, FileWatch, InstanceError, RequestError, Signals};
 use nodefwd::logging::{self, LogFormat};
-use nodefwd::resolver;
+use nodefwd::resolver::{self, MAX_TIME, MAX_TIME_OF_RELOAD};
 use nodefwd::ruleset::Ruleset;
 use nodefwd::status::{self, StatusError};
 use std::env;
@@ -35,6 +35,8 @@ enum MainError {
     Output(#[from] io::Error),
     #[error("'{word}' is no command, and no forward: did you mean '{command}'?")]
     Command { word: String, command: String },
+    #[error("the command '{0}' goes before its options: nodefwd {0} ...")]
+    CommandFirst(String),
 }
 
 impl MainError {
@@ -94,7 +96,9 @@ fn failed(error: &MainError) -> ExitCode {
     }
     match error {
         MainError::Input(error) if error.is_unresolved() => ExitCode::FAILURE,
-        MainError::Input(_) | MainError::Command { .. } => ExitCode::from(2),
+        MainError::Input(_) | MainError::Command { .. } | MainError::CommandFirst(_) => {
+            ExitCode::from(2)
+        }
         _ => ExitCode::FAILURE,
     }
 }
@@ -138,9 +142,13 @@ fn config(options: Options, look_up: LookUp<'_>) -> Result<Config, ConfigError> 
 fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
     let misspelt = cli::misspelt_command(&options).filter(|_| command.is_none());
     if let Some((word, command)) = misspelt {
-        return Err(MainError::Command { word, command });
+        return Err(if word == command {
+            MainError::CommandFirst(word)
+        } else {
+            MainError::Command { word, command }
+        });
     }
-    let look_up = |names: &[HostName]| resolver::look_up(names, None);
+    let look_up = |names: &[HostName]| resolver::look_up(names, MAX_TIME, None);
     match command.unwrap_or(Command::Run(options.clone())) {
         Command::Run(options) => {
             // Reading many forwards takes a while too.
@@ -148,8 +156,11 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
                 Signals::register(options.have_env_file()).map_err(InstanceError::from)?;
             // Before the file is read, so that no change goes unnoticed.
             let file = options.env_file.as_deref().map(FileWatch::open);
-            let look_up = |names: &[HostName]| resolver::look_up(names, Some(signals.as_fd()));
-            let config = config(options.clone(), &look_up)?;
+            let look_up = |names: &[HostName], max_time| {
+                resolver::look_up(names, max_time, Some(signals.as_fd()))
+            };
+            let config = config(options.clone(), &|names| look_up(names, MAX_TIME))?;
+            let look_up = |names: &[HostName]| look_up(names, MAX_TIME_OF_RELOAD);
             let read_again = |config: &Config| config.read_again(&options, &look_up);
             instance::run(config, &signals, file, &read_again)?;
         }

@@ -29,15 +29,21 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// How long all look-ups of names that begin together may take.
+/// How long all look-ups of names that begin together may take. With a reload less: the instance waits for them, and
+/// no longer than a process that would replace it waits for its reply.
 pub const MAX_TIME: Duration = Duration::from_secs(10);
+pub const MAX_TIME_OF_RELOAD: Duration = Duration::from_secs(5);
 
 /// After how long a name is looked up again that could not be.
 pub const RETRY_PAUSE: Duration = Duration::from_secs(15);
 
-/// Looks names up, and waits for the answers: no longer than until the other file is readable.
-pub fn look_up(names: &[HostName], until: Option<BorrowedFd<'_>>) -> Vec<Answer> {
-    let lookup = match Lookup::begin(names) {
+/// Looks names up, and waits for the answers: no longer than this time, or until the other file is readable.
+pub fn look_up(
+    names: &[HostName],
+    max_time: Duration,
+    until: Option<BorrowedFd<'_>>,
+) -> Vec<Answer> {
+    let lookup = match Lookup::begin(names, max_time) {
         Ok(lookup) => lookup,
         Err(error) => return failed(names, error),
     };

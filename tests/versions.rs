@@ -37,9 +37,14 @@ fn documents_name_the_version_of_the_manifest() {
 
 #[test]
 fn the_program_names_version_and_target() {
-    let mut nodefwd = Command::new(env!("CARGO_BIN_EXE_nodefwd"));
-    let output = nodefwd.arg("--version").output().expect("nodefwd");
-    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    let say = |argument: &str| {
+        let mut nodefwd = Command::new(env!("CARGO_BIN_EXE_nodefwd"));
+        let output = nodefwd.arg(argument).output().expect("nodefwd");
+        assert!(output.status.success() && output.stderr.is_empty());
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let said = say("--version");
+    assert_eq!(say("version"), said);
     let rest = said.strip_prefix(&format!("nodefwd {VERSION} ("));
     let rest = rest.and_then(|rest| rest.strip_suffix(")\n"));
     let words: Vec<&str> = rest.expect(&said).split(", ").collect();

@@ -35,7 +35,8 @@ Warnings and failures name the command that mends it. What check cannot follow i
 The kernel checks the rules and throws them away before any process sees them.
 
 Without forwards it checks all instances that run in this network namespace, and with a NAME
-in their place that one: it reads back from the kernel what they forward.
+in their place that one: it reads back from the kernel what they forward, and takes no other options
+of run. With --env-file it checks that file.
 
 JSON, to which fields may be added; the comments are not part of it:
   {\"schema\": 1,                  // another number if fields are renamed or removed

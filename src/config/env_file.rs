@@ -8,7 +8,7 @@ use super::shown;
 use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,11 @@ const MAX_BYTES: u64 = 64 << 20;
 pub enum EnvFileError {
     #[error("cannot be read: {}", .0.desc())]
     Read(Errno),
+    /// It may be empty by now, and a read may wait for ever.
+    #[error(
+        "is a pipe or a device, which is read at the start only: restart the instance, or give it a regular file"
+    )]
+    NotRegular,
     #[error("is larger than {} MiB: is it the right file?", MAX_BYTES >> 20)]
     TooLarge,
 }
@@ -74,6 +79,17 @@ impl EnvFile {
             return Err(EnvFileError::TooLarge);
         }
         Ok(Self::parse(path, &text))
+    }
+
+    /// Reads it once more, for an instance that runs: it must not wait for whoever writes into a pipe.
+    pub fn read_again(path: &Path) -> Result<Self, EnvFileError> {
+        match fs::metadata(path) {
+            Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
+                Err(EnvFileError::NotRegular)
+            }
+            // Why it cannot be read, reading tells.
+            _ => Self::read(path),
+        }
     }
 
     /// A variable's value and its line.

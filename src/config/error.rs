@@ -38,6 +38,11 @@ pub enum ConfigError {
     /// An option is there but holds nothing.
     #[error("{option} is empty: give a value, or leave it unset")]
     Empty { option: OptionName },
+    /// An option says how to forward, but there are no forwards.
+    #[error(
+        "{0} has no effect without forwards: instances that run are checked with the options that they run with; give the forwards too, or leave it out"
+    )]
+    NothingToCheck(OptionName),
     /// An option's bytes are no text.
     #[error("{option}: '{value}' is not valid UTF-8: use plain ASCII")]
     NotUtf8 { option: OptionName, value: String },
@@ -114,7 +119,9 @@ impl ConfigError {
             | ConfigError::NotUtf8 { option, .. }
             | ConfigError::Fixed { option }
             | ConfigError::Invalid { option, .. } => Some(*option),
-            ConfigError::Incomplete { given, .. } => Some(*given),
+            ConfigError::Incomplete { given, .. } | ConfigError::NothingToCheck(given) => {
+                Some(*given)
+            }
             ConfigError::Pairing { .. } => Some(OptionName::DEST_PORT),
             ConfigError::Unreachable { .. } => Some(OptionName::LISTEN),
             ConfigError::EnvFile { .. }

@@ -5,12 +5,12 @@
 //! `masquerade`, `clamp_mss`, `hairpin`, `fast_path`) or `instance` (`replace`, `drain`), for `name` by `lock.rs`, and for
 //! `strict` by `sysctl.rs`, which knows what cannot be forwarded.
 
-use super::env_file::EnvFile;
+use super::env_file::{EnvFile, EnvFileError};
 use super::typos::Variables;
 use super::{ConfigError, Location, shown};
 use clap::{Arg, Args};
 use log::warn;
-use std::{ffi::OsString, fmt, path::Path};
+use std::{env, ffi::OsString, fmt, path::Path};
 
 /// An option's two names: its environment variable and its flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,9 @@ impl fmt::Display for OptionName {
         }
     }
 }
+
+/// Of how many lines that assign nothing each has a warning of its own.
+const MAX_IGNORED_SAID: usize = 8;
 
 /// Variables that a file cannot set: the log begins before the file is read.
 const NOT_IN_FILE: [&str; 3] = [
@@ -240,17 +243,27 @@ pub struct Options {
 impl Options {
     /// Takes what neither a flag nor the environment sets from the file that `NODEFWD_ENV_FILE` names, if
     /// it names one. Logs a warning for lines of it that assign nothing.
-    pub fn with_env_file(mut self) -> Result<Self, ConfigError> {
+    pub fn with_env_file(self) -> Result<Self, ConfigError> {
+        self.with_variables_of(EnvFile::read)
+    }
+
+    /// The same for an instance that runs.
+    pub fn with_env_file_again(self) -> Result<Self, ConfigError> {
+        self.with_variables_of(EnvFile::read_again)
+    }
+
+    fn with_variables_of(
+        mut self,
+        read: fn(&Path) -> Result<EnvFile, EnvFileError>,
+    ) -> Result<Self, ConfigError> {
         let Some(path) = self.env_file.clone() else {
             return Ok(self);
         };
-        let file = EnvFile::read(Path::new(&path)).map_err(|problem| ConfigError::EnvFile {
+        let file = read(Path::new(&path)).map_err(|problem| ConfigError::EnvFile {
             path: shown(&path.to_string_lossy()),
             problem,
         })?;
-        for line in &file.ignored {
-            warn!("{}: ignored, as it is no NAME=VALUE", file.location(*line));
-        }
+        warn_of_ignored(&file);
         let variables = Variables::all();
         for (name, line) in file.names() {
             let warning = if NOT_IN_FILE.contains(&name) {
@@ -284,6 +297,26 @@ impl Options {
     /// Whether there is a file that can be read again.
     pub fn have_env_file(&self) -> bool {
         self.env_file.is_some()
+    }
+
+    /// Whether the file sets it.
+    pub fn is_in_file(&self, option: OptionName) -> bool {
+        self.locations.iter().any(|(located, _)| *located == option)
+    }
+
+    /// The options that are one text and neither the environment nor the file sets, but a flag.
+    pub fn flags(&self) -> Vec<OptionName> {
+        let mut options = self.clone();
+        let is_flag = |option: OptionName, value: &OsString| {
+            !self.is_in_file(option) && env::var_os(option.variable).as_ref() != Some(value)
+        };
+        let file = self.env_file.clone();
+        let file = file.map(|path| (OptionName::ENV_FILE, path));
+        let values = options.values_mut();
+        let values = values.filter_map(|(option, value)| Some((option, value.take()?)));
+        let set = values.chain(file);
+        let flags = set.filter(|(option, value)| is_flag(*option, value));
+        flags.map(|(option, _)| option).collect()
     }
 
     /// Every option that is one text; not the forwards, nor the file.
@@ -325,6 +358,23 @@ impl Options {
             },
             None => error,
         }
+    }
+}
+
+/// Warns of the lines that assign nothing; of many, as a wrong file has them, only how many there are.
+fn warn_of_ignored(file: &EnvFile) {
+    let (said, more) = file
+        .ignored
+        .split_at(file.ignored.len().min(MAX_IGNORED_SAID));
+    for line in said {
+        warn!("{}: ignored, as it is no NAME=VALUE", file.location(*line));
+    }
+    if let [next, ..] = more {
+        warn!(
+            "{}: ignored, like {} more: is it the right file?",
+            file.location(*next),
+            more.len() - 1
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use super::reload::{ReloadError, put};
 use super::{Waiting, notify};
 use crate::config::{Answer, Config, HostName, first_few, going_on};
 use crate::logging::with_causes;
-use crate::resolver::{Lookup, RETRY_PAUSE, Resolver, failed};
+use crate::resolver::{Lookup, MAX_TIME, RETRY_PAUSE, Resolver, failed};
 use log::{debug, info, warn};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ impl Names {
         } else if self.deadline().is_some_and(|deadline| deadline <= now) {
             let due = self.expiries.iter().filter(|(_, at)| *at <= now + TICK);
             let due: Vec<HostName> = due.map(|(name, _)| name.clone()).collect();
-            match Lookup::begin(&due) {
+            match Lookup::begin(&due, MAX_TIME) {
                 Ok(lookup) => self.lookup = Some(lookup),
                 Err(error) => self.answers = failed(&due, error),
             }

@@ -1,9 +1,11 @@
 //! /etc/hosts (hosts(5)).
 
 use crate::config::HostName;
-use std::fs::File;
+use nix::libc::O_NONBLOCK;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// Where it is.
 pub const PATH: &str = "/etc/hosts";
@@ -11,10 +13,12 @@ pub const PATH: &str = "/etc/hosts";
 /// As much of a file as is read: lists of blocked names have a few megabytes.
 const MAX_BYTES: u64 = 32 << 20;
 
-/// The text of a file, whatever its encoding; empty if it is not there.
+/// The text of a file, whatever its encoding; empty if it is not there. Waits for none that writes into it, as a
+/// pipe would have it.
 pub fn read(path: &str) -> io::Result<String> {
     let mut text = Vec::new();
-    match File::open(path) {
+    let mut options = OpenOptions::new();
+    match options.read(true).custom_flags(O_NONBLOCK).open(path) {
         Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
@@ -44,6 +48,18 @@ fn address(line: &str, name: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use crate::config::Host;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    /// Else a start would hang.
+    #[test]
+    fn a_pipe_that_nobody_writes_into_is_empty() {
+        let path = std::env::temp_dir().join(format!("nodefwd-{}-hosts", std::process::id()));
+        mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let text = read(path.to_str().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(text.unwrap(), "");
+    }
 
     #[test]
     fn names_and_aliases_in_any_case_and_of_several_lines() {

@@ -1,13 +1,13 @@
 //! A look-up in a thread of its own, which ends by itself in time: whoever waits for it can wait for something
 //! else too.
 
-use super::{MAX_TIME, failed, search};
+use super::{failed, search};
 use crate::config::{Answer, HostName};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A look-up that runs.
 pub struct Lookup {
@@ -28,12 +28,12 @@ impl Resolver {
 }
 
 impl Lookup {
-    /// Begins to look up names.
-    pub fn begin(names: &[HostName]) -> io::Result<Self> {
+    /// Begins to look up names, which takes no longer than this time.
+    pub fn begin(names: &[HostName], max_time: Duration) -> io::Result<Self> {
         let (end, open) = UnixStream::pair()?;
         let names = names.to_vec();
         let work = names.clone();
-        let deadline = Instant::now() + MAX_TIME;
+        let deadline = Instant::now() + max_time;
         let thread = Builder::new().name("resolver".into()).spawn(move || {
             let _open = open;
             search::all(&work, deadline)

@@ -3,6 +3,7 @@
 use crate::config::{Answer, HostName};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// A look-up, of which there is none.
 pub enum Lookup {}
@@ -19,7 +20,7 @@ impl Resolver {
 
 impl Lookup {
     /// Fails.
-    pub fn begin(_: &[HostName]) -> io::Result<Self> {
+    pub fn begin(_: &[HostName], _: Duration) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -129,7 +129,11 @@ impl Resolver {
         for turn in 0..servers.len() * self.conf.attempts {
             let index = (first + turn) % servers.len();
             let server = servers[index];
-            let deadline = self.deadline.min(Instant::now() + self.conf.timeout);
+            let now = Instant::now();
+            // Each of the others gets its turn before the time is up, however many are silent.
+            let left = self.deadline.saturating_duration_since(now);
+            let share = left / (servers.len() - turn % servers.len()) as u32;
+            let deadline = now + share.min(self.conf.timeout);
             let reply = random().and_then(|[high, low, ..]| {
                 let query = Query::new(u16::from_be_bytes([high, low]), name, family);
                 ask(server, &query, deadline)
@@ -150,7 +154,7 @@ impl Resolver {
                         Reply::Found(addresses, ttl) => Ok(Found {
                             addresses,
                             source,
-                            ttl: Duration::from_secs(ttl.into()).clamp(MIN_TTL, MAX_TTL),
+                            ttl: holds(ttl),
                         }),
                         Reply::NoSuchName => certain("there is no such name (NXDOMAIN)"),
                         Reply::NoAddress => certain("it has no address"),
@@ -173,6 +177,11 @@ impl Resolver {
             is_certain: false,
         })
     }
+}
+
+/// How long an answer holds whose server says so many seconds: zero and 2^31 too.
+fn holds(ttl: u32) -> Duration {
+    Duration::from_secs(ttl.into()).clamp(MIN_TTL, MAX_TTL)
 }
 
 /// Refuses addresses that no destination can have, as if there were none. A wrong rule is worse than none.
@@ -224,4 +233,24 @@ fn answer(name: &HostName, found: [Result<Found, Missing>; 2]) -> Answer {
     });
     answer.expires = answer.expires.min(now + RETRY_PAUSE);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_holds_for_its_time_within_bounds() {
+        for (ttl, seconds) in [
+            (0, 5),
+            (4, 5),
+            (6, 6),
+            (3599, 3599),
+            (3601, 3600),
+            (1 << 31, 3600),
+            (u32::MAX, 3600),
+        ] {
+            assert_eq!(holds(ttl), Duration::from_secs(seconds), "{ttl}");
+        }
+    }
 }

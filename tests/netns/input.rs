@@ -320,6 +320,31 @@ fn the_value_of_a_boolean_flag_without_an_equals_sign_is_rejected_with_how_to_wr
     }));
 }
 
+#[test]
+fn a_word_that_is_no_command_and_a_flag_that_is_none_name_the_nearest() {
+    let tip = |flag: &str| format!("a similar argument exists: '{flag}'");
+    expect_no_complaint(
+        [
+            (
+                &["rendr", "tcp/80=10.2.0.11"][..],
+                "did you mean 'render'?".to_owned(),
+            ),
+            (
+                &["--strict", "status"],
+                "the command 'status' goes before its options: nodefwd status".into(),
+            ),
+            (&["--listn=any", "tcp/80=10.2.0.11"], tip("--listen")),
+            (&["check", "--conect"], tip("--connect")),
+            (&["status", "--formt=json"], tip("--format")),
+        ]
+        .iter()
+        .filter_map(|(arguments, part)| {
+            let call = nodefwd(*arguments).without_net_admin();
+            complaint(&call.finish_here(), &[part])
+        }),
+    );
+}
+
 /// Either of the two alone is none.
 #[test]
 fn hairpin_without_masquerading_is_a_warning() {

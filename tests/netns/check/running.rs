@@ -225,6 +225,73 @@ fn a_file_of_variables_is_checked_before_and_while_it_runs() {
     expect_parts(&outcome.stderr, [&*path, "NODEFWD_FORWARDS"]);
 }
 
+/// The line of deploy/README.md, for a file that is to take the place of the unit's.
+#[test]
+fn the_command_for_ansible_tells_good_files_from_bad_ones_while_the_instance_runs() {
+    let net = net(2);
+    let first = "NODEFWD_FORWARDS=tcp/80=10.2.1.2:8080\n";
+    let own = TempFile::new(first);
+    let path = own.path().display().to_string();
+    // As the unit has it.
+    let instance = nodefwd([""; 0])
+        .env("NODEFWD_NAME", "web")
+        .env("NODEFWD_ENV_FILE", &path)
+        .start(&net.node);
+    let _other = start(&net, "--name=other udp/53=10.2.1.2");
+    let rules = net.node.rules();
+    let file = TempFile::new("");
+    let path = file.path().display().to_string();
+    let line = ["check", "--name", "web", "--replace", "--env-file", &path];
+    for good in [
+        first,
+        "NODEFWD_FORWARDS=tcp/80=10.2.2.2:8081 tcp/81=10.2.1.2\nSRC_RANGES=10.1.0.0/16\n",
+        "NODEFWD_FORWARDS=tcp/81=10.2.1.2\nNODEFWD_HEALTH=5\nNODEFWD_WATCH=true\n",
+    ] {
+        file.write(good);
+        nodefwd(line).finish(&net.node).expect_exit(0);
+    }
+    for (bad, status) in [
+        // Nothing to forward is not what runs.
+        ("", 2),
+        ("NODEFWD_NAME=web\n", 2),
+        ("NODEFWD_FORWARDS=web\n", 2),
+        ("NODEFWD_FORWARDS=tcp/80=10.2.1.2:80800\n", 2),
+        ("NODEFWD_FORWARDS=udp/53=10.2.1.2\n", 1),
+    ] {
+        file.write(bad);
+        nodefwd(line).finish(&net.node).expect_exit(status);
+    }
+    assert_eq!(net.node.rules(), rules);
+    instance.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// The environment may be the image's, or that of an instance.
+#[test]
+fn flags_that_would_change_nothing_are_refused() {
+    let net = net(1);
+    let _instance = start(&net, "tcp/80=10.2.1.2:8080");
+    let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.1.2:8080\n");
+    let path = file.path().display().to_string();
+    for (arguments, flag) in [
+        (&["--listen=10.2.0.1"][..], "NODEFWD_LISTEN (--listen)"),
+        (&["--health=5"], "NODEFWD_HEALTH (--health)"),
+        (&["--strict"], "NODEFWD_STRICT (--strict)"),
+        (&["tcp-80", "--src-ranges=10.0.0.0/8"], "SRC_RANGES"),
+        (&["tcp-80", "--name=other"], "NODEFWD_NAME (--name)"),
+        (&["tcp-80", "--env-file", &path], "NODEFWD_ENV_FILE"),
+    ] {
+        let call = nodefwd(["check"]).args(arguments);
+        let outcome = call.finish(&net.node).expect_exit(2);
+        expect_parts(&outcome.stderr, [flag, "has no effect without forwards"]);
+        assert_eq!(outcome.stdout, "");
+    }
+    for arguments in [&["check"][..], &["check", "tcp-80"]] {
+        let call = nodefwd(arguments).env("NODEFWD_HAIRPIN", "true");
+        Report::from(&call, &net.node).expect_ok();
+    }
+    Report::of(&net.node, "--name=tcp-80").expect_ok();
+}
+
 #[test]
 fn several_instances_are_told_apart_by_their_names() {
     let net = net(1);

@@ -3,8 +3,8 @@
 use nix::sys::signal::Signal;
 
 use crate::fixture::{
-    Family, Namespace, Net, Nodefwd, PROTOCOLS_AND_FAMILIES, Protocol, Server, expect_parts,
-    nodefwd,
+    Family, Namespace, Net, Nodefwd, PROTOCOLS_AND_FAMILIES, Protocol, Server, TempFolder,
+    expect_parts, nodefwd,
 };
 
 /// The ports that are served on both backends.
@@ -345,6 +345,37 @@ const CONFLICTS: [(&str, [&str; 2]); 8] = [
         ["tcp/80=10.2.1.2:1", "tcp/70-90=10.2.1.2:2"],
     ),
 ];
+
+/// As this host has them in /etc/services.
+#[test]
+fn names_of_services_are_ports() {
+    let etc = TempFolder::new();
+    etc.write(
+        "services",
+        "web 8001/tcp www\nmail 8002/tcp\nmail 8002/udp\nodd 1/tcp\nodd 2/udp\n",
+    );
+    let script = "mount --bind \"$0\" /etc && exec \"$@\"";
+    let folder = etc.path().to_str().expect("UTF-8");
+    let wrapper = ["unshare", "--mount", "sh", "-c", script, folder];
+    let render = |forward: &str| nodefwd(["render", forward]).wrapped(&wrapper).finish_here();
+    for (named, numbered) in [
+        ("tcp/www=10.2.1.2:mail", "tcp/8001=10.2.1.2:8002"),
+        ("tcp,udp/mail=10.2.1.2", "tcp,udp/8002=10.2.1.2"),
+        ("tcp/web,80,odd=10.2.1.2", "tcp/8001,80,1=10.2.1.2"),
+        ("udp/odd=10.2.1.2", "udp/2=10.2.1.2"),
+    ] {
+        let rules = |forward| render(forward).expect_success();
+        assert_eq!(rules(named), rules(numbered), "{named}");
+    }
+    for (forward, name) in [
+        ("tcp/none=10.2.1.2", "'none'"),
+        ("udp/web=10.2.1.2", "'web'"),
+        ("tcp,udp/odd=10.2.1.2", "'odd'"),
+    ] {
+        let stderr = render(forward).expect_exit(2).stderr;
+        expect_parts(&stderr, [name]);
+    }
+}
 
 #[test]
 fn two_forwards_of_the_same_packets_are_rejected_and_both_are_named() {

@@ -99,6 +99,14 @@ fn lines_that_assign_nothing_are_a_warning() {
     let warning = format!("warning: {}, line 2: ignored", file.path().display());
     expect_parts(&outcome.stderr, [warning.as_str()]);
     expect_parts(&outcome.stdout, ["table inet nodefwd-tcp-80 "]);
+    // Another kind of file.
+    let forwards = "\nNODEFWD_FORWARDS=tcp/80=10.2.0.11\n";
+    let file = TempFile::new("nonsense\n".repeat(20_000) + forwards);
+    let outcome = with_file(&file, ["render"]).finish_here().expect_exit(0);
+    let path = file.path().display();
+    let more = format!("warning: {path}, line 9: ignored, like 19991 more: is it the right file?");
+    assert_eq!(outcome.stderr.lines().last(), Some(&*more));
+    assert_eq!(outcome.stderr.lines().count(), 9);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Answers that change while an instance runs.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 
 use super::{HOME, Names};
@@ -151,6 +153,38 @@ fn a_reload_looks_names_up_and_keeps_those_that_it_cannot() {
         ["cannot resolve none.example: a signal has come"],
     );
     assert_eq!(names.net.node.ruleset(), "");
+}
+
+/// For 10 seconds, it waits for the instance's reply.
+#[test]
+fn a_reload_that_waits_for_a_server_keeps_no_successor_out() {
+    let names = Names::new(1);
+    names.set(HOME, &[1]);
+    names.dns.say("silent.example", Says::Nothing);
+    let file = TempFile::new(format!("NODEFWD_FORWARDS={}\n", forward()));
+    let call = names.call(&[]).env("NODEFWD_ENV_FILE", file.path());
+    let mut forwarder = call.start(&names.net.node);
+    file.write("NODEFWD_FORWARDS=tcp/80=silent.example\n");
+    let begin = Instant::now();
+    forwarder.signal(Signal::SIGHUP);
+    wait_until(
+        "a question",
+        || names.dns.asked().join(" "),
+        |asked| asked.contains("silent"),
+    );
+    let successor = names.call(&["--replace", &forward()]);
+    let successor = successor.start(&names.net.node);
+    let taken = begin.elapsed();
+    let stderr = forwarder.finish().expect_exit(0).stderr;
+    expect_parts(
+        &stderr,
+        [
+            "not reloaded",
+            "cannot resolve silent.example: 10.2.1.2: no answer",
+        ],
+    );
+    assert!(taken < Duration::from_secs(9), "{taken:?}");
+    successor.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 #[test]
