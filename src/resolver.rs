@@ -29,9 +29,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// How long all look-ups of names that begin together may take. With a reload less: the instance waits for them, and
-/// no longer than a process that would replace it waits for its reply.
+/// How long all look-ups of names that begin together may take.
 pub const MAX_TIME: Duration = Duration::from_secs(10);
+
+/// The same for a reload: the instance waits for them, and a process that would replace it for its reply, as long as
+/// REPLY_TIMEOUT.
 pub const MAX_TIME_OF_RELOAD: Duration = Duration::from_secs(5);
 
 /// After how long a name is looked up again that could not be.

@@ -5,6 +5,7 @@
 //! comment that ended with a backslash went on in the next line.
 
 use super::shown;
+use log::warn;
 use nix::errno::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -16,6 +17,9 @@ use thiserror::Error;
 
 /// More than every limit of the options lets through: whoever names a device does not fill the memory.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// Of how many lines that assign nothing each has a warning of its own.
+const MAX_IGNORED_SAID: usize = 8;
 
 /// A file that cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -38,7 +42,7 @@ pub struct EnvFile {
     /// In the order of the file.
     variables: Vec<Variable>,
     /// Numbers of the lines that assign nothing, which are ignored.
-    pub ignored: Vec<usize>,
+    ignored: Vec<usize>,
 }
 
 /// A line of a file, as messages show it.
@@ -89,6 +93,20 @@ impl EnvFile {
             }
             // Why it cannot be read, reading tells.
             _ => Self::read(path),
+        }
+    }
+
+    /// Warns of the lines that assign nothing; of many, as a wrong file has them, only how many there are.
+    pub fn warn_of_ignored(&self) {
+        let (said, more) = self
+            .ignored
+            .split_at(self.ignored.len().min(MAX_IGNORED_SAID));
+        for line in said {
+            warn!("{}: ignored, as it is no NAME=VALUE", self.location(*line));
+        }
+        if let [next, ..] = more {
+            let (next, others) = (self.location(*next), more.len() - 1);
+            warn!("{next}: ignored, like {others} more: is it the right file?");
         }
     }
 

@@ -79,9 +79,6 @@ impl fmt::Display for OptionName {
     }
 }
 
-/// Of how many lines that assign nothing each has a warning of its own.
-const MAX_IGNORED_SAID: usize = 8;
-
 /// Variables that a file cannot set: the log begins before the file is read.
 const NOT_IN_FILE: [&str; 3] = [
     OptionName::ENV_FILE.variable,
@@ -263,7 +260,7 @@ impl Options {
             path: shown(&path.to_string_lossy()),
             problem,
         })?;
-        warn_of_ignored(&file);
+        file.warn_of_ignored();
         let variables = Variables::all();
         for (name, line) in file.names() {
             let warning = if NOT_IN_FILE.contains(&name) {
@@ -358,23 +355,6 @@ impl Options {
             },
             None => error,
         }
-    }
-}
-
-/// Warns of the lines that assign nothing; of many, as a wrong file has them, only how many there are.
-fn warn_of_ignored(file: &EnvFile) {
-    let (said, more) = file
-        .ignored
-        .split_at(file.ignored.len().min(MAX_IGNORED_SAID));
-    for line in said {
-        warn!("{}: ignored, as it is no NAME=VALUE", file.location(*line));
-    }
-    if let [next, ..] = more {
-        warn!(
-            "{}: ignored, like {} more: is it the right file?",
-            file.location(*next),
-            more.len() - 1
-        );
     }
 }
 
