@@ -102,7 +102,7 @@ pub fn run(
     let (lock, nftables, predecessor) = name::take(&config, signals)?;
     let clients = Clients::new(&config.name, lock)?;
     let mut health = Health::new(&config, None)?;
-    let down = health::take_over(&nftables, &config, health.as_mut());
+    let down = health::take_over(&config, health.as_mut());
     let rules = install(&nftables, signals, &config, &down, predecessor)?;
     clients.refresh_credentials()?;
     let report = begin(&config, started, signals);

@@ -327,6 +327,14 @@ fn read_unchanged(
     Ok(instances)
 }
 
+/// The forwards in a table, which this opens a socket for; no value if they have more rows than `most`.
+pub fn forwards_of(
+    table: &Table,
+    most: usize,
+) -> Result<Option<Vec<ForwardStatus>>, NftablesError> {
+    Nftables::open()?.list(|socket| forwards::forwards(socket, table, most))
+}
+
 /// Leaves the forwards out if they have more rows than `most`.
 fn instance(
     nftables: &Nftables,
@@ -337,7 +345,7 @@ fn instance(
     let TableInfo { name, owner, .. } = table;
     let table = Table::inet(&name);
     let instance = name.strip_prefix(TABLE_PREFIX).unwrap_or(&name);
-    let forwards = nftables.list(|socket| forwards::forwards(socket, &table, most))?;
+    let forwards = forwards_of(&table, most)?;
     let truncated = forwards.is_none();
     let forwards = forwards.unwrap_or_default();
     let sources = options::sources(nftables, &table, &forwards)?;

@@ -87,9 +87,7 @@ impl Running {
 
     fn options(&self, nftables: &Nftables) -> Result<Options, NftablesError> {
         let table = Table::inet(&self.table.name);
-        let forwards =
-            nftables.list(|socket| status::forwards(socket, &table, status::MAX_ROWS))?;
-        let forwards = forwards.unwrap_or_default();
+        let forwards = status::forwards_of(&table, status::MAX_ROWS)?.unwrap_or_default();
         let listed = forwards.iter().filter_map(|forward| {
             let destinations: Vec<_> = forward.destinations.iter().map(|to| to.to).collect();
             let service = forward.service;

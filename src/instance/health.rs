@@ -4,7 +4,6 @@
 use super::events::Events;
 use super::{delete_flows, deleted, flows, notify};
 use crate::config::{Config, Destination, Down, Forward, Service};
-use crate::nftables::Nftables;
 use crate::nftables::list::Table;
 use crate::status;
 use crate::tcp::{Attempt, Begun, Outcome};
@@ -269,14 +268,13 @@ impl AsFd for Health {
 
 /// The destinations that the table of this name leaves out, as the instance has them that is to be replaced. They
 /// are tried from then on like the others.
-pub fn take_over(nftables: &Nftables, config: &Config, health: Option<&mut Health>) -> Down {
+pub fn take_over(config: &Config, health: Option<&mut Health>) -> Down {
     let Some(health) = health.filter(|_| config.replace) else {
         return Down::default();
     };
     let table = Table::inet(&config.name.table());
     // It may not be there.
-    let forwards = nftables.list(|socket| status::forwards(socket, &table, status::MAX_ROWS));
-    let forwards = forwards.unwrap_or_default();
+    let forwards = status::forwards_of(&table, status::MAX_ROWS).unwrap_or_default();
     let destinations = forwards
         .iter()
         .flatten()

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 thread_local! {
-    /// When to give up.
-    static LIMIT: RefCell<Option<Limit>> = const { RefCell::new(None) };
+    /// When to give up: each of what is under way, the outer ones first.
+    static LIMITS: RefCell<Vec<Limit>> = const { RefCell::new(Vec::new()) };
 }
 
 struct Limit {
@@ -23,9 +23,9 @@ pub fn give_up_when(flag: &Arc<AtomicBool>, time: Option<Duration>, work: impl F
         flag: flag.clone(),
         deadline: time.map(|time| Instant::now() + time),
     };
-    LIMIT.set(Some(limit));
+    LIMITS.with_borrow_mut(|limits| limits.push(limit));
     work();
-    LIMIT.set(None);
+    LIMITS.with_borrow_mut(Vec::pop);
 }
 
 /// Whether work that reads or evaluates much must end here.
@@ -34,5 +34,5 @@ pub fn gives_up() -> bool {
         let mut deadline = limit.deadline.into_iter();
         limit.flag.load(Ordering::Relaxed) || deadline.any(|deadline| deadline <= Instant::now())
     };
-    LIMIT.with_borrow(|limit| limit.as_ref().is_some_and(is_over))
+    LIMITS.with_borrow(|limits| limits.iter().any(is_over))
 }

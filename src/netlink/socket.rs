@@ -9,7 +9,7 @@ mod send;
 
 pub use send::TooLong;
 
-use super::give_up::gives_up;
+use super::give_up::{give_up_when, gives_up};
 use super::message::{Message, Request, messages};
 use super::sys;
 use nix::errno::Errno;
@@ -18,6 +18,8 @@ use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockname, recvmsg};
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The kernel fills at most 32 KiB of a dump at once (netlink_dump in net/netlink/af_netlink.c). An error
 /// reply is short: NETLINK_CAP_ACK leaves the request out.
@@ -159,6 +161,31 @@ impl Socket {
             Some(message) => found.extend(read(&message)),
         })?;
         Ok(found)
+    }
+
+    /// The same of messages with several objects each. `None` if there are more than `most`: then the socket must
+    /// not be used afterwards, as the kernel goes on with the reply.
+    pub fn list_up_to<T>(
+        &self,
+        most: usize,
+        request: &Request,
+        read: impl Fn(&Message<'_>) -> Vec<T>,
+    ) -> Result<Option<Vec<T>>, Failure> {
+        let (mut found, mut replied) = (Vec::new(), Ok(()));
+        let too_many = Arc::new(AtomicBool::new(false));
+        give_up_when(&too_many, None, || {
+            replied = or_missing(self.request(request, &mut |message| match message {
+                None => found.clear(),
+                Some(message) => {
+                    found.extend(read(&message));
+                    too_many.store(found.len() > most, Ordering::Relaxed);
+                }
+            }));
+        });
+        if found.len() > most {
+            return Ok(None);
+        }
+        replied.map(|()| Some(found))
     }
 
     /// Sends a request until its reply was not interrupted, and hands over each message of the reply,

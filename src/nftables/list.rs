@@ -11,7 +11,8 @@ pub use flowtable::{FlowtableInfo, flowtables};
 #[cfg(test)]
 pub use set::decode_element;
 pub use set::{
-    Data, Element, ElementKind, Verdict, element, elements, set, tables_with_sets, verdict,
+    Data, Element, ElementKind, Verdict, element, elements, elements_up_to, set, tables_with_sets,
+    verdict,
 };
 
 use crate::config::Family;

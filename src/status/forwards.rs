@@ -5,7 +5,7 @@ use super::chains::{self, Reader};
 use super::rule::Action;
 use super::{DestinationStatus, ForwardStatus};
 use crate::config::{Destination, Family, PortRange, Protocol, Service};
-use crate::netlink::{Failure, Socket, address, or_missing};
+use crate::netlink::{Failure, Socket, address};
 use crate::nftables::list::{self, Data, Element, Table};
 use crate::ruleset::{HEALTH, PREROUTING, ServiceMaps};
 use crate::siblings;
@@ -19,46 +19,65 @@ const MAX_ACTIONS: usize = 1 << 18;
 /// destination.
 pub const MAX_ROWS: usize = 1 << 19;
 
+/// How many ports there are, of all protocols: an instance has no more of them in one of its sets of single ports.
+const MAX_PORTS: usize = Protocol::ALL.len() << 16;
+
 /// The forwards in a table, in order of family, protocol and port. None if there is no such table, and no
-/// value if there are more rows than `most`: a part of them would look like all.
+/// value if there are more rows than `most`, as a part of them would look like all: then the socket must not be
+/// used afterwards.
 pub fn forwards(
     socket: &Socket,
     table: &Table,
     most: usize,
 ) -> Result<Option<Vec<ForwardStatus>>, Failure> {
+    match read(socket, table, most) {
+        Ok(forwards) => Ok(Some(forwards)),
+        Err(Stop::TooMany) => Ok(None),
+        Err(Stop::Failed(failure)) => Err(failure),
+    }
+}
+
+/// Why forwards are not read to the end.
+enum Stop {
+    Failed(Failure),
+    TooMany,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Stop::Failed(failure)
+    }
+}
+
+fn read(socket: &Socket, table: &Table, most: usize) -> Result<Vec<ForwardStatus>, Stop> {
     let health = list::chain_use(socket, table, HEALTH)?.is_some();
     let mut reader = Reader::new(socket, table, health);
     let (mut forwards, mut dropped) = (Vec::new(), Vec::new());
     let mut left = MAX_ACTIONS;
     for family in Family::ALL {
+        let services = |set: &str, most| services(socket, table, set, family, most);
         let maps = ServiceMaps::of(family);
-        let elements = |map: &str| -> Result<Vec<(Service, Element)>, Failure> {
-            let elements = or_missing(list::elements(socket, table, map))?.into_iter();
-            let services = elements.map(|element| (siblings::service(family, &element), element));
-            Ok(services
-                .filter_map(|(service, element)| Some((service?, element)))
-                .collect())
-        };
-        forwards.extend(elements(&maps.forwards)?.iter().map(single));
-        forwards.extend(joined(
-            elements(&maps.port_map)?.iter().map(single).collect(),
-        ));
+        // Each has a destination.
+        let room = most.saturating_sub(rows(&forwards)) / 2;
+        forwards.extend(services(&maps.forwards, room)?.iter().map(single));
+        let ports = services(&maps.port_map, MAX_PORTS)?;
+        forwards.extend(joined(ports.iter().map(single).collect()));
         let mut count = rows(&forwards);
         for map in &maps.chains {
-            for (service, element) in elements(map)? {
+            for (service, element) in services(map, most.saturating_sub(count))? {
                 let forward = reader.forward(service, element.data.as_ref(), &mut left)?;
                 count += rows(forward.as_slice());
                 if left == 0 || count > most {
-                    return Ok(None);
+                    return Err(Stop::TooMany);
                 }
                 forwards.extend(forward);
             }
         }
         if count > most {
-            return Ok(None);
+            return Err(Stop::TooMany);
         }
         for set in &maps.dropped {
-            for (service, element) in elements(set)? {
+            for (service, element) in services(set, MAX_PORTS)? {
                 let by_chain = reader.dropped(element.data.as_ref())?;
                 dropped.push((service, element.packets.unwrap_or(0) + by_chain));
             }
@@ -73,7 +92,20 @@ pub fn forwards(
             forward.dropped += packets;
         }
     }
-    Ok(Some(forwards))
+    Ok(forwards)
+}
+
+/// The elements of a set or map, with the service that each stands for. There may be so many.
+fn services(
+    socket: &Socket,
+    table: &Table,
+    set: &str,
+    family: Family,
+    most: usize,
+) -> Result<Vec<(Service, Element)>, Stop> {
+    let elements = list::elements_up_to(socket, most, table, set)?.ok_or(Stop::TooMany)?;
+    let service = |element: Element| Some((siblings::service(family, &element)?, element));
+    Ok(elements.into_iter().filter_map(service).collect())
 }
 
 /// How many lines they take: one each, and one for each destination.

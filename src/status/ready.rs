@@ -1,7 +1,7 @@
 //! `nodefwd status --ready`, a readiness probe: whether an instance forwards. It reads no more than that takes.
 
 use super::forwards::MAX_ROWS;
-use super::{StatusError, accepts, forwarding, forwards, options, tables};
+use super::{StatusError, accepts, forwarding, forwards_of, options, tables};
 use crate::config::Name;
 use crate::lock::Holder;
 use crate::nftables::list::{Table, TableInfo};
@@ -38,8 +38,7 @@ pub fn check(name: Option<&Name>) -> Result<(), StatusError> {
 /// Why this host does not forward what the table has rules for.
 fn not_forwarding(nftables: &Nftables, table: &str) -> Result<Option<String>, NftablesError> {
     let table = Table::inet(table);
-    let forwards = nftables.list(|socket| forwards::forwards(socket, &table, MAX_ROWS))?;
-    let forwards = forwards.unwrap_or_default();
+    let forwards = forwards_of(&table, MAX_ROWS)?.unwrap_or_default();
     let sources = options::sources(nftables, &table, &forwards)?;
     let families = forwarding::families(nftables, &table, &sources, &forwards)?;
     let reasons: Vec<String> = families.into_iter().filter_map(|it| it.reason).collect();

@@ -5,4 +5,4 @@ mod other_firewalls;
 mod shared_backend;
 mod siblings;
 
-pub use hostile_status::{DESTINATIONS, FORWARDS, NAMES, SERVICES, TABLES};
+pub use hostile_status::{DESTINATIONS, ELEMENTS, FORWARDS, NAMES, SERVICES, TABLES};

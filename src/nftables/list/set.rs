@@ -95,6 +95,21 @@ pub fn elements(socket: &Socket, table: &Table, set: &str) -> Result<Vec<Element
     Ok(parts.into_iter().flatten().collect())
 }
 
+/// The same, none if there is no such set. `None` if there are more than `most`: then the socket must not be used
+/// afterwards. The kernel goes through a set from its start for each part of the reply (nf_tables_dump_set in
+/// net/netfilter/nf_tables_api.c), so that the last parts of a large one take the longest.
+pub fn elements_up_to(
+    socket: &Socket,
+    most: usize,
+    table: &Table,
+    set: &str,
+) -> Result<Option<Vec<Element>>, Failure> {
+    let request = dump_request(libc::NFT_MSG_GETSETELEM, table.family);
+    socket.list_up_to(most, &of_set(request, table, set), |message| {
+        elements_of(message).collect()
+    })
+}
+
 /// The element that the kernel finds for a key: the one that holds the key, or else a catch-all.
 pub fn element(
     socket: &Socket,

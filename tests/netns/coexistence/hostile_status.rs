@@ -1,6 +1,8 @@
 //! `nodefwd status` beside a table that is no instance's, but named and made like one.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use crate::fixture::{Namespace, expect_parts, nodefwd};
 use crate::status::expect_metrics;
@@ -131,6 +133,44 @@ fn what_status_shows_of_all_tables_is_bounded() {
     let named = named.expect_success();
     assert_eq!(named.matches("10.9.9.9").count(), FORWARDS);
     drop(web);
+}
+
+/// How many elements a table of one family has: each part of a long list takes the kernel longer than the one
+/// before.
+pub const ELEMENTS: usize = 3 * 65_535;
+
+/// More datagrams than the kernel makes of the elements that are shown at most of one of two tables, of some 200 each,
+/// and of all else. All of them would be almost 1,000.
+const DATAGRAMS: usize = 400;
+
+#[test]
+fn what_status_reads_of_a_table_is_bounded() {
+    let node = Namespace::forwarding("node");
+    // The other table would be in its way.
+    let _web = nodefwd(["--name=web", "tcp/5000=10.2.0.11"]).start(&node);
+    let elements = (0..ELEMENTS).map(|number| {
+        let protocol = ["tcp", "udp", "sctp"][number / 65_535];
+        format!("{} . {protocol} : 10.9.9.9 . 80", number % 65_535 + 1)
+    });
+    let elements = elements.collect::<Vec<_>>().join(",\n");
+    node.load(&format!(
+        "table inet nodefwd-like {{
+            chain prerouting {{ {HOOK} }}
+            map forwards4 {{ {KEY} counter; size {ELEMENTS}; elements = {{ {elements} }}
+            }}
+         }}"
+    ));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bounded-status");
+    let output = format!("--output={}", file.display());
+    let call = nodefwd(["status"]).traced(&["--trace=recvmsg", &output]);
+    let text = call.finish(&node).expect_success();
+    expect_parts(
+        &text,
+        ["  its forwards are left out, as they are too many\n"],
+    );
+    let trace = fs::read_to_string(file).expect("a trace");
+    let datagrams = trace.matches("recvmsg(").count();
+    assert!(datagrams < DATAGRAMS, "{datagrams}");
 }
 
 #[test]
