@@ -11,7 +11,7 @@ mod taken_name;
 mod watch;
 
 pub use flows::REPLACEMENTS;
-pub use lock_clients::{ATTEMPTS, CONNECTIONS, IDLE, REFUSALS};
+pub use lock_clients::{ATTEMPTS, CLAIMS, CONNECTIONS, IDLE, REFUSALS};
 
 use crate::fixture::{BACKEND_PORT, FORWARDED_PORT, Host, Nodefwd, addresses, nodefwd};
 

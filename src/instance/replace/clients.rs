@@ -17,10 +17,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::{Duration, Instant};
 
-/// How many clients are accepted at once, after which the lock rests for so long, and how many of those may
-/// ask in a second. The others wait in the kernel's queue, and for room in it.
-const MAX_AT_ONCE: usize = 64;
-const REST: Duration = Duration::from_micros(62_500);
+/// How many clients are accepted at once, how long the lock rests afterwards for each of them, so that they are 1,024
+/// in a second, and how many of those may ask. The others wait in the kernel's queue, and for room in it.
+const MAX_AT_ONCE: u32 = 64;
+const REST: Duration = Duration::from_nanos(976_563);
 const MAX_ASKING_PER_SECOND: usize = 256;
 
 /// How long all rest once some have been served: each time, all that wait are looked at.
@@ -214,11 +214,14 @@ impl Clients {
         let Some(lock) = self.lock.as_ref().filter(|_| self.rests_until.is_none()) else {
             return Ok(());
         };
-        let mut rest = REST;
-        for _ in 0..MAX_AT_ONCE {
+        let mut rest = Duration::ZERO;
+        for number in 1..=MAX_AT_ONCE {
             match lock.accept() {
-                Ok(None) => return Ok(()),
-                Ok(Some((stream, address))) => clients.push(Client::new(stream, &address)?),
+                Ok(None) => break,
+                Ok(Some((stream, address))) => {
+                    clients.push(Client::new(stream, &address)?);
+                    rest = REST * number;
+                }
                 Err(error) => {
                     // Out of descriptors or memory: it is still there, so do not try again at once.
                     rest = SECOND;
@@ -231,8 +234,10 @@ impl Clients {
                 }
             }
         }
-        self.files.modify(lock, &mut event(EpollFlags::empty()))?;
-        self.rests_until = Some(Instant::now() + rest);
+        if !rest.is_zero() {
+            self.files.modify(lock, &mut event(EpollFlags::empty()))?;
+            self.rests_until = Some(Instant::now() + rest);
+        }
         Ok(())
     }
 

@@ -1,14 +1,14 @@
 //! Tables of other programs that pretend to be an instance's, or have names that are no text.
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
-use std::os::fd::AsRawFd;
-
 use nix::sys::signal::Signal;
 use std::process::Command;
 
 use super::firewall::is_forwarded;
 use super::{BACKEND_PORT, Line, Report, net, shell, start};
-use crate::fixture::{Family, Namespace, Process, Protocol, expect_parts, wait_until};
+use crate::fixture::{
+    Family, NEW_CHAIN, NEW_TABLE, Namespace, Process, Protocol, attribute, expect_parts,
+    netfilter_socket, send_transaction, wait_until,
+};
 
 /// A table of an instance's name, without an instance's sets.
 #[test]
@@ -45,59 +45,23 @@ fn a_table_that_only_has_an_instances_name_is_looked_at() {
     assert!(is_forwarded(&net, Protocol::Tcp, Family::V4));
 }
 
-fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-    let length = 4 + payload.len() as u16;
-    let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), payload].concat();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-/// A message for a table of family `inet`; of a batch's begin and end the last number is the subsystem.
-fn message(kind: u16, resource: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
-    const REQUEST_CREATE: u16 = 0x401;
-    const NFPROTO_INET: u8 = 1;
-    let body = attributes.concat();
-    let header = [
-        &(20 + body.len() as u32).to_ne_bytes()[..],
-        &kind.to_ne_bytes(),
-        &REQUEST_CREATE.to_ne_bytes(),
-        &[0; 8],
-        &[NFPROTO_INET, 0],
-        &resource.to_be_bytes(),
-    ];
-    [&header.concat()[..], &body].concat()
-}
-
 /// A table with a chain of type nat that drops everything, both of this name. nft(8) takes no such name.
 pub fn add_dropping_chain(node: &Namespace, name: &[u8]) {
-    const NFTABLES: u16 = 10;
     let name = [name, &[0]].concat();
     let hook = [
         attribute(1, &0u32.to_be_bytes()),
         attribute(2, &(-150i32).to_be_bytes()),
     ];
-    let batch = [
-        message(0x10, NFTABLES, &[]),
-        message(NFTABLES << 8, 0, &[attribute(1, &name)]),
-        message(
-            NFTABLES << 8 | 3,
-            0,
-            &[
-                attribute(1, &name),
-                attribute(3, &name),
-                attribute(4 | 0x8000, &hook.concat()),
-                attribute(5, &0u32.to_be_bytes()),
-                attribute(7, b"nat\0"),
-            ],
-        ),
-        message(0x11, NFTABLES, &[]),
+    let table = [attribute(1, &name)];
+    let chain = [
+        attribute(1, &name),
+        attribute(3, &name),
+        attribute(4 | 0x8000, &hook.concat()),
+        attribute(5, &0u32.to_be_bytes()),
+        attribute(7, b"nat\0"),
     ];
-    node.run(|| {
-        let (family, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkNetFilter);
-        let socket = socket(family, SockType::Raw, SockFlag::empty(), protocol).expect("a socket");
-        let sent = send(socket.as_raw_fd(), &batch.concat(), MsgFlags::empty());
-        sent.expect("the batch");
-    });
+    let messages = [(NEW_TABLE, &table[..]), (NEW_CHAIN, &chain[..])];
+    node.run(|| send_transaction(&netfilter_socket(), &messages));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -20,7 +21,10 @@ use super::peer::{
     send, try_to_connect,
 };
 use super::replacing;
-use crate::fixture::{Namespace, TempFile, expect_parts, nodefwd, proc_file, wait_until};
+use crate::fixture::{
+    DELETE_TABLE, NEW_TABLE, Namespace, TempFile, attribute, expect_parts, netfilter_socket,
+    nodefwd, proc_file, send_transaction, wait_until,
+};
 
 /// How often a process without CAP_NET_ADMIN tries to get the sockets.
 pub const ATTEMPTS: usize = 200;
@@ -146,6 +150,31 @@ fn a_successor_that_says_it_is_done_and_is_not_does_not_end_the_instance() {
     }
 }
 
+/// The other way round, its own table would be another's, who can remove it.
+#[test]
+fn a_table_of_another_owner_is_not_that_of_a_successor() {
+    let node = Namespace::forwarding("node");
+    let forwarder = forward().start(&node);
+    let (thief, _) = prove(&node);
+    let passed = receive_descriptors(&thief).expect("the sockets");
+    let [passed, _lock] = passed.expect("the sockets");
+    // NFTA_TABLE_NAME, and the flag for an owner in NFTA_TABLE_FLAGS.
+    let name = attribute(1, format!("{TABLE}\0").as_bytes());
+    let owned = [name.clone(), attribute(2, &2u32.to_be_bytes())];
+    send_transaction(&passed, &[(DELETE_TABLE, &[name])]);
+    let own = node.run(netfilter_socket);
+    send_transaction(&own, &[(NEW_TABLE, &owned)]);
+    expect_parts(
+        &node.ruleset(),
+        [format!("table inet {TABLE} {{ # progname")],
+    );
+    send(&thief, b"d");
+    // It cannot have its table back as long as the other is there.
+    let stderr = forwarder.finish().expect_exit(1).stderr;
+    expect_parts(&stderr, ["being replaced by process", "error: "]);
+    assert!(!stderr.contains("\nreplaced by"), "{stderr}");
+}
+
 #[test]
 fn a_signal_ends_an_instance_that_waits_for_its_successor() {
     for owner in ["--owner=true", "--owner=false"] {
@@ -255,6 +284,83 @@ fn a_process_that_may_gets_through_connections_that_send_nothing() {
         forwarder.finish().expect_exit(0);
         successor.stop(Signal::SIGTERM).expect_exit(0);
     });
+}
+
+/// How many clients ask, and claim a proof that they have not made.
+pub const CLAIMS: usize = 4000;
+
+/// How many of them are accepted in a second, how many may ask, and how often it looks at those that wait. It sleeps
+/// before each look, and until the next one is due.
+const ACCEPTED_PER_SECOND: usize = 1024;
+const ASKING_PER_SECOND: usize = 256;
+const LOOKS_PER_SECOND: usize = 250;
+
+/// Whether the client has been asked for its proof.
+fn claim(number: usize) -> bool {
+    let stream = connect_as(&format!("{number:032x}"));
+    send(&stream, REQUEST);
+    let asked = (&stream).read_exact(&mut [0; 32]).is_ok();
+    send(&stream, b"p");
+    assert!(!gets_sockets(&stream), "client {number}");
+    asked
+}
+
+/// So many of them, one after the other in each thread. Gives how many were asked.
+fn claims<const THREADS: usize>(node: &Namespace, count: usize) -> usize {
+    let claims = |thread| {
+        let numbers = (thread..count).step_by(THREADS);
+        node.run(|| numbers.filter(|number| claim(*number)).count())
+    };
+    thread::scope(|scope| {
+        let threads: [usize; THREADS] = std::array::from_fn(|thread| thread);
+        let threads = threads.map(|thread| scope.spawn(move || claims(thread)));
+        let counts = threads.map(|thread| thread.join().expect("claims"));
+        counts.iter().sum()
+    })
+}
+
+/// Many at a time, and few that each are something to look at.
+#[test]
+fn a_flood_of_clients_that_claim_a_proof_is_looked_at_within_limits() {
+    let node = Namespace::forwarding("node");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("claims");
+    let output = format!("--output={}", file.display());
+    let call = forward().traced(&["--trace=accept4,sendto,poll,ppoll", &output]);
+    let forwarder = call.start(&node);
+    forwarder.wait_until_unprivileged();
+    let before = node.rules();
+    let traced = || fs::read_to_string(&file).expect("a trace");
+    for (number, few) in [(CLAIMS, false), (CLAIMS / 4, true)] {
+        let (begin, start) = (Instant::now(), traced().len());
+        let asked = match few {
+            true => claims::<2>(&node, number),
+            false => claims::<16>(&node, number),
+        };
+        // One more, as a second may begin in between, and for what is done at once.
+        let seconds = begin.elapsed().as_secs() as usize + 2;
+        let trace = traced();
+        let count = |call| trace[start..].matches(call).count();
+        let within = |what, count: usize, per_second| {
+            assert!(
+                count <= per_second * seconds,
+                "{count} {what} in {seconds} s"
+            );
+        };
+        // Accepted are those that are asked, and the others; the last call finds none.
+        let accepted = trace[start..]
+            .lines()
+            .filter(|line| line.starts_with("accept4(") && !line.contains("EAGAIN"));
+        within("accepted", accepted.count(), ACCEPTED_PER_SECOND);
+        within("asked", asked, ASKING_PER_SECOND);
+        within("sleeps", count("poll("), 2 * LOOKS_PER_SECOND);
+        // One look for the proof of each, and one for what is left of it.
+        let looks = count("NFT_MSG_GETTABLE");
+        assert!(asked > 0 && looks <= 2 * asked, "{looks} for {asked}");
+        assert_eq!(node.rules(), before);
+    }
+    let successor = replacing(&forward()).start(&node);
+    forwarder.finish().expect_exit(0);
+    successor.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 /// How often it tries to accept a connection without a free descriptor.

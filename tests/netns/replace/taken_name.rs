@@ -17,7 +17,10 @@ use nodefwd::netlink::send_descriptors;
 
 use super::peer::{REQUEST, TABLE, forward, hold_lock};
 use super::replacing;
-use crate::fixture::{Namespace, Nodefwd, Process, expect_parts, nodefwd};
+use crate::fixture::{
+    NEW_TABLE, Namespace, Nodefwd, Process, attribute, expect_parts, netfilter_socket, nodefwd,
+    send_transaction,
+};
 
 /// A socket of this type with the name, which does not listen.
 fn bound(node: &Namespace, kind: SockType) -> OwnedFd {
@@ -238,7 +241,7 @@ fn a_successor_uses_no_other_socket_than_that_of_the_table() {
     let lock = OwnedFd::from(listener.try_clone().expect("a copy"));
     node.load(&format!("table inet {TABLE}"));
     let before = node.rules();
-    const SOCKET: &str = "the netlink socket that it passed cannot be used";
+    const SOCKET: &str = "the netlink socket that it passed cannot be used: end that process first: cannot talk to nf_tables over netlink: it is no netfilter socket of this network namespace";
     const LOCK: &str = "the lock that it passed cannot be used";
     for (socket, lock, problem) in [
         (&udp, &lock, SOCKET),
@@ -257,4 +260,28 @@ fn a_successor_uses_no_other_socket_than_that_of_the_table() {
             assert_eq!(node.rules(), before);
         });
     }
+}
+
+/// The same, with a table that it owns over another socket than the one that it passes on.
+#[test]
+fn a_successor_does_not_use_a_socket_that_does_not_own_the_table() {
+    let node = Namespace::forwarding("node");
+    let listener = hold_lock(&node);
+    let lock = OwnedFd::from(listener.try_clone().expect("a copy"));
+    let [owner, other] = [(); 2].map(|()| node.run(netfilter_socket));
+    // NFTA_TABLE_NAME, and the flag for an owner in NFTA_TABLE_FLAGS.
+    let table = [
+        attribute(1, format!("{TABLE}\0").as_bytes()),
+        attribute(2, &2u32.to_be_bytes()),
+    ];
+    send_transaction(&owner, &[(NEW_TABLE, &table)]);
+    let before = node.rules();
+    thread::scope(|scope| {
+        scope.spawn(|| pass_on(&listener, [other.as_fd(), lock.as_fd()]));
+        let stderr = replacing(&forward()).finish(&node).expect_exit(1).stderr;
+        let problem =
+            format!("it does not own table inet {TABLE}, but passed a socket as if it did");
+        expect_parts(&stderr, [problem]);
+    });
+    assert_eq!(node.rules(), before);
 }
