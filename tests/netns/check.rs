@@ -16,6 +16,7 @@ mod listen;
 mod other_hooks;
 mod other_nat;
 mod paths;
+mod read_again;
 mod remedies;
 mod replies;
 mod running;

@@ -9,6 +9,6 @@ mod new_addresses;
 mod sctp_drain;
 mod stale_flows;
 
-pub use drain::FLOOD;
+pub use drain::{FLOOD, OTHERS};
 pub use many_flows::FLOWS;
 pub use stale_flows::FOREIGN_FLOWS;

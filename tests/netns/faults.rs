@@ -20,10 +20,10 @@ pub use netlink_sockets::{Socket, sockets};
 use std::process::Command;
 use std::thread;
 
-use crate::conntrack::{FLOOD, FLOWS, FOREIGN_FLOWS};
+use crate::conntrack::{FLOOD, FLOWS, FOREIGN_FLOWS, OTHERS};
 use crate::fixture::{Namespace, Process};
 use crate::lifecycle::{HIDDEN, KILLS, KINDS, WAYS};
-use crate::replace::{ATTEMPTS, CONNECTIONS, IDLE, REFUSALS, REPLACEMENTS};
+use crate::replace::{ATTEMPTS, CLAIMS, CONNECTIONS, IDLE, REFUSALS, REPLACEMENTS};
 use crate::{check, coexistence, output};
 
 /// The page with the table of faults.
@@ -76,6 +76,7 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("a process without CAP_NET_ADMIN", ATTEMPTS),
         ("connections to the lock", CONNECTIONS),
         ("connections that send nothing", IDLE),
+        ("connections that ask and claim", CLAIMS),
         ("no descriptor is free", REFUSALS),
         ("100000 conntrack entries", FOREIGN_FLOWS),
         ("sockets of other processes", check::SOCKETS),
@@ -84,6 +85,7 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("tables like an instance's", coexistence::TABLES),
         ("tables like an instance's", coexistence::FORWARDS),
         ("tables that only have", coexistence::NAMES),
+        ("a table like an instance's with as", coexistence::ELEMENTS),
         ("more tables like an instance's", check::INSTANCES),
         ("chains that lead to each other", check::READINGS),
         ("tables and chains with names", check::TABLES),
@@ -91,6 +93,7 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("chains whose rules", check::CHAINS),
         ("chains whose rules", check::DESTINATIONS),
         ("connections of others while it drains", FLOOD),
+        ("connections of others while it drains", OTHERS),
         ("TERM with little memory", FLOWS),
         ("standard error is full", KINDS.len()),
         ("standard error is full", WAYS.len()),

@@ -99,25 +99,33 @@ fn without_events_of_conntrack_it_ends_with_the_last_connection() {
     }
 }
 
-/// How many flows others make and end while it drains.
+/// How many flows others make and end while it drains, and how many of theirs are there all the time: enough for
+/// the kernel to be asked for each port by itself.
 pub const FLOOD: usize = 50_000;
+pub const OTHERS: usize = 20_000;
 
-/// Makes flows to closed ports of the host itself, and deletes their conntrack entries.
+/// Makes flows from the host itself to as many closed ports of one of its addresses.
+fn make_flows(node: &Namespace, address: &str, count: usize) {
+    node.run(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        for port in 1..=count as u16 {
+            // The port is closed, which may be an error here.
+            let _ = socket.send_to(b"?", (address, port));
+        }
+    });
+}
+
+/// Makes flows, and deletes their conntrack entries.
 fn flood(node: &Namespace) {
     for _ in 0..10 {
-        node.run(|| {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-            for port in 1..=(FLOOD / 10) as u16 {
-                // The port is closed, which may be an error here.
-                let _ = socket.send_to(b"?", ("127.0.0.1", port));
-            }
-        });
+        make_flows(node, "127.0.0.1", FLOOD / 10);
         let deletion = ["-D", "-p", "udp", "--orig-dst", "127.0.0.1"];
         node.output("conntrack", &deletion).expect_exit(0);
     }
 }
 
-/// Whatever others do, it asks the kernel at most once a second, and only for its own flows.
+/// Whatever others do, it asks the kernel at most once a second, and only for its own flows: all entries would be
+/// over a hundred datagrams.
 #[test]
 fn connections_of_others_cost_a_draining_instance_nothing() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drain");
@@ -132,10 +140,15 @@ fn connections_of_others_cost_a_draining_instance_nothing() {
         server: _server,
         ..
     } = forwarded;
+    net.node.keep_udp_entries();
+    make_flows(&net.node, "127.0.0.2", OTHERS);
     let begin = Instant::now();
     forwarder.signal(Signal::SIGTERM);
     forwarder.wait_until_draining(1);
     flood(&net.node);
+    let others = net.node.succeed("conntrack", &["--count"]);
+    let others: usize = others.trim_end().parse().expect("a number");
+    assert!(others > OTHERS - OTHERS / 100, "only {others} entries stay");
     flow.expect_unchanged();
     drop(flow);
     forwarder.wait_until_drained();
