@@ -185,10 +185,13 @@ impl<'a> Events<'a> {
 
     /// Puts the rules for another config in their place.
     pub fn change_rules(&mut self, config: &Config) -> Result<(), RulesError> {
-        let health = Health::new(config, self.health.as_ref())?;
+        let mut health = Health::new(config, self.health.as_ref())?;
         let none = Down::default();
         let down = health.as_ref().map_or(&none, Health::applied);
         self.rules.change(config, down)?;
+        if let (Some(health), Some(before)) = (&mut health, self.health.take()) {
+            health.take_attempts(before);
+        }
         self.health = health;
         self.names = Names::new(config);
         Ok(())

@@ -1,6 +1,9 @@
 //! `NODEFWD_HEALTH`: which destinations fail. Each is tried once in an interval, and sooner after a failure, by a TCP
 //! connection that is given up as soon as it would be there; all of them spread over the interval, without a thread.
 
+#[cfg(test)]
+mod tests;
+
 use super::events::Events;
 use super::{delete_flows, deleted, flows, notify};
 use crate::config::{Config, Destination, Down, Forward, Service};
@@ -95,15 +98,33 @@ impl Health {
             hindered: false,
         };
         health.applied = health.down();
-        let same = |before: &&Self| {
-            let own = health.targets.iter().map(|target| target.to);
-            let theirs = before.targets.iter().map(|target| target.to);
-            before.interval == health.interval && own.eq(theirs)
-        };
-        if let Some(before) = before.filter(same) {
-            (health.round, health.next) = (before.round, before.next);
+        if let Some(before) = before.filter(|before| before.interval == health.interval) {
+            health.go_on(before);
         }
         Ok(Some(health))
+    }
+
+    /// Goes on with the round where it was: else the last destinations never have their turn while others come and go.
+    fn go_on(&mut self, before: &Self) {
+        let next = before.targets[before.next].to;
+        self.round = before.round;
+        self.next = self.targets.partition_point(|target| target.to < next);
+        if self.next == self.targets.len() {
+            (self.round, self.next) = (before.round + self.interval, 0);
+        }
+    }
+
+    /// Takes up the attempts that run: a destination is silent only if one lasts.
+    pub fn take_attempts(&mut self, before: Self) {
+        for mut known in before.targets {
+            let place = self.targets.binary_search_by_key(&known.to, |own| own.to);
+            let Ok(index) = place else { continue };
+            let own = &mut self.targets[index];
+            (own.began, own.again) = (known.began, known.again);
+            let attempt = known.attempt.take();
+            let watched = |attempt: &Attempt| self.attempts.add(attempt, event(index)).is_ok();
+            own.attempt = attempt.filter(watched);
+        }
     }
 
     /// Takes these destinations, of those that are tried, for failed.
@@ -207,9 +228,8 @@ impl Health {
         let deadline = now + self.interval.min(MAX_TIMEOUT);
         let begun = Attempt::begin(target.to.socket_address(), deadline).and_then(|begun| {
             if let Begun::Runs(attempt) = &begun {
-                let event = EpollEvent::new(EpollFlags::EPOLLOUT, index as u64);
                 // The kernel may have no room for more (fs.epoll.max_user_watches).
-                self.attempts.add(attempt, event)?;
+                self.attempts.add(attempt, event(index))?;
             }
             Ok(begun)
         });
@@ -257,6 +277,11 @@ impl Health {
             ),
         }
     }
+}
+
+/// That the attempt of a target is over.
+fn event(index: usize) -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLOUT, index as u64)
 }
 
 impl AsFd for Health {
@@ -325,56 +350,4 @@ fn end_flows(config: &Config, now: &Down, before: &Down) -> usize {
         place.is_some_and(to_failed) && matcher.is_forwarded(flow)
     });
     deleted(ended)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Options;
-
-    /// Two destinations that are tried.
-    fn health() -> Health {
-        let config = Config::new(&Options {
-            forwards: vec!["tcp/80=10.2.0.11,10.2.0.12".into()],
-            health: Some("8".into()),
-            ..Options::default()
-        });
-        let health = Health::new(&config.unwrap(), None).unwrap();
-        health.expect("something to try")
-    }
-
-    #[test]
-    fn three_failures_in_a_row_leave_it_out_and_two_successes_take_it_in() {
-        let mut health = health();
-        for (outcomes, is_up) in [
-            ("--+--", true),
-            ("-+---", false),
-            ("+-+", false),
-            ("+", true),
-        ] {
-            for outcome in outcomes.chars() {
-                let failed = Err(Errno::ECONNREFUSED);
-                health.judge(0, if outcome == '+' { Ok(()) } else { failed });
-            }
-            assert_eq!(health.targets[0].is_up, is_up, "after {outcomes}");
-        }
-        assert!(health.targets[1].is_up);
-    }
-
-    #[test]
-    fn attempts_are_spread_over_the_interval_and_follow_sooner_after_a_failure() {
-        let mut health = health();
-        let start = health.round;
-        assert_eq!(health.due(), start);
-        health.next = 1;
-        assert_eq!(health.due(), start + Duration::from_secs(4));
-        health.judge(1, Err(Errno::ECONNREFUSED));
-        assert_eq!(health.deadline(), start + Duration::from_secs(2));
-        health.judge(1, Ok(()));
-        health.judge(1, Err(Errno::ECONNREFUSED));
-        health.judge(1, Err(Errno::ECONNREFUSED));
-        health.judge(1, Err(Errno::ECONNREFUSED));
-        // It is out: now it has time.
-        assert_eq!(health.targets[1].again, None);
-    }
 }

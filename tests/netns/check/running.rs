@@ -250,16 +250,17 @@ fn the_command_for_ansible_tells_good_files_from_bad_ones_while_the_instance_run
         file.write(good);
         nodefwd(line).finish(&net.node).expect_exit(0);
     }
-    for (bad, status) in [
+    for (bad, status, reason) in [
         // Nothing to forward is not what runs.
-        ("", 2),
-        ("NODEFWD_NAME=web\n", 2),
-        ("NODEFWD_FORWARDS=web\n", 2),
-        ("NODEFWD_FORWARDS=tcp/80=10.2.1.2:80800\n", 2),
-        ("NODEFWD_FORWARDS=udp/53=10.2.1.2\n", 1),
+        ("", 2, "DEST_IPS (--dest-ips) is not set"),
+        ("NODEFWD_NAME=web\n", 2, "DEST_IPS (--dest-ips) is not set"),
+        ("NODEFWD_FORWARDS=web\n", 2, "'web' is no forward"),
+        ("NODEFWD_FORWARDS=tcp/80=10.2.1.2:80800\n", 2, "'80800'"),
+        ("NODEFWD_FORWARDS=udp/53=10.2.1.2\n", 1, "nodefwd-other"),
     ] {
         file.write(bad);
-        nodefwd(line).finish(&net.node).expect_exit(status);
+        let outcome = nodefwd(line).finish(&net.node).expect_exit(status);
+        expect_parts(&(outcome.stdout + &outcome.stderr), [reason]);
     }
     assert_eq!(net.node.rules(), rules);
     instance.stop(Signal::SIGTERM).expect_exit(0);

@@ -75,6 +75,21 @@ fn when_an_answer_is_over_new_connections_go_where_the_next_one_says() {
     assert_eq!(stderr.matches("now leads to").count(), 1, "{stderr}");
 }
 
+/// Whatever its server says: here that the answer holds for no time at all.
+#[test]
+fn a_name_is_looked_up_every_five_seconds_at_most() {
+    let names = Names::new(1);
+    names.set(HOME, &[1]);
+    let begin = Instant::now();
+    let forwarder = names.call(&[&forward()]).start(&names.net.node);
+    wait_for_questions(&names, 4);
+    // Two for each look-up.
+    let most = 2 * (begin.elapsed().as_secs() as usize / 5 + 1);
+    let asked = names.dns.asked().len();
+    assert!(asked <= most, "{asked} questions instead of {most}");
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
 #[test]
 fn without_an_answer_the_rules_stay_and_that_is_said_once() {
     let names = Names::new(2);

@@ -1,6 +1,8 @@
 //! The rules when a destination fails: how little changes, and what a reload and a successor make of it.
 
 use std::collections::HashSet;
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -73,6 +75,37 @@ fn a_reload_keeps_what_is_known() {
         || up(&net.node, &net.backends[1]),
         |up| *up == [None],
     );
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// Each change comes before an attempt has lasted long enough.
+#[test]
+fn a_silent_destination_is_left_out_though_the_rules_change_all_the_time() {
+    let net = Net::new(2);
+    let _servers = net.serve(BACKEND_PORT);
+    net.backends[1].load(
+        "table inet silent {\n chain input {\n type filter hook input priority 0\n tcp dport 8080 drop\n }\n }",
+    );
+    let [one, other] = net.two_backends().map(|host| host.address(Family::V4));
+    let file = TempFile::new("");
+    let mut number = 0;
+    let mut change = || {
+        number += 1;
+        file.write(format!(
+            "NODEFWD_NAME=web\nNODEFWD_HEALTH=4\nNODEFWD_FORWARDS=tcp/80={one}:8080,{other}:8080 tcp/{}=10.9.9.9\n",
+            1000 + number
+        ));
+    };
+    change();
+    let call = nodefwd([""; 0]).env("NODEFWD_ENV_FILE", file.path());
+    let mut forwarder = call.start(&net.node);
+    let up = || {
+        change();
+        forwarder.signal(Signal::SIGHUP);
+        sleep(Duration::from_secs(1));
+        up(&net.node, &net.backends[1])
+    };
+    wait_until("a failure", up, |up| *up == [Some(false)]);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 

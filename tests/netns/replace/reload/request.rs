@@ -11,8 +11,11 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::super::peer::{PROVER, connect_as, connect_to_lock};
-use super::{reload_failed, with_file};
-use crate::fixture::{Namespace, Outcome, Process, TempFile, expect_parts, nodefwd};
+use super::{both_ports, reload_failed, with_file};
+use crate::fixture::{
+    BACKEND_PORT, FORWARDED_PORT, Family, Namespace, Net, Outcome, Process, Protocol, TempFile,
+    expect_parts, nodefwd,
+};
 
 /// Asks for a reload with the command.
 fn request(node: &Namespace) -> Outcome {
@@ -59,6 +62,33 @@ fn the_command_leaves_an_instance_without_a_file_as_it_is() {
     );
     assert!(!reload_failed(&node));
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+#[test]
+fn an_instance_that_drains_reloads_no_more() {
+    let net = Net::new(1);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let text = both_ports(&net.backends[0]) + "NODEFWD_DRAIN=60\n";
+    let file = TempFile::new(&text);
+    let mut forwarder = with_file(&file).start(&net.node);
+    let node_addr = net.node_addr(Family::V4, FORWARDED_PORT);
+    let mut flow = net.client.live_flow(Protocol::Tcp, node_addr);
+    forwarder.signal(Signal::SIGTERM);
+    forwarder.wait_until_draining(1);
+    let rules = net.node.rules();
+    file.write(text + "NODEFWD_FORWARDS=tcp/5000=10.9.9.9\n");
+    forwarder.signal(Signal::SIGHUP);
+    let stderr = request(&net.node).expect_exit(1).stderr;
+    expect_parts(
+        &stderr,
+        ["it is ending, and only lets running connections finish"],
+    );
+    assert_eq!(net.node.rules(), rules);
+    flow.expect_unchanged();
+    drop(flow);
+    forwarder.wait_until_drained();
+    forwarder.finish().expect_exit(0);
+    assert_eq!(net.node.ruleset(), "");
 }
 
 /// Whoever runs the instance, and whoever asks.
