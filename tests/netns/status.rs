@@ -8,6 +8,7 @@ mod output;
 pub use output::expect_metrics;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -174,6 +175,50 @@ fn an_instance_that_drains_is_not_ready() {
     assert_eq!(instance[json::ACCEPTING], false);
     let active = by_backend(instance, json::ACTIVE);
     assert_eq!(active.values().sum::<u64>(), 1);
+}
+
+/// Single ports are counted by elements of a map, ranges by those or by rules of their own.
+#[test]
+fn connections_to_the_only_destination_of_a_port_or_range_are_counted() {
+    let net = Net::new(1);
+    let _servers = [BACKEND_PORT, 20_001].map(|port| net.backends[0].serve(port));
+    let listed = |family| {
+        let to = net.backends[0].address(family);
+        let to = |port| SocketAddr::new(to, port).to_string();
+        [
+            (80, format!("80={}", to(BACKEND_PORT))),
+            (
+                20_001,
+                format!("20000-20002={}", net.backends[0].address(family)),
+            ),
+            (20_101, format!("20100-20102={}", to(BACKEND_PORT))),
+            (
+                20_201,
+                format!("20200-20202={}-{}", to(BACKEND_PORT - 1), BACKEND_PORT + 1),
+            ),
+        ]
+    };
+    for protocol in Protocol::BOTH {
+        for family in Family::BOTH {
+            let listed = listed(family);
+            let name = protocol.name();
+            let forwards = listed.iter().map(|(_, text)| format!("{name}/{text}"));
+            let _forwarder = nodefwd(forwards).start(&net.node);
+            for (times, (port, _)) in (1..).zip(&listed) {
+                for _ in 0..times {
+                    let reply = net.client.request(protocol, net.node_addr(family, *port));
+                    assert_eq!(reply.expect("a reply").server, "backend-1", "{port}");
+                }
+            }
+            let instance = &status(&net.node)["instances"][0];
+            let forwards = instance["forwards"].as_array().expect("a list");
+            let counted = forwards
+                .iter()
+                .map(|one| &one["destinations"][0][json::CONNECTIONS]);
+            let counted: Vec<&Value> = counted.collect();
+            assert_eq!(counted, [1, 2, 3, 4], "{instance:#}");
+        }
+    }
 }
 
 #[test]

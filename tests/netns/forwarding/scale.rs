@@ -208,6 +208,11 @@ fn too_many_destinations_of_balanced_forwards_are_rejected_with_the_limit() {
         );
         expect_parts(&outcome.stderr, [message.as_str()]);
     }
+    // One that alone stands for too many is refused before they are listed.
+    let lists = format!("tcp,udp/{}={}", ports[..100].join(","), addresses.join(","));
+    let outcome = nodefwd(["render", &lists]).finish_here().expect_exit(2);
+    let message = "stands for 1000000 destinations, counted for each protocol and port: at most 262144 are allowed";
+    expect_parts(&outcome.stderr, [message]);
     // One destination of each family is not balanced.
     let single = nodefwd(["render"])
         .env("DEST_IPS", "10.2.0.1,fd00:2::1")
