@@ -286,7 +286,7 @@ extern "C" fn open_standard_descriptors() {
 static BEFORE_RUNTIME: extern "C" fn() = open_standard_descriptors;
 
 /// Functions of the C library and of the unwinder that a release does without, with much that only they use:
-/// together an eighth of the program. The linker takes the first definition of a name (build.rs).
+/// together an eighth of the program, and more on ppc64el. The linker takes the first definition of a name (build.rs).
 #[cfg(all(
     feature = "static",
     target_env = "gnu",
@@ -355,9 +355,40 @@ mod left_out {
         -1
     }
 
-    /// Prints, with all of printf, what is wrong in glibc's own state.
+    /// Collects the folders where such libraries are, for the dynamic linker's half that only a shared program has.
     #[unsafe(no_mangle)]
-    extern "C" fn __assert_fail() -> ! {
-        abort()
+    extern "C" fn _dl_init_paths() {}
+
+    /// Takes LD_LIBRARY_PATH and its like away from the programs that one with file capabilities starts. This one
+    /// starts none.
+    #[unsafe(no_mangle)]
+    extern "C" fn __unsetenv(_name: *const c_char) -> c_int {
+        0
+    }
+
+    /// Functions that other ones refer to, and that nothing here makes them call.
+    macro_rules! never_called {
+        ($($name:ident)*) => {
+            $(#[unsafe(no_mangle)]
+            extern "C" fn $name() -> ! {
+                abort()
+            })*
+        };
+    }
+
+    // What prints with all of printf what is wrong in glibc's own state; what printf does with floating-point numbers,
+    // %1$s and %n, which neither glibc nor libnftnl prints: Rust has its own.
+    never_called! { __assert_fail __printf_fp_l_buffer __printf_fphex_l_buffer __parse_one_specmb __readonly_area }
+
+    // Streams of wide characters, and the conversions of a locale's characters.
+    never_called! {
+        _IO_wdo_write __gconv_btwoc_ascii __gconv_close_transform __gconv_find_transform __gconv_release_step
+        __gconv_transform_ascii_internal __gconv_transform_internal_ascii
+    }
+
+    // A panic aborts, and the tables that the unwinder reads are left out too (.cargo/no-unwind.ld).
+    never_called! {
+        _Unwind_GetDataRelBase _Unwind_GetIPInfo _Unwind_GetLanguageSpecificData _Unwind_GetRegionStart
+        _Unwind_GetTextRelBase _Unwind_Resume _Unwind_SetGR _Unwind_SetIP
     }
 }
