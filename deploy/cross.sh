@@ -19,9 +19,13 @@ esac
 compiler=${compiler:-$triplet}
 target=${target:-${triplet%-linux-gnu}-unknown-linux-gnu}
 
-install() { DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null; }
+# Downloads nothing if all is there.
+install() {
+    dpkg-query -W "$@" >/dev/null 2>&1 && return
+    apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}
 
-apt-get -qq update
 install ca-certificates cargo gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 if [ "$arch" != "$(dpkg --print-architecture)" ]; then
     # The libraries are unpacked, not installed: that would take the C library of both architectures in the

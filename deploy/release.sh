@@ -11,14 +11,18 @@ die() {
     exit 1
 }
 
+# bring PROGRAM: its package has the same name.
+bring() {
+    ! command -v "$1" >/dev/null || return 0
+    apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$1" >/dev/null
+}
+
 architectures=("$@")
 [[ ${#architectures[@]} -gt 0 ]] || architectures=(amd64 arm64 armhf)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 if [[ ! ${NODEFWD_COMMIT:-} && -e .git ]]; then
-    command -v git >/dev/null || {
-        apt-get -qq update
-        DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends git >/dev/null
-    }
+    bring git
     NODEFWD_COMMIT=$(git -c safe.directory='*' rev-parse HEAD)
     SOURCE_DATE_EPOCH=$(git -c safe.directory='*' log -1 --format=%ct)
 fi
@@ -88,7 +92,7 @@ changelog() {
 
 # bill ARCH TARGET: of materials. licences.sh looks at all crates in cargo's folder: those of the tool are in another.
 bill() {
-    command -v python3 >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3 >/dev/null
+    bring python3
     CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}-tools CARGO_INSTALL_ROOT=${CARGO_INSTALL_ROOT:-$PWD/target/dist-tools} \
         CARGO_BUILD_TARGET=$2 deploy/sbom.sh "$dist/nodefwd-$version-$1.cdx.json"
 }

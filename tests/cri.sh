@@ -257,25 +257,24 @@ replied "$pod4" node tcp 127.0.0.1 80
 replied "$pod4" client tcp "$pod4" 80
 replied "$(exploded "$pod6")" client udp "$pod6" 53
 
-step "restarting a container"
+# starts_again: container lb-tcp-80, which has ended; the other one forwards meanwhile.
+starts_again() {
+    no_reply 1 client tcp $node4 80
+    forwards client lb-udp-53 53
+    start lb-tcp-80
+    ready lb-tcp-80
+    forwards client lb-tcp-80 80
+    [[ $(rules | sort) == "$before" ]] || die "the rules should be as before it ended:"$'\n'"$before"$'\n'"not:"$'\n'"$(rules)"
+}
 before=$(rules | sort)
+step "restarting a container"
 stop lb-tcp-80
-no_reply 1 client tcp $node4 80
-forwards client lb-udp-53 53
-start lb-tcp-80
-ready lb-tcp-80
-forwards client lb-tcp-80 80
-[[ $(rules | sort) == "$before" ]] || die "the rules changed by a restart, from"$'\n'"$before"$'\n'"to"$'\n'"$(rules)"
+starts_again
 
 step "killing a container"
 inside sh -c 'kill -KILL "$1"' sh "$(process lb-tcp-80)"
 ended lb-tcp-80 137
-no_reply 1 client tcp $node4 80
-forwards client lb-udp-53 53
-start lb-tcp-80
-ready lb-tcp-80
-forwards client lb-tcp-80 80
-[[ $(rules | sort) == "$before" ]] || die "the rules changed by a kill, from"$'\n'"$before"$'\n'"to"$'\n'"$(rules)"
+starts_again
 
 step "stopping it"
 stop lb-udp-53

@@ -144,7 +144,7 @@ start() {
 ready() {
     local tries
     for tries in {1..100}; do
-        ! podman logs "$1" 2>&1 | grep -q '^ready: ' || break
+        [[ $(podman logs "$1" 2>&1) != *'ready: '* ]] || break
         ((tries < 100)) || die "container $1 should be ready by now: $(podman logs "$1" 2>&1)"
         sleep 0.1
     done
