@@ -2,6 +2,9 @@
 
 mod request;
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -241,8 +244,11 @@ fn no_hup_is_lost() {
     let node = Namespace::forwarding("node");
     let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11\n");
     let mut forwarder = with_file(&file).start(&node);
+    // When it has looked around after its start.
+    reload(&mut forwarder, DONE);
     for _ in 0..200 {
         forwarder.signal(Signal::SIGHUP);
+        sleep(Duration::from_millis(2));
     }
     file.write("NODEFWD_FORWARDS=tcp/80=10.2.0.12\n");
     forwarder.signal(Signal::SIGHUP);
