@@ -4,11 +4,12 @@ import json
 import math
 import pathlib
 
-from figures import FILE, count_of
+import kernels_report
+from figures import FILE, by_rounds, count_of, key
 
 HERE = pathlib.Path(__file__).parent
 COLOURS = {"nodefwd": "#d1361b", "nft -f": "#e59a2f", "iptables-nft": "#2b6cb0", "iptables-legacy": "#7e57c2",
-           "routing": "#555", "haproxy": "#2f855a", "nginx stream": "#4a9d9c", "socat": "#8a8a3c"}
+           "routing": "#555", "haproxy": "#2f855a", "nginx stream": "#4a9d9c", "socat": "#8a8a3c", "IPVS": "#2f855a"}
 WIDTH, HEIGHT = 300, 210  # of one figure, without its words
 LABELS = 195  # room for the names of lines
 
@@ -25,7 +26,7 @@ def ticks(highest):
 
 
 def dashes(program, variant):
-    if variant == "2 rules":
+    if variant in ("2 rules", "fast path"):
         return ' stroke-dasharray="2 3"'
     return ' stroke-dasharray="5 3"' if program.endswith("-restore") else ""
 
@@ -99,20 +100,35 @@ PLOTS = (
 )
 
 
-def main():
-    results = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
-    plots = [plot(title, read(results[section]), logarithmic)
-             for title, section, read, logarithmic in PLOTS if section in results]
+def ratios(contenders):
+    """The ratios to routing, as kernels.json has them of a path."""
+    base = contenders[key("routing", 1)]
+    return medians({name: by_rounds(figures, base)[1] for name, figures in contenders.items() if "beside" not in name})
+
+
+def draw(file, plots, words):
     across, down = WIDTH + LABELS + 70, HEIGHT + 90
     bottom = (len(plots) + 1) // 2 * down
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * across} {bottom + 24}" '
              'font-family="sans-serif" font-size="12" fill="#222"><rect width="100%" height="100%" fill="white"/>']
     for index, lines in enumerate(plots):
         parts += [f'<g transform="translate({index % 2 * across + 60} {index // 2 * down + 40})">', *lines, "</g>"]
+    parts.append(text(10, bottom + 14, f"{words}; medians of interleaved rounds", style='font-size="10"'))
+    (HERE / file).write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
+
+
+def main():
+    results = json.loads((HERE / "results.json").read_text(encoding="utf-8"))
     machine = results["machine"]
-    parts.append(text(10, bottom + 14, f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, "
-                                       f"{machine['date']}; medians of interleaved rounds", style='font-size="10"'))
-    (HERE / "results.svg").write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
+    plots = [plot(title, read(results[section]), logarithmic)
+             for title, section, read, logarithmic in PLOTS if section in results]
+    draw("results.svg", plots,
+         f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, {machine['date']}")
+    kernels = kernels_report.read().values()
+    if kernels:
+        plots = [plot(f"{kernels_report.name(it)}: packets a second, against routing",
+                      ratios(it["packets"]["two interfaces, IPv4"]), False) for it in kernels]
+        draw("kernels.svg", plots, "Stock kernels of Debian in QEMU, two interfaces, IPv4")
 
 
 main()

@@ -22,16 +22,25 @@ def with_udp(wanted):
     return [*wanted, ("udp", *wanted[-1][1:])]
 
 
+def at(address, port):
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def forwards(wanted, destination):
     """nodefwd's arguments."""
-    return [f"{protocol}/{port}={destination}:{to}" for protocol, port, to in wanted]
+    return [f"{protocol}/{port}={at(destination, to)}" for protocol, port, to in wanted]
+
+
+def alone(address):
+    """The network of this address only."""
+    return f"{address}/{128 if ':' in address else 32}"
 
 
 def klipper(wanted, destination):
     """The four rules a port of klipper-lb's script, as (table, rule)."""
     for protocol, port, to in wanted:
-        to_it = f"-d {destination}/32 -p {protocol} --dport {to}"
-        yield "filter", f"FORWARD -s 0.0.0.0/0 {to_it} -j ACCEPT"
+        to_it = f"-d {alone(destination)} -p {protocol} --dport {to}"
+        yield "filter", f"FORWARD -s {'::/0' if ':' in destination else '0.0.0.0/0'} {to_it} -j ACCEPT"
         yield "filter", f"FORWARD {to_it} -j DROP"
     yield from original(wanted, destination)
 
@@ -39,9 +48,9 @@ def klipper(wanted, destination):
 def original(wanted, destination):
     """The two rules a port of the original script."""
     for protocol, port, to in wanted:
-        yield "nat", (f"PREROUTING ! -s {destination}/32 -p {protocol} --dport {port} "
-                      f"-j DNAT --to-destination {destination}:{to}")
-        yield "nat", f"POSTROUTING -d {destination}/32 -p {protocol} -j MASQUERADE"
+        yield "nat", (f"PREROUTING ! -s {alone(destination)} -p {protocol} --dport {port} "
+                      f"-j DNAT --to-destination {at(destination, to)}")
+        yield "nat", f"POSTROUTING -d {alone(destination)} -p {protocol} -j MASQUERADE"
 
 
 def script(variant, rules):
@@ -96,14 +105,16 @@ class Forwarding:
 
 
 class Nodefwd(Forwarding):
+    options = ()
+
     def open(self, node, wanted):
-        _, self.process, _ = start_nodefwd(node, forwards(with_udp(wanted), node.destination), {})
+        _, self.process, _ = start_nodefwd(node, [*self.options, *forwards(with_udp(wanted), node.destination)], {})
 
 
 class Iptables(Forwarding):
     def open(self, node, wanted):
         path = write(f"{node.directory}/rules", restore(klipper(with_udp(wanted), node.destination)))
-        node.run(f"iptables-{self.variant}-restore <{path}")
+        node.run(f"{'ip6' if ':' in node.destination else 'ip'}tables-{self.variant}-restore <{path}")
 
 
 class IptablesNft(Iptables):

@@ -37,10 +37,11 @@ class Host:
         self.name = name
         run(f"ip netns add {name}")
         self.processes = []
-        self.run("ip link set lo up")
+        self.ip("link set lo up")
         # Thousands of short connections need every port, at once again and without a wait for those
         # before them (TIME-WAIT).
-        self.run("sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_max_tw_buckets=0")
+        self.set("net/ipv4/ip_local_port_range", "1024 65535")
+        self.set("net/ipv4/tcp_max_tw_buckets", 0)
 
     def close(self):
         for process in self.processes:
@@ -69,14 +70,26 @@ class Host:
         self.processes.append(process)
         return begin, process
 
-    def run(self, command):
-        """Runs a program to its end and gives its output."""
-        _, process = self.popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)
-        output, _ = process.communicate(timeout=LIMIT)
+    def run(self, command, text=None):
+        """Runs a program to its end, reading this text, and gives its output."""
+        _, process = self.popen(command, stdin=subprocess.PIPE if text else subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        output, _ = process.communicate(text, timeout=LIMIT)
         if process.returncode:
             raise RuntimeError(f"{command}: {output[-500:]}")
         return output
+
+    def ip(self, *commands):
+        """All in one process: on a slow machine its start takes longer than they do."""
+        self.run(["ip", "-batch", "-"], "\n".join(commands) + "\n")
+
+    def set(self, name, value):
+        """A sysctl."""
+        with self.inside():
+            write(f"/proc/sys/{name}", str(value))
+
+    def forward(self, six=False):
+        self.set("net/ipv6/conf/all/forwarding" if six else "net/ipv4/ip_forward", 1)
 
     def serve(self, command, port):
         """Starts a server and waits until it listens."""
@@ -89,24 +102,74 @@ class Host:
         return process
 
 
+def network(number, position, six):
+    """What the addresses of a node's network begin with, and the length of its prefix."""
+    return (f"fd00:{position}:{number:x}::", 64) if six else (f"10.{position}.{number}.", 24)
+
+
+def cable(network, here, other, there):
+    """ip's commands that lay a cable to another host, whose address is to be set there."""
+    return [f"link add {here} type veth peer name {there} netns {other.name}", *address(network, 1, here)]
+
+
+def address(network, number, link):
+    prefix, length = network
+    # An IPv6 address is not to be used before its test for duplicates is over.
+    options = " nodad" if ":" in prefix else ""
+    return [f"address add {prefix}{number}/{length} dev {link}{options}", f"link set {link} up"]
+
+
+def route(network, gateway):
+    prefix, length = network
+    return f"route add {prefix}{'' if ':' in prefix else 0}/{length} via {gateway}"
+
+
 class Node(Host):
-    """A host with one way to forward, which no other contender's rules or conntrack entries disturb."""
+    """A host with one way to forward, which no other contender's rules or conntrack entries disturb. Between
+    the client and the backend, with an interface to each; of one family."""
 
-    def __init__(self, name, number, client, backend):
+    interfaces = ("to-client", "to-backend")
+
+    def __init__(self, name, number, client, backend, six=False):
         super().__init__(name)
-        self.address, self.destination = f"10.90.{number}.1", f"10.91.{number}.2"
-        self.backend_device = f"node{number}"
-        self._cable(client, f"10.90.{number}", mine=1, theirs=2, device=self.backend_device)
-        self._cable(backend, f"10.91.{number}", mine=1, theirs=2, device=self.backend_device)
-        client.run(f"ip route add 10.91.{number}.0/24 via {self.address}")
-        backend.run(f"ip route add 10.90.{number}.0/24 via 10.91.{number}.1")
-        self.run("sysctl -qw net.ipv4.ip_forward=1")
+        self.six = six
+        # Its cables' names at the client and at the backend.
+        self.device = f"node{number}"
+        self.front, self.own, self.back = (network(number, position, six) for position in (90, 92, 91))
+        self.destination = f"{self.back[0]}2"
+        self.forward(six)
+        self.join(client, backend)
 
-    def _cable(self, other, network, mine, theirs, device):
-        end = "to-" + other.name.rpartition("-")[2]
-        self.run(f"ip link add {end} type veth peer name {device} netns {other.name}")
-        for host, link, address in ((self, end, mine), (other, device, theirs)):
-            host.run(f"ip address add {network}.{address}/24 dev {link} && ip link set {link} up")
+    def join(self, client, backend):
+        self.address = f"{self.front[0]}1"
+        # The client's packets come in there, at `to-client`.
+        self.entrance = self
+        self.lay(self, client, backend)
+
+    def lay(self, host, client, backend, *networks):
+        """Lays cables between a host and the two, which learn the ways to the other one and to these networks."""
+        host.ip(*cable(self.front, "to-client", client, self.device),
+                *cable(self.back, "to-backend", backend, self.device))
+        for end, near, far in ((client, self.front, self.back), (backend, self.back, self.front)):
+            end.ip(*address(near, 2, self.device), *(route(to, f"{near[0]}1") for to in (far, *networks)))
+
+
+class Pod(Node):
+    """A node with one interface, behind a router that keeps no state."""
+
+    interfaces = ("eth0",)
+
+    def join(self, client, backend):
+        self.address = f"{self.own[0]}2"
+        self.entrance = router = Host(f"{self.name}-router")
+        router.forward(self.six)
+        self.lay(router, client, backend, self.own)
+        router.ip(*cable(self.own, "to-node", self, "eth0"))
+        self.ip(*address(self.own, 2, "eth0"), f"route add default via {self.own[0]}1")
+
+    def close(self):
+        super().close()
+        self.entrance.close()
 
 
 class Hosts:
@@ -125,9 +188,9 @@ class Hosts:
         for host in reversed(self.all):
             host.close()
 
-    def node(self):
+    def node(self, kind=Node, **options):
         number = len(self.all)
-        return self._add(Node(f"{self.name}-{number}", number, self.client, self.backend))
+        return self._add(kind(f"{self.name}-{number}", number, self.client, self.backend, **options))
 
     def _add(self, host):
         self.all.append(host)

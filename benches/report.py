@@ -7,7 +7,9 @@ import sys
 import textwrap
 
 import aims
+import kernels_report
 from figures import FILE, by_rounds, count_of, counts_of, key
+from tables import cell, table
 
 HERE = pathlib.Path(__file__).parent
 COPYING = (("haproxy", "HAProxy"), ("nginx stream", "nginx"), ("socat", "socat"))
@@ -15,21 +17,8 @@ COPYING = (("haproxy", "HAProxy"), ("nginx stream", "nginx"), ("socat", "socat")
 INSTALLATION = {"install": "ready", "install cpu": "start cpu", "removal": "removal", "removal cpu": "removal cpu"}
 
 
-def cell(found, digits):
-    """The median, and the lowest and highest."""
-    if not found:
-        return "–"
-    middle, low, high = (f"{found[name]:,.{digits(found[name])}f}" for name in ("median", "min", "max"))
-    return f"{middle} ({low}–{high})" if len(found["values"]) > 1 else middle
-
-
 def milliseconds(value):
     return 0 if value >= 100 else 1
-
-
-def table(title, columns, rows):
-    lines = [f"| {title} | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
-    return "\n".join([*lines, *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items())])
 
 
 def by_count(title, found, digits):
@@ -216,7 +205,7 @@ def floor(results):
 
 
 PARTS = (method, installation, source_ranges, foreign_entries, replacement, removal, one_forward, health, products, traffic,
-         size, aim_table)
+         size, aim_table, kernels_report.part)
 
 
 def page(results):
@@ -226,7 +215,7 @@ def page(results):
         wrapped(summary(results)),
         "![Time until the rules are active, and traffic through a forwarded port](results.svg)",
     ]
-    body = (text if text.startswith(("#", "|")) else wrapped(text) for part in PARTS for text in part(results))
+    body = (text if text.startswith(("#", "|", "!")) else wrapped(text) for part in PARTS for text in part(results))
     return "\n\n".join([*head, *body]) + "\n"
 
 

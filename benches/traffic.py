@@ -53,7 +53,7 @@ def small_packets(hosts, contender, close):
     """Thousands of 64-byte datagrams a second that reach the backend's device. How many of them the
     server then has time to read says nothing about forwarding."""
     def received():
-        links = json.loads(hosts.backend.run(f"ip -j -s link show {contender.node.backend_device}"))
+        links = json.loads(hosts.backend.run(f"ip -j -s link show {contender.node.device}"))
         return links[0]["stats64"]["rx"]["packets"]
     before = received()
     length = ["-k", "40000"] if close else ["-t", "1"]
