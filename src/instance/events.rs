@@ -108,7 +108,7 @@ impl<'a> Events<'a> {
         let files = [
             self.rules.changes(),
             Some(self.signals.as_fd()),
-            self.clients.events(),
+            Some(self.clients.as_fd()),
             self.host.events(),
             self.signals.reloads().filter(|_| !rests),
             self.file.as_ref().map(AsFd::as_fd),
@@ -140,7 +140,7 @@ impl<'a> Events<'a> {
             return Ok(Some(Event::Signal));
         }
         if client || self.clients.deadline().is_some() {
-            if let Some(process) = self.clients.serve(client, &mut self.rules, self.signals)? {
+            if let Some(process) = self.clients.serve(&mut self.rules, self.signals)? {
                 return Ok(Some(Event::Replaced(process)));
             }
         }

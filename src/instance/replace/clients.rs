@@ -23,9 +23,6 @@ const MAX_AT_ONCE: u32 = 64;
 const REST: Duration = Duration::from_nanos(976_563);
 const MAX_ASKING_PER_SECOND: usize = 256;
 
-/// How long all rest once some have been served: each time, all that wait are looked at.
-const PAUSE: Duration = Duration::from_millis(4);
-
 /// How many may take their time. Further ones take the places of those that have not asked, or of the oldest.
 const MAX_WAITING: usize = 64;
 
@@ -56,8 +53,6 @@ pub struct Clients {
     asked: (usize, Instant),
     /// When the lock is listened on again, or, if there is none, when the name is tried again.
     rests_until: Option<Instant>,
-    /// When clients are served again.
-    paused_until: Option<Instant>,
     warned: Option<Instant>,
     /// How many have proved nothing since it was last said.
     ignored: usize,
@@ -80,7 +75,6 @@ impl Clients {
             waiting: Vec::new(),
             reloads: Vec::new(),
             asked: (0, now),
-            paused_until: None,
             warned: None,
             ignored: 0,
             said: None,
@@ -92,33 +86,20 @@ impl Clients {
         self.lock.iter().try_for_each(Lock::refresh_credentials)
     }
 
-    /// Readable when [`serve`](Self::serve) has something to do; `None` in a pause.
-    pub fn events(&self) -> Option<BorrowedFd<'_>> {
-        self.paused_until.is_none().then(|| self.files.0.as_fd())
-    }
-
     /// When [`serve`](Self::serve) has something to do though nothing is readable.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.paused_until.is_some() {
-            return self.paused_until;
-        }
         let waiting = self.waiting.iter().map(|client| client.deadline);
         waiting.chain(self.rests_until).min()
     }
 
     /// Serves the clients. Waits for none, unless it has proved that it may replace the instance. Gives the
-    /// process that has done so. With `events`, there is a pause afterwards.
+    /// process that has done so. Each time, all that wait are looked at: as often as one comes, or sends something.
     pub fn serve(
         &mut self,
-        events: bool,
         rules: &mut Rules<'_>,
         signals: &Signals,
     ) -> Result<Option<Holder>, RulesError> {
         let now = Instant::now();
-        if self.paused_until.is_some_and(|end| end > now) {
-            return Ok(None);
-        }
-        self.paused_until = events.then(|| now + PAUSE);
         if self.rests_until.is_some_and(|end| end <= now) {
             self.wake()?;
         }
@@ -252,6 +233,13 @@ impl Clients {
             );
             self.said = Some(Instant::now());
         }
+    }
+}
+
+impl AsFd for Clients {
+    /// Readable when [`serve`](Clients::serve) has something to do.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.files.0.as_fd()
     }
 }
 
