@@ -120,6 +120,16 @@ expect_property StatusText 'not reloaded: *'
 forwards || die "it does not forward after a failed reload"
 kill -0 "$count" || die "the connection has ended"
 kill "$count"
+# Also with what a name takes: a thread, the file of hosts, and sockets to ask with.
+inside bash -c 'echo 10.0.0.5 home.example.org >>/etc/hosts'
+write "NODEFWD_FORWARDS=tcp/80=home.example.org:8080"
+inside systemctl reload nodefwd@web || die "a reload with a name failed"$'\n'"$(journal)"
+forwards || die "it does not forward to a name"
+write "NODEFWD_FORWARDS=tcp/80=none.example.org:8080"
+! inside systemctl reload nodefwd@web 2>/dev/null || die "a reload with a name that there is not succeeds"
+expect_property StatusText 'not reloaded: *cannot resolve none.example.org: *'
+[[ $(property StatusText) =~ 'says that there is no such name'|'nothing listens there'|'no answer'|'unreachable' ]] ||
+    die "it cannot ask a name server: $(property StatusText)"
 write "$good"
 inside systemctl reload nodefwd@web
 expect_property NRestarts 1

@@ -19,6 +19,10 @@ const MAX_ATTEMPTS: usize = 5;
 
 const PORT: u16 = 53;
 
+/// As long as a name and its labels may be (RFC 1035, section 2.3.4).
+const MAX_NAME: usize = 253;
+const MAX_LABEL: usize = 63;
+
 /// What the file says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Conf {
@@ -79,19 +83,27 @@ impl Conf {
         }
     }
 
-    /// The names that are asked for in turn until one has an address.
+    /// The names that are asked for in turn until one has an address: of those that the domains make, only such as
+    /// can be asked for.
     pub fn candidates(&self, name: &HostName) -> Vec<String> {
         let word = name.as_str();
         if name.is_absolute() {
             return vec![word.to_owned()];
         }
         let in_domain = |domain: &String| format!("{word}.{domain}");
-        let mut candidates: Vec<String> = self.search.iter().map(in_domain).collect();
+        let searched = self.search.iter().map(in_domain);
+        let mut candidates: Vec<String> = searched.filter(|name| fits(name)).collect();
         let is_long = word.matches('.').count() >= self.dots;
         let place = if is_long { 0 } else { candidates.len() };
         candidates.insert(place, word.to_owned());
         candidates
     }
+}
+
+/// Whether DNS has room for a name and its labels.
+fn fits(name: &str) -> bool {
+    let has_room = |label: &str| (1..=MAX_LABEL).contains(&label.len());
+    name.len() <= MAX_NAME && name.split('.').all(has_room)
 }
 
 /// `10.0.0.1`, `fd00::1`, `fe80::1%eth0`
@@ -150,6 +162,16 @@ mod tests {
             ["a.b.c", "a.b.c.a.example", "a.b.c.b.example"]
         );
         assert_eq!(candidates(&conf, "db."), ["db"]);
+        // A wrong domain, and one that makes the name too long.
+        let [label, domain] = [63, 64].map(|length| "a".repeat(length));
+        let long = [label.as_str(); 4].join(".");
+        let conf = Conf::parse(&format!(
+            "search a..b {domain} {} {} a.example\n",
+            &long[..251],
+            &long[..250]
+        ));
+        let longest = format!("db.{}", &long[..250]);
+        assert_eq!(candidates(&conf, "db"), [&longest, "db.a.example", "db"]);
         assert_eq!(candidates(&Conf::parse(""), "db"), ["db"]);
     }
 }
