@@ -4,9 +4,10 @@ use super::{Finding, Level};
 use crate::config::{Backend, Config, Protocol, first_few};
 use crate::conntrack::Conntrack;
 use std::collections::HashMap;
-use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::Path;
+use std::{fmt, fs, io};
 
 const SUBJECT: &str = "connections";
 
@@ -21,12 +22,16 @@ const RANGES: [(RangeInclusive<u16>, u64, &str); 3] = [
 
 /// In the conntrack table, and among the source ports for each destination.
 pub fn findings(config: &Config) -> Vec<Finding> {
-    let (Some(count), Some(most)) = (read("count"), read("max")) else {
-        return vec![Finding::new(
-            Level::Ok,
-            SUBJECT,
-            "the kernel tracks none yet",
-        )];
+    let (count, most) = match (read("count"), read("max")) {
+        (Ok(Some(count)), Ok(Some(most))) => (count, most),
+        (Err(error), _) | (_, Err(error)) => {
+            let text = format!("cannot tell how many are tracked: {error}");
+            return vec![Finding::new(Level::Doubt, SUBJECT, text)];
+        }
+        _ => {
+            let text = "the kernel tracks none yet";
+            return vec![Finding::new(Level::Ok, SUBJECT, text)];
+        }
     };
     let mut findings = vec![in_table(count, most)];
     let mut ranges = RANGES.iter();
@@ -95,7 +100,22 @@ fn is_near(count: u64, most: u64) -> bool {
     count * 10 > most * 9
 }
 
-fn read(name: &str) -> Option<u64> {
+/// `None` if the kernel has no such number, as it has not loaded nf_conntrack. Fails if that cannot be told, as where
+/// /proc is hidden: the kernel has the other folder always.
+fn read(name: &str) -> io::Result<Option<u64>> {
     let file = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
-    fs::read_to_string(file).ok()?.trim().parse().ok()
+    let unread =
+        |error: &dyn fmt::Display| io::Error::other(format!("cannot read {file}: {error}"));
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(Some(text.trim().parse().map_err(|error| unread(&error))?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let is_hidden = !Path::new("/proc/sys/net/core").exists();
+            if is_hidden {
+                Err(unread(&error))
+            } else {
+                Ok(None)
+            }
+        }
+        Err(error) => Err(unread(&error)),
+    }
 }

@@ -293,6 +293,12 @@ fn where_proc_is_hidden_it_says_that_it_cannot_tell() {
                 .expect_exit(1)
                 .stdout;
             expect_parts(&stdout, [&format!("failure: forwarding: {unknown}"), why]);
+            if families.len() > 1 {
+                expect_parts(
+                    &stdout,
+                    ["warning: connections: cannot tell how many are tracked"],
+                );
+            }
         }
         for wrong in ["is not available", "start the kernel"] {
             assert!(!stderr.contains(wrong), "{stderr}");
