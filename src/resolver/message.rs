@@ -232,6 +232,9 @@ mod tests {
             bytes[at] ^= if at == 2 { 0x80 } else { 1 };
             assert!(ignored(&bytes), "byte {at}");
         }
+        // A class that there is, but was not asked for (CHAOS).
+        let chaos = [&good[..28], &[3], &good[29..]].concat();
+        assert!(ignored(&chaos));
         for length in 0..good.len() {
             assert!(ignored(&good[..length]), "{length} bytes");
         }

@@ -1,11 +1,11 @@
 //! `--health`: a destination that fails gets no new connections.
 
+mod attempts;
 mod haproxy;
 mod rules;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -308,82 +308,5 @@ fn round_robin_stays_even_among_those_that_are_left() {
         counts.len() == 3 && counts.values().all(|count| (9..=11).contains(count)),
         "{counts:?}"
     );
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
-}
-
-/// The kernel of the destination has answered the SYN, and got a RST before the handshake was over.
-#[test]
-fn a_destination_that_is_tried_accepts_no_connection() {
-    let net = Net::new(2);
-    let _servers = net.serve(BACKEND_PORT);
-    let forwarder = tried(&net.backends).start(&net.node);
-    let backend = &net.backends[0];
-    let name = "TcpExtEmbryonicRsts";
-    let counted = || {
-        let text = backend.succeed("nstat", &["-asz", name]);
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(name))
-            .expect("a counter");
-        let count = line.split_whitespace().nth(1).expect("a number");
-        count.parse::<u32>().expect("a number")
-    };
-    wait_until("attempts", counted, |count| *count >= 4);
-    assert!(up(&net.node, backend).iter().all(|up| *up == Some(true)));
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
-}
-
-#[test]
-fn what_cannot_be_tried_is_said() {
-    let node = Namespace::forwarding("node");
-    for (arguments, reason) in [
-        (
-            &["--health=5", "tcp/80=10.2.0.11"][..],
-            "NODEFWD_HEALTH (--health) is set, but no forward",
-        ),
-        (
-            &["--health=5", "udp/80=10.2.0.11,10.2.0.12"],
-            "nothing is tried",
-        ),
-        (
-            &["--health=5", "tcp/80-81=10.2.0.11,10.2.0.12"],
-            "nothing is tried",
-        ),
-        (
-            &["--health-reset", "tcp/80=10.2.0.11,10.2.0.12"],
-            "NODEFWD_HEALTH (--health) is not set",
-        ),
-    ] {
-        let forwarder = nodefwd(arguments).start(&node);
-        expect_parts(&forwarder.stderr(), [reason]);
-        assert!(!node.rules().contains("chain health"));
-        forwarder.stop(Signal::SIGTERM).expect_exit(0);
-    }
-}
-
-/// That says nothing of destinations.
-#[test]
-fn a_host_that_cannot_try_says_so_and_leaves_none_out() {
-    let net = Net::new(2);
-    let servers = net.serve(BACKEND_PORT);
-    let forwarder = tried(&net.backends).start(&net.node);
-    let reserve = |ports| {
-        net.node
-            .set_sysctl("net/ipv4/ip_local_reserved_ports", ports)
-    };
-    net.node
-        .set_sysctl("net/ipv4/ip_local_port_range", "40000 40000");
-    reserve("40000");
-    let said_so = "warning: cannot try whether destinations answer";
-    let line = forwarder.wait_for_line(said_so);
-    expect_parts(&line, ["Cannot assign requested address"]);
-    // Four rounds and more.
-    std::thread::sleep(Duration::from_secs(5));
-    assert_eq!(said(&forwarder, said_so), 1);
-    assert_eq!(said(&forwarder, "is down"), 0);
-    // It tries on.
-    reserve("1");
-    drop(servers);
-    wait_until_up(&net.node, &net.backends[1], false);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
