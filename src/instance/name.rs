@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 /// many clients.
 const MAX_ASKING: Duration = Duration::from_secs(10);
 
-/// How often the name is tried again whose holder is no instance yet, or no more: for a second.
+/// How often the name is tried again whose holder is no instance yet, or no more: for a second each time that it
+/// comes to that, as the name may go from one instance to the next.
 const MAX_CHANGE_RETRIES: usize = 20;
 
 /// After how long both are tried again.
@@ -30,7 +31,8 @@ pub fn take(config: &Config, signals: &Signals) -> Result<Beginning, InstanceErr
     let nftables = Nftables::open()?;
     let begin = Instant::now();
     let mut problem = None;
-    for retries in 0.. {
+    let mut retries = 0;
+    loop {
         if let Some(lock) = Lock::take(name)? {
             return Ok((Some(lock), nftables, None));
         }
@@ -40,7 +42,10 @@ pub fn take(config: &Config, signals: &Signals) -> Result<Beginning, InstanceErr
         let peer = Peer::with_name(&name.table()).unwrap_or(Peer::GONE);
         let is_over = match lock::standing(&nftables, name, config.owner, peer) {
             Ok(Standing::Stranger) => break,
-            Ok(Standing::Changing) => retries >= MAX_CHANGE_RETRIES,
+            Ok(Standing::Changing) => {
+                retries += 1;
+                retries > MAX_CHANGE_RETRIES || begin.elapsed() >= MAX_ASKING
+            }
             // Without the capability it can prove nothing either.
             Err(error) => {
                 let unproved = ReplaceProblem::from(AskError::Proof(error));
@@ -51,7 +56,10 @@ pub fn take(config: &Config, signals: &Signals) -> Result<Beginning, InstanceErr
                 Ok(Some((predecessor, lock, nftables))) => {
                     return Ok((Some(lock), nftables, Some(predecessor)));
                 }
-                Ok(None) => begin.elapsed() >= MAX_ASKING,
+                Ok(None) => {
+                    retries = 0;
+                    begin.elapsed() >= MAX_ASKING
+                }
                 Err(error) => {
                     problem = Some(error);
                     break;

@@ -1,9 +1,11 @@
 //! A process that has the name of an instance, and is none. Any process can bind it, without privileges.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +21,7 @@ use super::peer::{REQUEST, TABLE, forward, hold_lock};
 use super::replacing;
 use crate::fixture::{
     NEW_TABLE, Namespace, Nodefwd, Process, attribute, expect_parts, netfilter_socket, nodefwd,
-    send_transaction,
+    send_transaction, wait_until,
 };
 
 /// A socket of this type with the name, which does not listen.
@@ -284,4 +286,40 @@ fn a_successor_does_not_use_a_socket_that_does_not_own_the_table() {
         expect_parts(&stderr, [problem]);
     });
     assert_eq!(node.rules(), before);
+}
+
+/// How many connections an instance closes, as one does that is being replaced by others again and again: more than the
+/// successor makes while the name may be between two of them.
+const HANG_UPS: usize = 60;
+
+/// After that, the name is between two instances: its holder owns no table yet.
+#[test]
+fn a_name_that_goes_from_one_instance_to_the_next_is_waited_for() {
+    let node = Namespace::forwarding("node");
+    let listener = hold_lock(&node);
+    let owner = node.run(netfilter_socket);
+    let table = [
+        attribute(1, format!("{TABLE}\0").as_bytes()),
+        attribute(2, &2u32.to_be_bytes()),
+    ];
+    send_transaction(&owner, &[(NEW_TABLE, &table)]);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("waited-for");
+    let output = format!("--output={}", file.display());
+    let call = replacing(&forward()).traced(&["--trace=bind", &output]);
+    let successor = call.spawn(&node);
+    for _ in 0..HANG_UPS {
+        drop(listener.accept().expect("a connection"));
+    }
+    drop(owner);
+    node.wait_for_rules("");
+    let attempts = || {
+        let trace = fs::read_to_string(&file).expect("a trace");
+        trace.matches("EADDRINUSE").count()
+    };
+    let before = attempts();
+    wait_until("attempts", attempts, |count| *count > before + 2);
+    drop(listener);
+    successor.wait_for_line("ready");
+    let stderr = successor.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    assert!(!stderr.contains("cannot be replaced"), "{stderr}");
 }
