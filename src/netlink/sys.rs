@@ -295,6 +295,7 @@ static BEFORE_RUNTIME: extern "C" fn() = open_standard_descriptors;
 ))]
 mod left_out {
     use nix::libc::{self, c_char, c_int, c_void};
+    use std::ffi::CStr;
     use std::process::abort;
     use std::ptr;
 
@@ -336,26 +337,7 @@ mod left_out {
     #[unsafe(no_mangle)]
     extern "C" fn __res_iclose(_state: *mut c_void, _frees: bool) {}
 
-    /// Loads a library, which a program of one file has none of: glibc would, to convert the characters of a
-    /// locale other than C, which is never set here.
-    #[unsafe(no_mangle)]
-    extern "C" fn __libc_dlopen_mode(_name: *const c_char, _mode: c_int) -> *mut c_void {
-        ptr::null_mut()
-    }
-
-    /// Finds a symbol in such a library.
-    #[unsafe(no_mangle)]
-    extern "C" fn __libc_dlsym(_library: *mut c_void, _name: *const c_char) -> *mut c_void {
-        ptr::null_mut()
-    }
-
-    /// Unloads such a library.
-    #[unsafe(no_mangle)]
-    extern "C" fn __libc_dlclose(_library: *mut c_void) -> c_int {
-        -1
-    }
-
-    /// Collects the folders where such libraries are, for the dynamic linker's half that only a shared program has.
+    /// Collects the folders where shared libraries are, for the dynamic linker's half of a shared program.
     #[unsafe(no_mangle)]
     extern "C" fn _dl_init_paths() {}
 
@@ -364,6 +346,30 @@ mod left_out {
     #[unsafe(no_mangle)]
     extern "C" fn __unsetenv(_name: *const c_char) -> c_int {
         0
+    }
+
+    macro_rules! expressions {
+        ($($name:literal $functions:ident)*) => {
+            unsafe extern "C" {
+                $(static $functions: u8;)*
+            }
+
+            /// What libnftnl makes an expression with. Its own list also has those that no rule here has.
+            #[unsafe(no_mangle)]
+            extern "C" fn nftnl_expr_ops_lookup(name: *const c_char) -> *const u8 {
+                // SAFETY: nftnl_expr_alloc passes on the name that it gets, a string of C.
+                match unsafe { CStr::from_ptr(name) }.to_bytes() {
+                    $($name => &raw const $functions,)*
+                    _ => ptr::null(),
+                }
+            }
+        };
+    }
+    expressions! {
+        b"bitwise" expr_ops_bitwise b"byteorder" expr_ops_byteorder b"cmp" expr_ops_cmp b"counter" expr_ops_counter
+        b"ct" expr_ops_ct b"exthdr" expr_ops_exthdr b"fib" expr_ops_fib b"flow_offload" expr_ops_flow
+        b"hash" expr_ops_hash b"immediate" expr_ops_immediate b"lookup" expr_ops_lookup b"masq" expr_ops_masq
+        b"meta" expr_ops_meta b"nat" expr_ops_nat b"numgen" expr_ops_ng b"payload" expr_ops_payload b"rt" expr_ops_rt
     }
 
     /// Functions that other ones refer to, and that nothing here makes them call.
@@ -380,10 +386,10 @@ mod left_out {
     // %1$s and %n, which neither glibc nor libnftnl prints: Rust has its own.
     never_called! { __assert_fail __printf_fp_l_buffer __printf_fphex_l_buffer __parse_one_specmb __readonly_area }
 
-    // Streams of wide characters, and the conversions of a locale's characters.
+    // Streams of wide characters, and conversions, with libraries that are loaded, of a locale other than C.
     never_called! {
-        _IO_wdo_write __gconv_btwoc_ascii __gconv_close_transform __gconv_find_transform __gconv_release_step
-        __gconv_transform_ascii_internal __gconv_transform_internal_ascii
+        __libc_dlopen_mode __libc_dlsym __libc_dlclose _IO_wdo_write __gconv_btwoc_ascii __gconv_close_transform
+        __gconv_find_transform __gconv_release_step __gconv_transform_ascii_internal __gconv_transform_internal_ascii
     }
 
     // A panic aborts, and the tables that the unwinder reads are left out too (.cargo/no-unwind.ld).
