@@ -23,7 +23,7 @@ use std::thread;
 use crate::conntrack::{FLOOD, FLOWS, FOREIGN_FLOWS, OTHERS};
 use crate::fixture::{Namespace, Process};
 use crate::lifecycle::{HIDDEN, KILLS, KINDS, WAYS};
-use crate::replace::{ATTEMPTS, CLAIMS, CONNECTIONS, IDLE, REFUSALS, REPLACEMENTS};
+use crate::replace::{ATTEMPTS, CLAIMS, CONNECTIONS, HANG_UPS, IDLE, REFUSALS, REPLACEMENTS};
 use crate::{check, coexistence, output};
 
 /// The page with the table of faults.
@@ -77,6 +77,7 @@ fn the_fault_table_has_the_figures_of_the_tests() {
         ("connections to the lock", CONNECTIONS),
         ("connections that send nothing", IDLE),
         ("connections that ask and claim", CLAIMS),
+        ("an instance's name goes", HANG_UPS),
         ("no descriptor is free", REFUSALS),
         ("100000 conntrack entries", FOREIGN_FLOWS),
         ("sockets of other processes", check::SOCKETS),

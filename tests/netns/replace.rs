@@ -12,6 +12,7 @@ mod watch;
 
 pub use flows::REPLACEMENTS;
 pub use lock_clients::{ATTEMPTS, CLAIMS, CONNECTIONS, IDLE, REFUSALS};
+pub use taken_name::HANG_UPS;
 
 use crate::fixture::{BACKEND_PORT, FORWARDED_PORT, Host, Nodefwd, addresses, nodefwd};
 

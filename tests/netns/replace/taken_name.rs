@@ -290,7 +290,7 @@ fn a_successor_does_not_use_a_socket_that_does_not_own_the_table() {
 
 /// How many connections an instance closes, as one does that is being replaced by others again and again: more than the
 /// successor makes while the name may be between two of them.
-const HANG_UPS: usize = 60;
+pub const HANG_UPS: usize = 60;
 
 /// After that, the name is between two instances: its holder owns no table yet.
 #[test]
