@@ -1,14 +1,17 @@
 //! The kernel's conntrack entries, listed and deleted.
 
+mod changes;
 mod dump;
 #[cfg(test)]
 mod tests;
 
+pub use changes::deletion;
 pub use dump::{Dump, Wanted, Which};
 
 use crate::config::{Backend, Family, Protocol, Service};
 use crate::netlink::{Attributes, Failure, MAX_DUMP_RETRIES, Message, Request, Socket, address};
 use crate::uapi::*;
+use changes::{Changes, acceptance_of_resets};
 use dump::plan;
 use nix::errno::Errno;
 use nix::libc;
@@ -129,27 +132,51 @@ impl Conntrack {
 
     /// Deletes the matching entries, and says how many of them still ran. Only `wanted` ones can match.
     /// One that ends by itself meanwhile counts too.
-    ///
-    /// Entries are deleted while the kernel lists others: it holds on to the entry that it goes on with
-    /// (ctnetlink_dump_table), and there may be more than there is memory for.
     pub fn delete(
         &self,
         wanted: &[Wanted],
         matches: &dyn Fn(&Flow) -> bool,
     ) -> Result<usize, ConntrackError> {
-        let mut deletions = Deletions::open()?;
         let mut ran = 0;
-        let mut deleted = Ok(());
+        self.change(wanted, matches, &mut |message| {
+            let deletion = deletion(message)?;
+            ran += usize::from(!is_over(message));
+            Some(deletion)
+        })?;
+        Ok(ran)
+    }
+
+    /// Has a RST end the matching TCP connections, also those that have sent while they were in a flowtable, unless
+    /// they send more before. Only `wanted` ones can match.
+    pub fn accept_resets(
+        &self,
+        wanted: &[Wanted],
+        matches: &dyn Fn(&Flow) -> bool,
+    ) -> Result<(), ConntrackError> {
+        let matches = |flow: &Flow| flow.protocol == Protocol::Tcp && matches(flow);
+        self.change(wanted, &matches, &mut |message| {
+            acceptance_of_resets(message)
+        })
+    }
+
+    /// Changes the matching entries. They are while the kernel lists others: it holds on to the entry that it goes on
+    /// with (ctnetlink_dump_table), and there may be more than there is memory for.
+    fn change(
+        &self,
+        wanted: &[Wanted],
+        matches: &dyn Fn(&Flow) -> bool,
+        change: &mut dyn FnMut(&Message<'_>) -> Option<Request>,
+    ) -> Result<(), ConntrackError> {
+        let mut changes = Changes::open()?;
+        let mut pushed = Ok(());
         self.visit(wanted, &mut |message| {
-            let matching = flow(message).filter(matches).is_some() && deleted.is_ok();
-            if let Some(deletion) = matching.then(|| deletion(message)).flatten() {
-                ran += usize::from(!is_over(message));
-                deleted = deletions.push(&deletion);
+            let matching = flow(message).filter(matches).is_some() && pushed.is_ok();
+            if let Some(change) = matching.then(|| change(message)).flatten() {
+                pushed = changes.push(&change);
             }
         })?;
-        deleted?;
-        deletions.send()?;
-        Ok(ran)
+        pushed?;
+        changes.send()
     }
 
     /// Hands over each entry that the kernel sends for these flows, and others that it may send too: the
@@ -187,46 +214,6 @@ impl Conntrack {
             }
         }
         Ok(())
-    }
-}
-
-/// How many bytes of deletions are sent at once; far below the default size of a send buffer.
-const DELETIONS_BYTES: usize = 1 << 16;
-
-/// Deletions that are sent piece by piece, over a socket of their own: that of the list is in use.
-struct Deletions {
-    socket: Socket,
-    bytes: Vec<u8>,
-}
-
-impl Deletions {
-    fn open() -> Result<Self, ConntrackError> {
-        let socket = Socket::netfilter()?;
-        let bytes = Vec::new();
-        Ok(Deletions { socket, bytes })
-    }
-
-    fn push(&mut self, deletion: &Request) -> Result<(), ConntrackError> {
-        if self.bytes.len() + deletion.bytes().len() > DELETIONS_BYTES {
-            self.send()?;
-        }
-        self.bytes.extend_from_slice(deletion.bytes());
-        Ok(())
-    }
-
-    fn send(&mut self) -> Result<(), ConntrackError> {
-        if self.bytes.is_empty() {
-            return Ok(());
-        }
-        let refusal = self.socket.transmit(&self.bytes)?;
-        self.bytes.clear();
-        match refusal {
-            // The entry is gone, or another has taken its place.
-            Some(refusal) if refusal.errno != Errno::ENOENT => {
-                Err(ConntrackError::Refused(refusal.errno))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -274,22 +261,6 @@ pub fn is_empty() -> bool {
 fn entries() -> Option<u64> {
     let count = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok()?;
     count.trim_end().parse().ok()
-}
-
-/// Names the entry by its original direction, its zone and its id, so that a new entry with the same
-/// addresses is not mistaken for it.
-pub fn deletion(message: &Message<'_>) -> Option<Request> {
-    let attributes = message.attributes();
-    let original = CTA_TUPLE_ORIG | libc::NLA_F_NESTED as u16;
-    let family = *message.payload.first()?;
-    let mut request = Request::new(message_type(IPCTNL_MSG_CT_DELETE), 0, family, 2)
-        .attribute(original, attributes.get(CTA_TUPLE_ORIG)?);
-    for kind in [CTA_ID, CTA_ZONE] {
-        if let Some(value) = attributes.get(kind) {
-            request = request.attribute(kind, value);
-        }
-    }
-    Some(request)
 }
 
 /// `None` for an entry of another protocol.

@@ -234,10 +234,20 @@ fn drain(events: &mut Events<'_>, config: &Config) -> Option<Holder> {
     let mut wait = || {
         let addresses = Addresses::read_of(config.listen.interfaces())?;
         let matcher = FlowMatcher::new(config, &addresses);
-        let running = || {
-            let wanted = flows::can_be_forwarded(config);
-            Conntrack::open()?.running(&wanted, &|flow| matcher.is_forwarded(flow))
-        };
+        let wanted = flows::can_be_forwarded(config);
+        let is_forwarded = |flow: &Flow| matcher.is_forwarded(flow);
+        let running = || Conntrack::open()?.running(&wanted, &is_forwarded);
+        events.close()?;
+        if config.wants_fast_path() {
+            let conntrack = Conntrack::open()?;
+            let done = conntrack.accept_resets(&wanted, &is_forwarded);
+            done.unwrap_or_else(|error| {
+                info!(
+                    "connections that are reset may be waited for: {}",
+                    with_causes(&error)
+                )
+            });
+        }
         drain::wait(events, config.drain, running)
     };
     match wait() {

@@ -219,9 +219,11 @@ pub const IPS_DST_NAT_DONE: u32 = 1 << 8;
 // netfilter/nf_conntrack_tcp.h, nf_conntrack_sctp.h
 pub const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
 pub const TCP_CONNTRACK_CLOSE: u8 = 8;
+pub const IP_CT_TCP_FLAG_MAXACK_SET: u8 = 0x20;
 pub const SCTP_CONNTRACK_CLOSED: u8 = 1;
 
 // netfilter/nfnetlink_conntrack.h
+pub const IPCTNL_MSG_CT_NEW: u16 = 0;
 pub const IPCTNL_MSG_CT_GET: u16 = 1;
 pub const IPCTNL_MSG_CT_DELETE: u16 = 2;
 pub const CTA_TUPLE_ORIG: u16 = 1;
@@ -248,6 +250,8 @@ pub const CTA_PROTO_DST_PORT: u16 = 3;
 pub const CTA_PROTOINFO_TCP: u16 = 1;
 pub const CTA_PROTOINFO_SCTP: u16 = 3;
 pub const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+pub const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+pub const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
 pub const CTA_PROTOINFO_SCTP_STATE: u16 = 1;
 
 // net/netfilter/nf_internals.h: flags of CTA_FILTER_ORIG_FLAGS and _REPLY_FLAGS, in host byte order

@@ -43,6 +43,20 @@ fn a_translated_flow_reads_back() {
         Some(original.as_slice())
     );
     assert_eq!(deletion.attributes().u32(CTA_ID), Some(7));
+
+    let change = changes::acceptance_of_resets(&message).unwrap();
+    let change = messages(change.bytes()).next().unwrap().attributes();
+    assert_eq!(change.get(CTA_TUPLE_ORIG), Some(original.as_slice()));
+    let tcp = change.nested(CTA_PROTOINFO).nested(CTA_PROTOINFO_TCP);
+    for direction in [
+        CTA_PROTOINFO_TCP_FLAGS_ORIGINAL,
+        CTA_PROTOINFO_TCP_FLAGS_REPLY,
+    ] {
+        assert_eq!(
+            tcp.get(direction),
+            Some(&[0, IP_CT_TCP_FLAG_MAXACK_SET][..])
+        );
+    }
 }
 
 #[test]

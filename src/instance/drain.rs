@@ -32,7 +32,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// one processor.
 const LOOK_SHARE: u32 = 20;
 
-/// Accepts no new flows, and sleeps until none of those that `list` gives runs, `limit` is over, or a
+/// With rules that accept no new flows, sleeps until none of those that `list` gives runs, `limit` is over, or a
 /// second signal comes. Gives the process that has replaced the instance meanwhile, if one has.
 ///
 /// It looks again and again: the kernel's events would come for each connection of the whole network
@@ -44,7 +44,6 @@ pub fn wait(
     list: impl Fn() -> Result<HashSet<u32>, ConntrackError>,
 ) -> Result<Option<Holder>, DrainError> {
     let deadline = Instant::now() + limit;
-    events.close()?;
     let (mut running, mut next_look) = look(&list)?;
     let connections = running.len();
     notify::status(

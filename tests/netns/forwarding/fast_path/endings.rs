@@ -52,6 +52,29 @@ fn a_drain_ends_with_the_last_connection_whether_it_is_closed_or_reset() {
     }
 }
 
+/// What they sent in the flowtable, conntrack has not seen: so it has to take a RST with any sequence number.
+#[test]
+#[ignore = "needs flowtables"]
+fn a_drain_ends_with_connections_that_idle_until_they_are_closed_or_reset() {
+    for family in Family::BOTH {
+        for end in [drop, reset] {
+            let fast = Fast::start(&[INTERFACES, LONG]);
+            let mut flow = fast.flow(Protocol::Tcp, family);
+            (0..10).for_each(|_| flow.expect_unchanged());
+            let Fast {
+                net: _net,
+                mut forwarder,
+                _servers,
+            } = fast;
+            forwarder.signal(Signal::SIGTERM);
+            forwarder.wait_until_draining(1);
+            end(flow);
+            forwarder.wait_until_drained();
+            forwarder.finish().expect_exit(0);
+        }
+    }
+}
+
 /// A closed connection leaves the flowtable, and a new one between the same ports is as good as any.
 #[test]
 #[ignore = "needs flowtables"]
