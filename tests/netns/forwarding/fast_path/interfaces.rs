@@ -174,3 +174,79 @@ fn frames_between_ports_of_a_bridge_are_left_alone() {
         (0..10).for_each(|_| own.expect_unchanged());
     }
 }
+
+#[test]
+#[ignore = "needs flowtables"]
+fn over_wireguard_flows_are_taken_over() {
+    let net = Net::new(1);
+    let keys = [(); 2].map(|()| {
+        let key = net.node.succeed("wg", &["genkey"]);
+        (
+            net.node.feed(&key, "wg", &["pubkey"]).trim().to_owned(),
+            key,
+        )
+    });
+    let ends = [(&net.node, 0, "10.1.1.2"), (&*net.client, 1, "10.1.1.1")];
+    for (end, own, peer) in ends {
+        end.ip("link add wg0 type wireguard");
+        let (public, _) = &keys[1 - own];
+        let endpoint = format!("{peer}:7777");
+        let arguments = [
+            "set",
+            "wg0",
+            "listen-port",
+            "7777",
+            "private-key",
+            "/dev/stdin",
+            "peer",
+            public,
+            "allowed-ips",
+            "10.9.0.0/16,fd09::/64",
+            "endpoint",
+            &endpoint,
+        ];
+        end.feed(&keys[own].1, "wg", &arguments);
+        let host = own + 1;
+        end.ip(&format!(
+            "addr add 10.9.0.{host}/24 dev wg0\naddr add fd09::{host}/64 dev wg0 nodad\nlink set wg0 up"
+        ));
+    }
+    let _servers = net.serve(BACKEND_PORT);
+    net.node.load(COUNTER);
+    let _forwarder = forward_both(&net.backends)
+        .args(&["--fast-path=auto"])
+        .start(&net.node);
+    assert!(is_taken(&net, "wg0"));
+    for (address, family) in [("10.9.0.1", Family::V4), ("fd09::1", Family::V6)] {
+        for protocol in Protocol::BOTH {
+            let to = SocketAddr::new(address.parse().expect("an address"), FORWARDED_PORT);
+            let mut flow = net.client.live_flow(protocol, to);
+            expect_taken(&net.node, protocol, family, &mut flow);
+            (0..10).for_each(|_| flow.expect_unchanged());
+        }
+    }
+}
+
+/// Root of a user namespace may have one too.
+#[test]
+#[ignore = "needs flowtables"]
+fn in_a_user_namespace_the_kernel_takes_it() {
+    let net = Net::new(1);
+    let script = "ip link add late type dummy && ip link set late up
+        echo 1 > /proc/sys/net/ipv4/ip_forward
+        exec \"$@\"";
+    let unshare = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--net",
+        "sh",
+        "-c",
+        script,
+        "sh",
+    ];
+    let call = nodefwd(["tcp/80=10.2.1.2", "--fast-path=late"]).wrapped(&unshare);
+    let forwarder = call.start(&net.node);
+    forwarder.wait_for_line("fast path: on late");
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}

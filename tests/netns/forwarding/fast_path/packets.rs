@@ -9,10 +9,12 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
 use socket2::SockRef;
 
-use super::{Fast, INTERFACES, entry, forward_both};
+use super::{
+    COUNTER, Fast, INTERFACES, entry, expect_bypass, expect_taken, forward_both, forwarded,
+};
 use crate::fixture::{
-    EVENT_TIMEOUT, FORWARDED_PORT, Family, Host, Net, Protocol, RawTcp, Segment, flags, nodefwd,
-    wait_until,
+    EVENT_TIMEOUT, FORWARDED_PORT, Family, Host, Net, PROTOCOLS_AND_FAMILIES, Protocol, RawTcp,
+    Segment, flags, nodefwd, wait_until,
 };
 use crate::forwarding::clamp_mss::{BYTES, exchange, serve};
 
@@ -232,4 +234,37 @@ fn one_way(fast: &Fast, family: Family, from_client: bool) {
     assert!(!entry().is_empty());
     wait_until("the end of an idle flow", entry, String::is_empty);
     drop(other);
+}
+
+/// A flow that idles leaves the flowtable, goes on, and comes back.
+#[test]
+#[ignore = "needs flowtables"]
+fn an_idle_flow_comes_back() {
+    let fast = Fast::start(&[INTERFACES]);
+    let node = &fast.net.node;
+    node.load(COUNTER);
+    let set_timeouts = |seconds| {
+        for name in ["tcp", "udp"] {
+            node.set_sysctl(
+                &format!("net/netfilter/nf_flowtable_{name}_timeout"),
+                seconds,
+            );
+        }
+    };
+    for (protocol, family) in PROTOCOLS_AND_FAMILIES {
+        set_timeouts("1");
+        let mut flow = fast.flow(protocol, family);
+        let port = flow.source().port();
+        let entry = || entry(node, protocol, family, port);
+        wait_until("an entry out of the flowtable", entry, |entry| {
+            !entry.contains("OFFLOAD")
+        });
+        let before = forwarded(node);
+        flow.expect_unchanged();
+        assert!(forwarded(node) > before);
+        // So that it stays, however slow the machine is.
+        set_timeouts("3600");
+        expect_taken(node, protocol, family, &mut flow);
+        expect_bypass(node, &mut flow);
+    }
 }
