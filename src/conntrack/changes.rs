@@ -16,12 +16,14 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Connects to the kernel.
     pub fn open() -> Result<Self, ConntrackError> {
         let socket = Socket::netfilter()?;
         let bytes = Vec::new();
         Ok(Changes { socket, bytes })
     }
 
+    /// Sends it now or later.
     pub fn push(&mut self, change: &Request) -> Result<(), ConntrackError> {
         if self.bytes.len() + change.bytes().len() > BYTES {
             self.send()?;
@@ -30,6 +32,7 @@ impl Changes {
         Ok(())
     }
 
+    /// Sends those that have not been sent. Entries that are gone are no error.
     pub fn send(&mut self) -> Result<(), ConntrackError> {
         if self.bytes.is_empty() {
             return Ok(());
