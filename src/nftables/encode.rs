@@ -203,6 +203,8 @@ fn at_hook(hook: Hook) -> (ChainType, nftnl::Hook, i32) {
 }
 
 /// `ids` are the sets of the ruleset, with the numbers by which rules of the transaction know them.
+///
+/// Longer than a screen, as it is a table: one line or a few for each statement, which the compiler finds complete.
 fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Expression>) {
     let set = |name: &str| SetReference {
         name: c_string(name),
