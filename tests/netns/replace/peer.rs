@@ -8,7 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 
-use crate::fixture::{EVENT_TIMEOUT, Namespace, Nodefwd, nodefwd};
+use crate::fixture::{EVENT_TIMEOUT, Namespace, Nodefwd, nodefwd, wait_until};
 
 /// What a successor sends first.
 pub const REQUEST: &[u8] = b"nodefwd replace 2\n";
@@ -71,8 +71,9 @@ pub fn try_to_connect() -> bool {
 
 /// Takes the name of the lock before an instance does.
 pub fn hold_lock(node: &Namespace) -> UnixListener {
-    let listener = node.run(|| UnixListener::bind_addr(&address()));
-    listener.expect("the name is free")
+    // Another thread's child may hold the one that was closed here until it runs its program.
+    let bound = || node.run(|| UnixListener::bind_addr(&address()));
+    wait_until("a free name", bound, Result::is_ok).expect("a name")
 }
 
 pub fn send(mut stream: &UnixStream, bytes: &[u8]) {

@@ -34,7 +34,9 @@ fn bound_to(node: &Namespace, kind: SockType, name: &[u8]) -> OwnedFd {
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Unix, kind, flags, None).expect("a socket");
         let address = UnixAddr::new_abstract(name).expect("an address");
-        bind(socket.as_raw_fd(), &address).expect("a free name");
+        // Another thread's child may hold the one that was closed here until it runs its program.
+        let bound = || bind(socket.as_raw_fd(), &address);
+        wait_until("a free name", bound, Result::is_ok).expect("a name");
         socket
     })
 }
