@@ -35,11 +35,11 @@ dependencies() {
     apt-cache "${apt_options[@]}" depends "$1" | sed -n "s/^ *Depends: \($2\)/\1/p"
 }
 
-# pick_modules FROM TO: copies the wanted modules, unpacked, as this machine's kmod may not read xz, and the lists
-# of them that the package has.
+# pick_modules FROM TO: copies the wanted modules, unpacked, as this machine's kmod may not read xz.
 pick_modules() {
     mkdir -p "$2"
-    (cd "$1" && find kernel -name '*.ko*' | grep -E "$wanted" && find . -maxdepth 1 -name 'modules.*') >wanted
+    (cd "$1" && find kernel -name '*.ko*' | grep -E "$wanted" &&
+        printf '%s\n' modules.builtin modules.builtin.modinfo modules.order) >wanted
     tar -C "$1" -cT wanted | tar -C "$2" -x
     find "$2" -name '*.ko.xz' -exec xz -d {} +
 }
