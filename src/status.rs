@@ -22,13 +22,13 @@ pub use options::{LeftOut, OptionsStatus, sources};
 #[cfg(test)]
 pub use rule::action;
 
-use crate::config::{Destination, InterfaceName, Name, Service, TABLE_PREFIX};
+use crate::config::{Destination, Family, InterfaceName, Name, Service, TABLE_PREFIX};
 use crate::conntrack::{Conntrack, ConntrackError, Flow};
 use crate::logging::with_causes;
 use crate::nftables::list::{self, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process::{Owner, Owners};
-use crate::ruleset::{DROPPED_INVALID, RELOAD_FAILED};
+use crate::ruleset::{DROPPED_INVALID, RELOAD_FAILED, allowed_set_name, listen_set_name};
 use crate::siblings;
 use crate::text::Printable;
 use clap::{Args, ValueEnum, ValueHint};
@@ -188,6 +188,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// [`MAX_ROWS`].
 const MAX_ROWS_OF_ALL: usize = 1 << 16;
 
+/// How many sources and addresses of each family are read of an instance.
+const MAX_LISTED: usize = 1 << 18;
+
 /// How often everything is read again because the ruleset has changed meanwhile.
 const MAX_READ_RETRIES: usize = 10;
 
@@ -335,7 +338,20 @@ pub fn forwards_of(
     Nftables::open()?.list(|socket| forwards::forwards(socket, table, most))
 }
 
-/// Leaves the forwards out if they have more rows than `most`.
+/// Whether a table lists no more than [`MAX_LISTED`] sources that may connect, and addresses that it listens on.
+fn has_short_lists(table: &Table) -> Result<bool, NftablesError> {
+    for name in [allowed_set_name, listen_set_name] {
+        for set in Family::ALL.map(name) {
+            let read = |socket: &_| list::elements_up_to(socket, MAX_LISTED, table, &set);
+            if Nftables::open()?.list(read)?.is_none() {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Leaves the forwards out if they have more rows than `most`, and all lists if one of them is too long.
 fn instance(
     nftables: &Nftables,
     table: TableInfo,
@@ -345,11 +361,22 @@ fn instance(
     let TableInfo { name, owner, .. } = table;
     let table = Table::inet(&name);
     let instance = name.strip_prefix(TABLE_PREFIX).unwrap_or(&name);
-    let forwards = forwards_of(&table, most)?;
+    let is_short = has_short_lists(&table)?;
+    let forwards = if is_short {
+        forwards_of(&table, most)?
+    } else {
+        None
+    };
     let truncated = forwards.is_none();
     let forwards = forwards.unwrap_or_default();
     let sources = options::sources(nftables, &table, &forwards)?;
-    let listen = siblings::listen_addresses(nftables, &name)?;
+    let (listen, forwarding) = if is_short {
+        let listen = siblings::listen_addresses(nftables, &name)?;
+        let forwarding = forwarding::families(nftables, &table, &sources, &forwards)?;
+        (listen, forwarding)
+    } else {
+        Default::default()
+    };
     let interfaces = siblings::listen_interfaces(nftables, &name)?;
     Ok(Instance {
         netns: None,
@@ -363,7 +390,7 @@ fn instance(
         listen,
         interfaces,
         invalid: nftables.list(|socket| chains::dropped(socket, &table, DROPPED_INVALID))?,
-        forwarding: forwarding::families(nftables, &table, &sources, &forwards)?,
+        forwarding,
         truncated,
         forwards,
         owner: owner.map(|port| owners.find(port)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::fixture::{Namespace, expect_parts, nodefwd};
@@ -171,6 +172,34 @@ fn what_status_reads_of_a_table_is_bounded() {
     let trace = fs::read_to_string(file).expect("a trace");
     let datagrams = trace.matches("recvmsg(").count();
     assert!(datagrams < DATAGRAMS, "{datagrams}");
+}
+
+/// One more than are read of a table.
+const SOURCES: usize = (1 << 18) + 1;
+
+#[test]
+fn what_status_reads_of_the_sources_is_bounded() {
+    let node = Namespace::forwarding("node");
+    let sources = (0..SOURCES).map(|number| Ipv4Addr::from(10 << 24 | number as u32).to_string());
+    let sources = sources.collect::<Vec<_>>();
+    for (count, is_cut) in [(1000, false), (SOURCES, true)] {
+        node.load(&format!(
+            "table inet nodefwd-like {{
+                chain prerouting {{ {HOOK} }}
+                map forwards4 {{ {KEY} counter; elements = {{ 80 . tcp : 10.9.9.9 . 80 }}
+                }}
+                set allowed4 {{
+                    type ipv4_addr; size {count}; elements = {{ {} }}
+                }}
+             }}",
+            sources[..count].join(", ")
+        ));
+        let text = nodefwd(["status"]).finish(&node).expect_success();
+        let cut = "  its forwards are left out, as they are too many\n";
+        assert_eq!(text.contains(cut), is_cut, "{text}");
+        assert_eq!(text.contains("src-ranges 10.0.0.0/32"), !is_cut, "{text}");
+        node.succeed("nft", &["delete", "table", "inet", "nodefwd-like"]);
+    }
 }
 
 #[test]
