@@ -166,5 +166,6 @@ fn connections_of_others_cost_a_draining_instance_nothing() {
     let limit = 2 * (seconds + 3);
     assert!((2..=limit).contains(&requests), "{requests} in {seconds} s");
     let received = count("recvmsg", "NFNL_SUBSYS_CTNETLINK<<8|IPCTNL_MSG_CT_");
-    assert!(received <= limit, "{received} in {seconds} s");
+    // Of all entries it would be a hundred for each family.
+    assert!(received <= 10 * requests, "{received} for {requests}");
 }
