@@ -5,13 +5,7 @@ use crate::config::Options;
 
 /// Two destinations that are tried.
 fn health() -> Health {
-    let config = Config::new(&Options {
-        forwards: vec!["tcp/80=10.2.0.11,10.2.0.12".into()],
-        health: Some("8".into()),
-        ..Options::default()
-    });
-    let health = Health::new(&config.unwrap(), None).unwrap();
-    health.expect("something to try")
+    of("10.2.0.11,10.2.0.12", None)
 }
 
 #[test]
