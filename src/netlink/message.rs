@@ -74,26 +74,44 @@ impl Request {
     }
 
     /// Adds an attribute; `payload` must be shorter than 64 KiB.
-    pub fn attribute(mut self, kind: u16, payload: &[u8]) -> Self {
-        let length = (ATTRIBUTE_HEADER + payload.len()) as u16;
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(payload);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-        let total = self.0.len() as u32;
-        self.0[NLMSG_LEN..NLMSG_LEN + 4].copy_from_slice(&total.to_ne_bytes());
+    pub fn attribute(self, kind: u16, payload: &[u8]) -> Self {
+        self.payload(kind, |bytes| bytes.extend_from_slice(payload))
+    }
+
+    /// Adds an attribute with the payload that `write` adds.
+    pub fn payload(mut self, kind: u16, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let start = self.begin(kind);
+        write(&mut self.0);
+        self.end(start);
         self
     }
 
     /// Adds an attribute that holds those that `fill` adds.
-    pub fn nest(self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
-        let start = self.0.len();
-        let kind = kind | libc::NLA_F_NESTED as u16;
-        let mut filled = fill(self.attribute(kind, &[]));
-        let length = (filled.0.len() - start) as u16;
-        let field = start + NLA_LEN;
-        filled.0[field..field + 2].copy_from_slice(&length.to_ne_bytes());
+    pub fn nest(mut self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
+        let start = self.begin(kind | libc::NLA_F_NESTED as u16);
+        let mut filled = fill(self);
+        filled.end(start);
         filled
+    }
+
+    /// Adds the header of an attribute, and gives where it starts.
+    fn begin(&mut self, kind: u16) -> usize {
+        let start = self.0.len();
+        let [low, high] = kind.to_ne_bytes();
+        self.0.extend_from_slice(&[0, 0, low, high]);
+        start
+    }
+
+    /// Writes the length of the attribute that starts there, and of the message.
+    fn end(&mut self, start: usize) {
+        let length = (self.0.len() - start) as u16;
+        let field = start + NLA_LEN;
+        self.0[field..field + 2].copy_from_slice(&length.to_ne_bytes());
+        while self.0.len() % 4 != 0 {
+            self.0.push(0);
+        }
+        let total = self.0.len() as u32;
+        self.0[NLMSG_LEN..NLMSG_LEN + 4].copy_from_slice(&total.to_ne_bytes());
     }
 
     /// Adds an attribute that is a 32-bit number, in network byte order.

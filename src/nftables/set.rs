@@ -3,7 +3,7 @@
 //! nftnl's own type has keys of one address only; ranges, concatenations and maps are missing.
 
 use super::list::message_type;
-use crate::netlink::{Request, octets};
+use crate::netlink::Request;
 use crate::ruleset::{Element, Field, FieldType, Set, Value, ValueType};
 use crate::uapi::*;
 use ipnet::IpNet;
@@ -34,9 +34,6 @@ const HOST_BYTE_ORDER: [u8; 6] = {
 /// length a u16; the largest element here (IPv6 address, protocol and port as a range, or a chain's name)
 /// takes less than 200 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 256;
-
-/// Length in bytes of an IPv6 address, a protocol and a port, each filled up to a register.
-const LONGEST_KEY: usize = 24;
 
 /// The message that adds a set, without its elements. Rules of the same transaction know it by `id`.
 pub fn add_set(table: &str, set: &Set, id: u32) -> Request {
@@ -134,23 +131,23 @@ fn flags(set: &Set) -> u32 {
 
 fn add_element(list: Request, interval: bool, element: &Element) -> Request {
     // A range of single fields is two elements: its first key, and the first key after it.
-    if let [Field::Network(network)] = element.key[..] {
-        let first = octets(network.network());
+    if let [field @ Field::Network(network)] = element.key[..] {
         let list = list.nest(NFTA_LIST_ELEM, |nest| {
-            add_key(nest, NFTA_SET_ELEM_KEY, &first)
+            add_key(nest, NFTA_SET_ELEM_KEY, &[field], End::First)
         });
         return match after(network) {
             Some(end) => list.nest(NFTA_LIST_ELEM, |nest| {
-                add_key(nest, NFTA_SET_ELEM_KEY, &octets(end))
+                let end = Field::Address(end);
+                add_key(nest, NFTA_SET_ELEM_KEY, &[end], End::First)
                     .u32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)
             }),
             None => list,
         };
     }
     list.nest(NFTA_LIST_ELEM, |nest| {
-        let mut nest = add_key(nest, NFTA_SET_ELEM_KEY, &key(&element.key, End::First));
+        let mut nest = add_key(nest, NFTA_SET_ELEM_KEY, &element.key, End::First);
         if interval {
-            nest = add_key(nest, NFTA_SET_ELEM_KEY_END, &key(&element.key, End::Last));
+            nest = add_key(nest, NFTA_SET_ELEM_KEY_END, &element.key, End::Last);
         }
         match &element.value {
             Some(value) => nest.nest(NFTA_SET_ELEM_DATA, |data| add_value(data, value)),
@@ -159,8 +156,12 @@ fn add_element(list: Request, interval: bool, element: &Element) -> Request {
     })
 }
 
-fn add_key(element: Request, kind: u16, key: &[u8]) -> Request {
-    element.nest(kind, |nest| nest.attribute(NFTA_DATA_VALUE, key))
+fn add_key(element: Request, kind: u16, key: &[Field], end: End) -> Request {
+    element.nest(kind, |nest| {
+        nest.payload(NFTA_DATA_VALUE, |bytes| {
+            key.iter().for_each(|field| push_field(bytes, field, end));
+        })
+    })
 }
 
 fn add_value(data: Request, value: &Value) -> Request {
@@ -170,13 +171,10 @@ fn add_value(data: Request, value: &Value) -> Request {
                 .u32(NFTA_VERDICT_CODE, libc::NFT_GOTO as u32)
                 .text(NFTA_VERDICT_CHAIN, chain)
         }),
-        Value::Backend(address, port) => {
-            let mut bytes = Vec::with_capacity(LONGEST_KEY);
-            push_address(&mut bytes, *address);
-            bytes.extend(port.to_be_bytes());
-            pad(&mut bytes);
-            data.attribute(NFTA_DATA_VALUE, &bytes)
-        }
+        Value::Backend(address, port) => data.payload(NFTA_DATA_VALUE, |bytes| {
+            push_address(bytes, *address);
+            push_port(bytes, *port);
+        }),
     }
 }
 
@@ -195,33 +193,29 @@ enum End {
     Last,
 }
 
-fn key(fields: &[Field], end: End) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(LONGEST_KEY);
-    for field in fields {
-        match (field, end) {
-            (Field::Network(network), End::First) => push_address(&mut bytes, network.network()),
-            (Field::Network(network), End::Last) => push_address(&mut bytes, network.broadcast()),
-            (Field::Address(address), _) => push_address(&mut bytes, *address),
-            (Field::Protocol(protocol), _) => bytes.push(protocol.number()),
-            (Field::Ports(ports), End::First) => bytes.extend(ports.first().to_be_bytes()),
-            (Field::Ports(ports), End::Last) => bytes.extend(ports.last().to_be_bytes()),
-            (Field::Interface(name), _) => bytes.extend(name.bytes()),
-        }
-        pad(&mut bytes);
+/// Adds a field of a key. A field fills registers of 4 bytes, and an attribute starts at such a place.
+fn push_field(bytes: &mut Vec<u8>, field: &Field, end: End) {
+    match (field, end) {
+        (Field::Network(network), End::First) => push_address(bytes, network.network()),
+        (Field::Network(network), End::Last) => push_address(bytes, network.broadcast()),
+        (Field::Address(address), _) => push_address(bytes, *address),
+        (Field::Protocol(protocol), _) => bytes.extend_from_slice(&[protocol.number(), 0, 0, 0]),
+        (Field::Ports(ports), End::First) => push_port(bytes, ports.first()),
+        (Field::Ports(ports), End::Last) => push_port(bytes, ports.last()),
+        (Field::Interface(name), _) => bytes.extend_from_slice(name.bytes()),
     }
-    bytes
 }
 
 fn push_address(bytes: &mut Vec<u8>, address: IpAddr) {
     match address {
-        IpAddr::V4(address) => bytes.extend(address.octets()),
-        IpAddr::V6(address) => bytes.extend(address.octets()),
+        IpAddr::V4(address) => bytes.extend_from_slice(&address.octets()),
+        IpAddr::V6(address) => bytes.extend_from_slice(&address.octets()),
     }
 }
 
-/// A field fills registers of 4 bytes.
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
+fn push_port(bytes: &mut Vec<u8>, port: u16) {
+    let [high, low] = port.to_be_bytes();
+    bytes.extend_from_slice(&[high, low, 0, 0]);
 }
 
 /// nft's number for fields of these types after each other, and the length of each in bytes.
