@@ -11,6 +11,12 @@ use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter, Write};
 use std::{io, str};
 
+/// `str::split_once` for a separator of ASCII: bytes are compared, without a searcher for characters.
+pub fn split_at(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let index = text.bytes().position(|byte| byte == separator)?;
+    Some((&text[..index], &text[index + 1..]))
+}
+
 /// Shows a text on one line: characters that a terminal obeys or does not show are escaped, such as line
 /// breaks, ESC, and the controls of Unicode that turn the direction of writing.
 pub struct Printable<T>(pub T);
@@ -150,6 +156,11 @@ mod tests {
         #[test]
         fn what_is_printable_is_shown_as_it_is(name in "[ -~äß漢]{0,20}") {
             prop_assert_eq!(Printable(&name).to_string(), name);
+        }
+
+        #[test]
+        fn splitting_bytes_is_splitting_characters(text in "[,é=]{0,8}") {
+            prop_assert_eq!(split_at(&text, b','), text.split_once(','));
         }
 
         #[test]

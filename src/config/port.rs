@@ -1,6 +1,7 @@
 //! Ports and ranges of ports.
 
 use super::{Protocol, port_name};
+use crate::text::split_at;
 use serde::Serialize;
 use std::{fmt, str::FromStr};
 use thiserror::Error;
@@ -64,14 +65,21 @@ impl PortRange {
         ranges.sort();
         let mut merged: Vec<PortRange> = Vec::new();
         for range in ranges {
-            match merged.last_mut() {
-                Some(before) if range.first <= before.last.saturating_add(1) => {
-                    before.last = before.last.max(range.last);
-                }
-                _ => merged.push(range),
+            let last = merged.last_mut();
+            if !last.is_some_and(|before| before.takes_in(range)) {
+                merged.push(range);
             }
         }
         merged
+    }
+
+    /// Adds the ports of `next`, which begins no earlier, if there are none in between; says whether it did.
+    pub fn takes_in(&mut self, next: PortRange) -> bool {
+        let touches = next.first <= self.last.saturating_add(1);
+        if touches {
+            self.last = self.last.max(next.last);
+        }
+        touches
     }
 
     /// Whether this port is one of them.
@@ -139,9 +147,12 @@ impl FromStr for PortRange {
 
     /// Takes `80` or `8000-8100`.
     fn from_str(word: &str) -> Result<Self, PortError> {
-        let (first, last) = match word.split_once('-') {
+        let (first, last) = match split_at(word, b'-') {
             Some((first, last)) => (port(first)?, port(last)?),
-            None => (port(word)?, port(word)?),
+            None => {
+                let port = port(word)?;
+                (port, port)
+            }
         };
         (first, last).try_into()
     }

@@ -2,7 +2,6 @@
 
 use super::{Element, Field, FieldType, Ruleset, Set, set_name};
 use crate::config::{Family, PortRange, Protocol, Service};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 impl Ruleset {
@@ -31,20 +30,8 @@ pub fn of_addresses_and_services(
     services: impl Iterator<Item = (IpAddr, Protocol, PortRange)>,
 ) -> [Set; 2] {
     let key = [&SERVICE_KEY[..], &[FieldType::address(family)]].concat();
-    let services = services.map(|(address, protocol, ports)| ((address, protocol), ports));
-    of_ports(
-        names,
-        family,
-        &key,
-        services,
-        |(address, protocol), ports| {
-            vec![
-                Field::Ports(ports),
-                Field::Protocol(protocol),
-                Field::Address(address),
-            ]
-        },
-    )
+    let services = services.map(|(address, protocol, ports)| (Some(address), protocol, ports));
+    of_ports(names, family, &key, services.collect())
 }
 
 /// The same for services of any address.
@@ -53,34 +40,31 @@ pub fn of_services(
     family: Family,
     services: impl Iterator<Item = Service>,
 ) -> [Set; 2] {
-    let services = services.map(|service| (service.protocol, service.ports));
-    of_ports(names, family, &SERVICE_KEY, services, |protocol, ports| {
-        vec![Field::Ports(ports), Field::Protocol(protocol)]
-    })
+    let services = services.map(|service| (None, service.protocol, service.ports));
+    of_ports(names, family, &SERVICE_KEY, services.collect())
 }
 
-/// A set of the single ports and one of the ranges that the ports make; `fields` gives the key of ports and
-/// of what they were listed with.
-fn of_ports<T: Ord + Copy>(
+/// A set of the single ports and one of the ranges that the ports make.
+fn of_ports(
     names: (&str, &str),
     family: Family,
     key: &[FieldType],
-    listed: impl Iterator<Item = (T, PortRange)>,
-    fields: impl Fn(T, PortRange) -> Vec<Field>,
+    mut listed: Vec<(Option<IpAddr>, Protocol, PortRange)>,
 ) -> [Set; 2] {
-    let mut ports: BTreeMap<T, Vec<PortRange>> = BTreeMap::new();
-    for (with, range) in listed {
-        ports.entry(with).or_default().push(range);
-    }
-    let merged = ports.into_iter().flat_map(|(with, ports)| {
-        let merged = PortRange::merge(ports).into_iter();
-        merged.map(move |ports| (with, ports))
+    listed.sort();
+    listed.dedup_by(|next, before| {
+        (next.0, next.1) == (before.0, before.1) && before.2.takes_in(next.2)
     });
-    let (single, ranges): (Vec<_>, Vec<_>) = merged.partition(|(_, ports)| ports.is_single());
-    [(names.0, single), (names.1, ranges)].map(|(name, listed)| {
+    [(names.0, false), (names.1, true)].map(|(name, interval)| {
+        let listed = listed.iter();
+        let wanted = listed.filter(|(_, _, ports)| ports.is_single() != interval);
         let mut set = empty(name, family, key.to_vec());
-        set.interval = name == names.1;
-        set.elements = keys(listed.into_iter().map(|(with, ports)| fields(with, ports)));
+        set.interval = interval;
+        set.elements = keys(wanted.map(|(address, protocol, ports)| {
+            let service = [Field::Ports(*ports), Field::Protocol(*protocol)];
+            let address = address.map(Field::Address);
+            service.into_iter().chain(address).collect()
+        }));
         set
     })
 }
