@@ -124,7 +124,7 @@ impl Config {
     /// Reads the options' file again, for an instance that runs with this config. Refuses a change of what
     /// only a restart can change.
     pub fn read_again(&self, options: &Options, look_up: LookUp<'_>) -> Result<Self, ConfigError> {
-        let mut options = options.clone().with_env_file_again()?;
+        let mut options = options.with_env_file_again()?.into_owned();
         // The name by default is that of the first forward when the instance was started.
         let name = || self.name.to_string().into();
         options.name.get_or_insert_with(name);

@@ -133,9 +133,9 @@ fn usage(error: &clap::Error, command: Option<&OsString>) -> ExitCode {
 }
 
 /// Reads all options, and warns of variables that look like one.
-fn config(options: Options, look_up: LookUp<'_>) -> Result<Config, ConfigError> {
+fn config(options: &Options, look_up: LookUp<'_>) -> Result<Config, ConfigError> {
     config::warn_of_environment();
-    Config::with_names(&options.with_env_file()?, look_up)
+    Config::with_names(&*options.with_env_file()?, look_up)
 }
 
 /// `options` are those without a command, or in the environment.
@@ -149,7 +149,11 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
         });
     }
     let look_up = |names: &[HostName]| resolver::look_up(names, MAX_TIME, None);
-    match command.unwrap_or(Command::Run(options.clone())) {
+    let (command, options) = match command {
+        Some(command) => (command, options),
+        None => (Command::Run(options), Options::default()),
+    };
+    match command {
         Command::Run(options) => {
             // Reading many forwards takes a while too.
             let signals =
@@ -159,13 +163,13 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
             let look_up = |names: &[HostName], max_time| {
                 resolver::look_up(names, max_time, Some(signals.as_fd()))
             };
-            let config = config(options.clone(), &|names| look_up(names, MAX_TIME))?;
+            let config = config(&options, &|names| look_up(names, MAX_TIME))?;
             let look_up = |names: &[HostName]| look_up(names, MAX_TIME_OF_RELOAD);
             let read_again = |config: &Config| config.read_again(&options, &look_up);
             instance::run(config, &signals, file, &read_again)?;
         }
         Command::Render(options) => {
-            let config = config(options, &look_up)?;
+            let config = config(&options, &look_up)?;
             config.log_warnings();
             let mut ruleset = Ruleset::new(&config);
             ruleset.add_fast_path(&config, fast_path::names(&config));
@@ -173,7 +177,7 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
         }
         Command::Check(check) => {
             config::warn_of_environment();
-            let options = check.options.clone().with_env_file()?;
+            let options = check.options.with_env_file()?;
             check::run(Subject::read(&options, &look_up)?, &check)?;
         }
         Command::Status(mut status) => {
@@ -181,12 +185,12 @@ fn run(command: Option<Command>, options: Options) -> Result<(), MainError> {
             let signals = status.watch.then(|| Signals::register(false));
             let _signals = signals.transpose().map_err(InstanceError::from)?;
             if status.ready && status.name.is_none() {
-                status.name = Name::read(&options.with_env_file()?)?;
+                status.name = Name::read(&*options.with_env_file()?)?;
             }
             status::run(&status)?;
         }
         Command::Reload { name } => {
-            let configured = || Name::read(&options.with_env_file()?);
+            let configured = || Name::read(&*options.with_env_file()?);
             let name = name.map_or_else(configured, |name| Ok(Some(name)))?;
             let missing = || ConfigError::Missing {
                 option: OptionName::NAME,

@@ -1,6 +1,7 @@
 //! An address and a port in one word: IPv6 addresses have brackets.
 
 use super::{PortRange, shown};
+use crate::text::split_at;
 use std::net::Ipv6Addr;
 use thiserror::Error;
 
@@ -28,6 +29,11 @@ pub enum BracketsError {
 /// Splits `IP:PORT` and `[IP6]:PORT` (RFC 3986, section 3.2.2); a bare IPv6 address has no port.
 /// Refuses one with what looks like a port.
 pub fn split_port(word: &str) -> Result<(&str, Option<&str>), BracketsError> {
+    // All but IPv6 addresses have at most one colon.
+    let parts = split_at(word, b':').filter(|(_, ports)| !ports.as_bytes().contains(&b':'));
+    if let Some((address, ports)) = parts.filter(|_| !word.starts_with('[')) {
+        return Ok((address, Some(ports)));
+    }
     check_brackets(word)?;
     if let Some((address, rest)) = word.strip_prefix('[').and_then(|word| word.split_once(']')) {
         match rest.strip_prefix(':') {
@@ -36,10 +42,7 @@ pub fn split_port(word: &str) -> Result<(&str, Option<&str>), BracketsError> {
             None => return Ok((word, None)),
         }
     }
-    Ok(match word.split_once(':') {
-        Some((address, ports)) if !ports.contains(':') => (address, Some(ports)),
-        _ => (word, None),
-    })
+    Ok(parts.map_or((word, None), |(address, ports)| (address, Some(ports))))
 }
 
 fn check_brackets(word: &str) -> Result<(), BracketsError> {

@@ -5,10 +5,11 @@ use super::address::AddressError;
 use super::brackets::{BracketsError, split_port};
 use super::options::{OptionName, Options};
 use super::port::{LengthError, PortError, PortRange, fits};
-use super::protocol::{Family, Protocol, ProtocolError};
+use super::protocol::{Protocol, ProtocolError};
 use super::setting::{Setting, shown};
 use super::value::Boolean;
-use super::{Answer, ConfigError, Destination, Host, HostName, MAX_MAPPED_PORTS, Service};
+use super::{ConfigError, Destination, Host, HostName, MAX_MAPPED_PORTS, Service};
+use crate::text::split_at;
 use std::collections::HashSet;
 use std::fmt;
 use thiserror::Error;
@@ -68,9 +69,9 @@ pub fn listed(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
     let mut specs = Vec::new();
     for text in &options.forwards {
         let setting = Setting::of(OptionName::FORWARDS, text)?;
-        for word in setting.text.split_whitespace() {
-            let read = ForwardSpec::read(word);
-            specs.extend(read.map_err(|error| setting.invalid(word, error))?);
+        for word in setting.words_between_blanks() {
+            let read = ForwardSpec::read(word, &mut specs);
+            read.map_err(|error| setting.invalid(word, error))?;
         }
     }
     Ok(specs)
@@ -79,6 +80,9 @@ pub fn listed(options: &Options) -> Result<Vec<ForwardSpec>, ConfigError> {
 impl ForwardSpec {
     /// Leaves each destination in it once, and gives those that were listed more often.
     pub fn take_duplicates(&mut self) -> Vec<WrittenDestination> {
+        if self.destinations.len() == 1 {
+            return Vec::new();
+        }
         let mut seen = HashSet::new();
         let all = self.destinations.drain(..);
         let (once, more) = all.partition(|destination| seen.insert(destination.clone()));
@@ -89,35 +93,6 @@ impl ForwardSpec {
     /// The names among its destinations.
     pub fn names(&self) -> impl Iterator<Item = &HostName> {
         self.destinations.iter().filter_map(|to| to.host.name())
-    }
-
-    /// One forward for each family among the destinations, of which names have these answers. Destinations of
-    /// several names count once.
-    pub fn by_family(&self, answers: &[Answer]) -> Vec<Forward> {
-        let mut forwards: Vec<Forward> = Vec::new();
-        let mut seen = HashSet::new();
-        let all = self.destinations.iter();
-        for destination in all.flat_map(|destination| destination.resolved(answers)) {
-            if !seen.insert(destination) {
-                continue;
-            }
-            let service = Service {
-                family: Family::of(destination.address),
-                protocol: self.protocol,
-                ports: self.ports,
-            };
-            match forwards
-                .iter_mut()
-                .find(|forward| forward.service == service)
-            {
-                Some(forward) => forward.destinations.push(destination),
-                None => forwards.push(Forward {
-                    service,
-                    destinations: vec![destination],
-                }),
-            }
-        }
-        forwards
     }
 }
 
@@ -159,14 +134,14 @@ pub enum ForwardError {
 
 impl ForwardSpec {
     /// Takes `PROTO[,PROTO…]/PORT[-PORT][,PORT…]=DEST[,DEST…]` where DEST is `IP`, `IP:PORT`, `[IP6]:PORT`,
-    /// `NAME` or `NAME:PORT`. Gives one forward for each protocol and each of its ports or ranges.
-    fn read(word: &str) -> Result<Vec<Self>, ForwardError> {
+    /// `NAME` or `NAME:PORT`. Adds one forward for each protocol and each of its ports or ranges.
+    fn read(word: &str, specs: &mut Vec<Self>) -> Result<(), ForwardError> {
         let shape = || match word.parse() {
             Ok(Boolean(_)) => ForwardError::Boolean,
             Err(_) => ForwardError::Shape,
         };
-        let (service, destinations) = word.split_once('=').ok_or_else(shape)?;
-        let (protocols, ports) = service.split_once('/').ok_or(ForwardError::Shape)?;
+        let (service, destinations) = split_at(word, b'=').ok_or_else(shape)?;
+        let (protocols, ports) = split_at(service, b'/').ok_or(ForwardError::Shape)?;
         let protocol = |word: &str| {
             let protocol = word.parse();
             protocol.map_err(|error| ForwardError::Protocol(shown(word), error))
@@ -178,7 +153,6 @@ impl ForwardSpec {
         if count > MAX_MAPPED_PORTS {
             return Err(ForwardError::TooMany(count));
         }
-        let mut specs = Vec::new();
         for (index, &protocol) in protocols.iter().enumerate() {
             // Once is enough.
             for &ports in ports
@@ -193,16 +167,22 @@ impl ForwardSpec {
                 });
             }
         }
-        Ok(specs)
+        Ok(())
     }
 }
 
 /// Reads each word of a list.
 fn list<T>(
-    words: &str,
+    mut words: &str,
     read: impl Fn(&str) -> Result<T, ForwardError>,
 ) -> Result<Vec<T>, ForwardError> {
-    words.split(',').map(read).collect()
+    let mut list = Vec::with_capacity(1);
+    while let Some((word, more)) = split_at(words, b',') {
+        list.push(read(word)?);
+        words = more;
+    }
+    list.push(read(words)?);
+    Ok(list)
 }
 
 /// A destination as it is written: without ports, it has those that are forwarded.
@@ -210,7 +190,7 @@ struct Backends(Host, Option<PortRange>);
 
 impl Backends {
     fn read(word: &str, protocols: &[Protocol]) -> Result<Self, ForwardError> {
-        if word.contains('=') {
+        if word.as_bytes().contains(&b'=') {
             return Err(ForwardError::Joined(shown(word)));
         }
         let (host, ports) = split_port(word)?;
@@ -237,12 +217,18 @@ fn port_range(word: &str, protocols: &[Protocol]) -> Result<PortRange, ForwardEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Family;
     use crate::config::address::unicast;
     use proptest::prelude::*;
     use std::net::IpAddr;
 
+    fn read(word: &str) -> Result<Vec<ForwardSpec>, ForwardError> {
+        let mut specs = Vec::new();
+        ForwardSpec::read(word, &mut specs).map(|()| specs)
+    }
+
     fn parsed(word: &str) -> String {
-        let specs = ForwardSpec::read(word).unwrap().into_iter();
+        let specs = read(word).unwrap().into_iter();
         let forwards = specs.flat_map(|spec| spec.by_family(&[]));
         let words: Vec<String> = forwards.map(|forward| forward.to_string()).collect();
         words.join(" ")
@@ -261,10 +247,7 @@ mod tests {
             "::80",
             "fd00::5:0",
         ] {
-            assert!(
-                ForwardSpec::read(&format!("tcp/80={address}")).is_ok(),
-                "{address}"
-            );
+            assert!(read(&format!("tcp/80={address}")).is_ok(), "{address}");
         }
         assert_eq!(parsed("tcp/80-90=10.0.0.5"), "tcp/80-90=10.0.0.5:80-90");
         assert_eq!(parsed("tcp/80-90=10.0.0.5:8"), "tcp/80-90=10.0.0.5:8");
@@ -336,6 +319,7 @@ mod tests {
             ("tcp/80=", "has '', which is no IP address"),
             ("tcp/80=10.0.0.5,", "has '', which is no IP address"),
             ("tcp/80=[fd00::5", "has '[fd00::5', which is no IP address"),
+            ("tcp/80=[a:80", "has '[a', which is no IP address"),
             (
                 "tcp/80=[fd00::5]8080",
                 "has '[fd00::5]8080', which is no IP address",
@@ -350,7 +334,7 @@ mod tests {
             ),
         ];
         for (word, reason) in table {
-            let error = ForwardSpec::read(word).unwrap_err().to_string();
+            let error = read(word).unwrap_err().to_string();
             assert!(error.starts_with(reason), "{word}: {error}");
         }
     }
@@ -362,12 +346,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_input_panics(word in "\\PC*") {
-            let _ = ForwardSpec::read(&word);
+            let _ = read(&word);
         }
 
         #[test]
         fn nothing_like_a_forward_panics(word in "(tcp|udp|x)?/?[0-9-]{0,7}=?[\\[\\]0-9a-f:.,%-]{0,24}") {
-            let _ = ForwardSpec::read(&word);
+            let _ = read(&word);
         }
 
         #[test]
@@ -386,10 +370,10 @@ mod tests {
                 },
                 destinations: vec![Destination { address, ports }],
             };
-            let mut specs = ForwardSpec::read(&forward.to_string()).unwrap();
+            let mut specs = read(&forward.to_string()).unwrap();
             let mut spec = specs.remove(0);
             prop_assert!(specs.is_empty());
-            prop_assert_eq!(spec.by_family(&[]), vec![forward]);
+            prop_assert!(spec.by_family(&[]).eq([forward]));
             prop_assert!(spec.take_duplicates().is_empty());
         }
     }

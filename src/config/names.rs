@@ -1,10 +1,10 @@
 //! Names among the destinations: the forwards that they make with the answers that there are for them.
 
 use super::forward::ForwardSpec;
-use super::{
-    Answer, Balance, Config, ConfigError, Forward, HostName, check_reachable, first_few, forwards,
-};
+use super::{Answer, Balance, Config, ConfigError, Family, Forward, HostName, Service};
+use super::{check_reachable, first_few, forwards};
 use log::warn;
+use std::collections::HashSet;
 
 /// How many names an instance may have: each is looked up by itself.
 const MAX_NAMES: usize = 256;
@@ -96,13 +96,44 @@ impl Config {
     pub(super) fn without_destination(&self) -> impl Iterator<Item = String> {
         let written = self.written.iter();
         let written = written.filter(|_| cfg!(feature = "names"));
-        let none = written.filter(|spec| spec.by_family(&self.answers).is_empty());
+        let none = written.filter(|spec| spec.by_family(&self.answers).next().is_none());
         none.map(|spec| {
             format!(
                 "{}/{} is not forwarded until one of its destinations can be resolved",
                 spec.protocol, spec.ports
             )
         })
+    }
+}
+
+impl ForwardSpec {
+    /// One forward for each family among the destinations, of which names have these answers. Destinations of
+    /// several names count once.
+    pub fn by_family(&self, answers: &[Answer]) -> impl Iterator<Item = Forward> + use<> {
+        let mut forwards = Family::ALL.map(|_| None);
+        let mut seen = HashSet::new();
+        // An answer has each address once.
+        let is_single = self.destinations.len() == 1;
+        let all = self.destinations.iter();
+        let all = all.flat_map(|destination| destination.resolved(answers));
+        for destination in all.filter(|to| is_single || seen.insert(*to)) {
+            let family = Family::of(destination.address);
+            match &mut forwards[family as usize] {
+                Some(Forward { destinations, .. }) => destinations.push(destination),
+                none => {
+                    let service = Service {
+                        family,
+                        protocol: self.protocol,
+                        ports: self.ports,
+                    };
+                    *none = Some(Forward {
+                        service,
+                        destinations: vec![destination],
+                    });
+                }
+            }
+        }
+        forwards.into_iter().flatten()
     }
 }
 

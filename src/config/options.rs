@@ -10,7 +10,7 @@ use super::typos::Variables;
 use super::{ConfigError, Location, shown};
 use clap::{Arg, Args};
 use log::warn;
-use std::{env, ffi::OsString, fmt, path::Path};
+use std::{borrow::Cow, env, ffi::OsString, fmt, path::Path};
 
 /// An option's two names: its environment variable and its flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,23 +240,23 @@ pub struct Options {
 impl Options {
     /// Takes what neither a flag nor the environment sets from the file that `NODEFWD_ENV_FILE` names, if
     /// it names one. Logs a warning for lines of it that assign nothing.
-    pub fn with_env_file(self) -> Result<Self, ConfigError> {
+    pub fn with_env_file(&self) -> Result<Cow<'_, Self>, ConfigError> {
         self.with_variables_of(EnvFile::read)
     }
 
     /// The same for an instance that runs.
-    pub fn with_env_file_again(self) -> Result<Self, ConfigError> {
+    pub fn with_env_file_again(&self) -> Result<Cow<'_, Self>, ConfigError> {
         self.with_variables_of(EnvFile::read_again)
     }
 
     fn with_variables_of(
-        mut self,
+        &self,
         read: fn(&Path) -> Result<EnvFile, EnvFileError>,
-    ) -> Result<Self, ConfigError> {
-        let Some(path) = self.env_file.clone() else {
-            return Ok(self);
+    ) -> Result<Cow<'_, Self>, ConfigError> {
+        let Some(path) = &self.env_file else {
+            return Ok(Cow::Borrowed(self));
         };
-        let file = read(Path::new(&path)).map_err(|problem| ConfigError::EnvFile {
+        let file = read(Path::new(path)).map_err(|problem| ConfigError::EnvFile {
             path: shown(&path.to_string_lossy()),
             problem,
         })?;
@@ -274,8 +274,9 @@ impl Options {
                 warn!("{}: {warning}", file.location(line));
             }
         }
+        let mut options = self.clone();
         let mut locations = Vec::new();
-        for (option, value) in self.values_mut() {
+        for (option, value) in options.values_mut() {
             if let (None, Some((text, line))) = (&value, file.get(option.variable)) {
                 *value = Some(text.to_owned());
                 locations.push((option, file.location(line)));
@@ -284,11 +285,11 @@ impl Options {
         let forwards = OptionName::FORWARDS;
         if let (true, Some((text, line))) = (self.forwards.is_empty(), file.get(forwards.variable))
         {
-            self.forwards.push(text.to_owned());
+            options.forwards.push(text.to_owned());
             locations.push((forwards, file.location(line)));
         }
-        self.locations = locations;
-        Ok(self)
+        options.locations = locations;
+        Ok(Cow::Owned(options))
     }
 
     /// Whether there is a file that can be read again.

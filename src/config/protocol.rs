@@ -36,13 +36,20 @@ impl Protocol {
     }
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Protocol {
+    /// In lower case.
+    fn name(self) -> &'static str {
+        match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
             Protocol::Sctp => "sctp",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -58,7 +65,7 @@ impl FromStr for Protocol {
     fn from_str(word: &str) -> Result<Self, ProtocolError> {
         Protocol::ALL
             .into_iter()
-            .find(|protocol| protocol.to_string().eq_ignore_ascii_case(word))
+            .find(|protocol| protocol.name().eq_ignore_ascii_case(word))
             .ok_or(ProtocolError)
     }
 }
