@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Namespace, Nodefwd, nodefwd};
+use crate::fixture::{Namespace, Nodefwd, nodefwd, without_programs};
 
 /// The classic options.
 const CLASSIC: [&str; 12] = [
@@ -124,7 +124,7 @@ impl Pair {
         let ruleset = self.installing.ruleset();
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
         assert_eq!(self.installing.ruleset(), "");
-        without_owner(&ruleset)
+        without_programs(&ruleset)
     }
 
     /// The rules that nft lists after it has loaded what `nodefwd render` prints.
@@ -142,7 +142,7 @@ impl Pair {
         let commands = format!("include \"{file}\"\nlist ruleset\n");
         let ruleset = self.loading.feed(&commands, "nft", &["-i"]);
         self.loading.succeed("nft", &["flush", "ruleset"]);
-        without_owner(&ruleset)
+        without_programs(&ruleset)
     }
 
     fn difference(&self, arguments: &str) -> Option<String> {
@@ -161,13 +161,6 @@ impl Pair {
 /// Whether the table is to have an owner.
 fn has_owner(arguments: &[&str]) -> bool {
     !arguments.contains(&"--owner=false")
-}
-
-/// Without the name of the program that owns the table, which is not the same.
-fn without_owner(ruleset: &str) -> String {
-    let lines = ruleset.lines();
-    let lines = lines.map(|line| line.split(" # progname ").next().unwrap_or(line));
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn expect_equal(name: &str, calls: impl IntoIterator<Item = String>) {

@@ -18,7 +18,7 @@ const README: &str = include_str!("../../README.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
 /// Commands that are not run here, and why.
-const ELSEWHERE: [(&str, &str); 46] = [
+const ELSEWHERE: [(&str, &str); 47] = [
     ("deploy/sbom.sh FILE", "tests/package.sh does it"),
     (
         "nodefwd tcp/443=home.example.org:8443",
@@ -37,10 +37,7 @@ const ELSEWHERE: [(&str, &str); 46] = [
         "wants a registry; tests/image.sh builds it",
     ),
     ("cargo test", "this is a part of it"),
-    (
-        "tests/kernels.sh 6.1 -- --ignored vrf",
-        "boots another kernel",
-    ),
+    ("tests/kernels.sh 6.1 -- --ignored vrf", "boots a kernel"),
     (
         "tests/kernels.sh 6.1 -- --ignored modules",
         "boots another kernel",
@@ -84,6 +81,10 @@ const ELSEWHERE: [(&str, &str); 46] = [
     (
         "bridge link set dev PORT hairpin on",
         "check prints it with a port, and its tests run it",
+    ),
+    (
+        "ip route replace local ADDRESS dev IFACE table local mtu MTU",
+        "wants an address; clamp_mss.rs runs it",
     ),
     ("modprobe nft_chain_nat", "changes the machine's kernel"),
     ("deploy/image.sh", "tests/image.sh does it"),

@@ -62,7 +62,8 @@ fn is_served_elsewhere(net: &Net) -> bool {
 fn advertised() -> Net {
     let net = Net::new(1);
     net.node.ip("route add default via 10.1.1.2");
-    net.client.ip("addr add 2001:db8::7/128 dev lo");
+    net.client
+        .add_loopback_address("2001:db8::7".parse().expect("an address"));
     // Otherwise its neighbour advertisements say that it is no router, and the route goes.
     net.client.set_sysctl("net/ipv6/conf/all/forwarding", "1");
     net.node.set_sysctl("net/ipv6/conf/all/forwarding", "0");

@@ -20,10 +20,12 @@ const FORWARD: &str = "tcp/80=10.2.1.2:8080,[fd00:2:1::2]:8080";
 fn without_a_default_route_clients_elsewhere_get_no_answer() {
     let net = Net::new(1);
     let _server = net.backends[0].serve(BACKEND_PORT);
-    net.client
-        .ip("addr add 192.0.2.7/32 dev lo\naddr add 2001:db8::7/128 dev lo");
-    let instance = start(&net, FORWARD);
     let elsewhere = [("192.0.2.7", "10.1.1.1"), ("2001:db8::7", "fd00:1:1::1")];
+    for (from, _) in elsewhere {
+        net.client
+            .add_loopback_address(from.parse().expect("an address"));
+    }
+    let instance = start(&net, FORWARD);
     assert!(is_served(&net.client, "10.1.1.2", "10.1.1.1"));
     for (from, to) in elsewhere {
         assert!(!is_served(&net.client, from, to), "{from}");

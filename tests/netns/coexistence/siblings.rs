@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use crate::fixture::{
     BACKEND_PORT, Connection, FORWARDED_PORT, Family, LiveFlow, Monitor, Namespace, Net, Nodefwd,
     Process, Protocol, expect_parts, expect_reply, forward_to, nodefwd, wait_until,
+    without_programs,
 };
 
 /// Each differs from the others only in its protocol or port. All have the same backend, so that only
@@ -55,7 +56,7 @@ impl<'a> Sibling<'a> {
     fn rules(&self) -> String {
         let table = self.table();
         let list = ["--stateless", "--handle", "list", "table", "inet", &table];
-        self.net.node.succeed("nft", &list)
+        without_programs(&self.net.node.succeed("nft", &list))
     }
 
     #[track_caller]

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use super::{THREADS, in_parallel};
 use crate::fixture::{
     BACKEND_PORT, ENDING_SIGNALS, FORWARDED_PORT, Family, Namespace, Net, PROTOCOLS_AND_FAMILIES,
-    Process, Progress, Protocol, StopOnDrop, forward_to, wait_until,
+    Process, Progress, Protocol, StopOnDrop, forward_to, wait_until, without_programs,
 };
 
 /// Starts and stops.
@@ -124,7 +124,8 @@ struct State {
 /// What the kernel has for a network namespace.
 #[derive(Debug, PartialEq, Eq)]
 struct Kernel {
-    ruleset: String,
+    /// In whatever order: that of an instance without the owner flag is installed again if the kernel drops events.
+    tables: BTreeSet<String>,
     conntrack_entries: String,
     netlink_sockets: usize,
     names: BTreeSet<String>,
@@ -156,8 +157,9 @@ impl Kernel {
         };
         let name = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
         let unix = list("unix");
+        let ruleset = without_programs(&node.ruleset());
         Kernel {
-            ruleset: node.ruleset(),
+            tables: ruleset.split("\n}").map(String::from).collect(),
             conntrack_entries: node.succeed("conntrack", &["--count"]),
             netlink_sockets: list("netlink").lines().count(),
             names: unix

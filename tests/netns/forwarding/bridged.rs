@@ -82,7 +82,7 @@ fn a_packet_from_a_bridge_whose_source_is_elsewhere_is_forwarded_if_it_is_to_thi
     let host = &bridge.hosts[0];
     for (family, source) in Family::BOTH.into_iter().zip(["10.9.9.9", "fd00:9::9"]) {
         let client = net.client.address(family);
-        host.ip(&format!("addr add {source} dev lo"));
+        host.add_loopback_address(source.parse().expect("an address"));
         net.node.ip(&format!("route add {source} via {client}"));
         let call = forward_to(Protocol::Udp, &net.backends).args(&["--listen=any"]);
         let _forwarder = call.start(&net.node);

@@ -261,7 +261,7 @@ fn replies_leave_by_the_uplink_of_the_recipe() {
     };
     for family in Family::BOTH {
         let far = far(family);
-        net.client.ip(&format!("addr add {far} dev lo"));
+        net.client.add_loopback_address(far);
         let router = other.address(family);
         net.node.ip(&format!("route add default via {router}"));
     }
