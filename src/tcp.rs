@@ -2,10 +2,11 @@
 
 use crate::netlink::put_off_acknowledgement;
 use nix::errno::Errno;
-use nix::libc::linger;
+use nix::libc::{self, linger};
 use nix::sys::socket::sockopt::{Linger, SocketError};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getsockopt, setsockopt, socket,
+    AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrStorage, connect, getsockopt,
+    setsockopt, socket,
 };
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,6 +19,7 @@ pub type Outcome = Result<(), Errno>;
 /// keeps anything of it, and the destination's program has not seen it.
 pub struct Attempt {
     socket: OwnedFd,
+    family: AddressFamily,
     /// When it has failed.
     pub deadline: Instant,
 }
@@ -31,10 +33,7 @@ pub enum Begun {
 impl Attempt {
     /// Begins one. Fails if this host cannot begin it, which says nothing of the destination.
     pub fn begin(to: SocketAddr, deadline: Instant) -> Result<Begun, Errno> {
-        let family = match to {
-            SocketAddr::V4(_) => AddressFamily::Inet,
-            SocketAddr::V6(_) => AddressFamily::Inet6,
-        };
+        let family = family(&to);
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(family, SockType::Stream, flags, None)?;
         let reset = linger {
@@ -44,12 +43,39 @@ impl Attempt {
         setsockopt(&socket, Linger, &reset)?;
         // Without it, the destination's program sees a connection that ends at once.
         let _ = put_off_acknowledgement(socket.as_fd());
-        match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
-            Err(Errno::EINPROGRESS) => Ok(Begun::Runs(Attempt { socket, deadline })),
+        let attempt = Attempt {
+            socket,
+            family,
+            deadline,
+        };
+        attempt.connect(to)
+    }
+
+    /// Begins another one with the socket of one that was given up.
+    pub fn begin_again(mut self, to: SocketAddr, deadline: Instant) -> Result<Begun, Errno> {
+        self.deadline = deadline;
+        self.connect(to)
+    }
+
+    fn connect(self, to: SocketAddr) -> Result<Begun, Errno> {
+        match connect(self.socket.as_raw_fd(), &SockaddrStorage::from(to)) {
+            Err(Errno::EINPROGRESS) => Ok(Begun::Runs(self)),
             Ok(()) => Ok(Begun::Over(Ok(()))),
             Err(errno) if is_of_the_way(errno) => Ok(Begun::Over(Err(errno))),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Gives it up as dropping it does, but keeps its socket (connect(2): an address of family AF_UNSPEC). Gives
+    /// whether the kernel did.
+    fn give_up(&self) -> bool {
+        let nowhere = SockaddrIn::from(libc::sockaddr_in {
+            sin_family: libc::AF_UNSPEC as libc::sa_family_t,
+            sin_port: 0,
+            sin_addr: libc::in_addr { s_addr: 0 },
+            sin_zero: [0; 8],
+        });
+        connect(self.socket.as_raw_fd(), &nowhere).is_ok()
     }
 
     /// What has come of it, once its socket is writable.
@@ -61,9 +87,39 @@ impl Attempt {
     }
 }
 
+/// Attempts that were given up, for others with their sockets: to make one and to close it is a fifth of the work.
+#[derive(Default)]
+pub struct Spare(Vec<Attempt>);
+
+/// How many are kept.
+const MAX_SPARE: usize = 64;
+
+impl Spare {
+    /// Gives one up that has come to its end, and keeps it if there is room.
+    pub fn keep(&mut self, attempt: Attempt) {
+        if self.0.len() < MAX_SPARE && attempt.give_up() {
+            self.0.push(attempt);
+        }
+    }
+
+    /// One whose socket can connect to that.
+    pub fn take(&mut self, to: &SocketAddr) -> Option<Attempt> {
+        let family = family(to);
+        let place = self.0.iter().rposition(|spare| spare.family == family)?;
+        Some(self.0.swap_remove(place))
+    }
+}
+
 impl AsFd for Attempt {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+fn family(to: &SocketAddr) -> AddressFamily {
+    match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
     }
 }
 
@@ -78,4 +134,49 @@ fn is_of_the_way(errno: Errno) -> bool {
             | Errno::EACCES
             | Errno::EINVAL
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::net::TcpListener;
+
+    fn outcome(begun: Begun) -> (Outcome, Option<Attempt>) {
+        match begun {
+            Begun::Over(outcome) => (outcome, None),
+            Begun::Runs(attempt) => {
+                let mut files = [PollFd::new(attempt.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut files, PollTimeout::NONE).unwrap();
+                (attempt.outcome(), Some(attempt))
+            }
+        }
+    }
+
+    #[test]
+    fn a_socket_makes_one_attempt_after_the_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        let closed = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap()
+        };
+        let deadline = Instant::now();
+        let (first, attempt) = outcome(Attempt::begin(open, deadline).unwrap());
+        assert_eq!(first, Ok(()));
+        let mut spare = Spare::default();
+        spare.keep(attempt.unwrap());
+        assert!(spare.take(&"[::1]:80".parse().unwrap()).is_none());
+        let attempt = spare.take(&closed).unwrap();
+        assert!(spare.take(&closed).is_none());
+        let (second, attempt) = outcome(attempt.begin_again(open, deadline).unwrap());
+        assert_eq!(second, Ok(()));
+        spare.keep(attempt.unwrap());
+        let attempt = spare.take(&closed).unwrap();
+        let (third, _) = outcome(attempt.begin_again(closed, deadline).unwrap());
+        assert_eq!(third, Err(Errno::ECONNREFUSED));
+        // None was accepted, as none was completed.
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err());
+    }
 }

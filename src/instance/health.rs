@@ -9,7 +9,7 @@ use super::{delete_flows, deleted, flows, notify};
 use crate::config::{Config, Destination, Down, Forward, Service};
 use crate::nftables::list::Table;
 use crate::status;
-use crate::tcp::{Attempt, Begun, Outcome};
+use crate::tcp::{Attempt, Begun, Outcome, Spare};
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -24,9 +24,9 @@ const RISE: u32 = 2;
 /// How long an attempt may take: the kernel sends three SYNs meanwhile (tcp_syn_retries in tcp(7)).
 const MAX_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Attempts that are due within this time, in milliseconds, begin together, so that many destinations wake the
-/// process no more often.
-const TICK_MS: u64 = 200;
+/// The attempts of an interval begin in this many steps, those of a step together: the fewer, the less often the
+/// process wakes up, and the first of a step cost the most.
+const STEPS: usize = 10;
 
 /// After a failure it is tried again this part of the interval later, until it is clear whether it fails.
 const RETRIES_PER_INTERVAL: u32 = 4;
@@ -40,6 +40,9 @@ pub struct Health {
     targets: Vec<Target>,
     /// Readable when an attempt is over. Its events have indexes of targets.
     attempts: Epoll,
+    spare: Spare,
+    /// No attempt has failed, and none follows a failure, before this.
+    timer: Option<Instant>,
     /// When the round began in which each is tried once, and which is the next one.
     round: Instant,
     next: usize,
@@ -90,6 +93,8 @@ impl Health {
             interval: config.health,
             targets,
             attempts: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            spare: Spare::default(),
+            timer: None,
             round: now,
             next: 0,
             applied: Down::default(),
@@ -125,6 +130,7 @@ impl Health {
             let watched = |attempt: &Attempt| self.attempts.add(attempt, event(index)).is_ok();
             own.attempt = attempt.filter(watched);
         }
+        self.timer = self.next_timer();
     }
 
     /// Takes these destinations, of those that are tried, for failed.
@@ -159,32 +165,35 @@ impl Health {
 
     /// When [`step`](Self::step) has something to do though nothing is readable.
     pub fn deadline(&self) -> Instant {
+        let due = self.due();
+        self.timer.map_or(due, |timer| timer.min(due))
+    }
+
+    /// When the first attempt has failed, or follows a failure.
+    fn next_timer(&self) -> Option<Instant> {
         let times = self.targets.iter().flat_map(|target| {
             let end = target.attempt.as_ref().map(|attempt| attempt.deadline);
             [end, target.again].into_iter().flatten()
         });
-        times.fold(self.due(), Instant::min)
+        times.min()
+    }
+
+    fn set_timer(&mut self, time: Instant) {
+        self.timer = self.timer.into_iter().chain([time]).min();
     }
 
     /// When the next destination is tried.
     fn due(&self) -> Instant {
-        let part = self.interval * self.next as u32 / self.targets.len() as u32;
-        let milliseconds = (part.as_millis() as u64).next_multiple_of(TICK_MS);
-        self.round + Duration::from_millis(milliseconds)
+        let step = self.next * STEPS / self.targets.len();
+        self.round + self.interval * step as u32 / STEPS as u32
     }
 
     /// Takes up what has come of attempts, and begins those that are due. Gives whether other destinations are
     /// to be left out now.
     pub fn step(&mut self, now: Instant) -> io::Result<bool> {
         self.take_outcomes()?;
-        for index in 0..self.targets.len() {
-            let attempt = self.targets[index].attempt.as_ref();
-            if attempt.is_some_and(|attempt| attempt.deadline <= now) {
-                self.judge(index, Err(Errno::ETIMEDOUT));
-            }
-            if self.targets[index].again.is_some_and(|again| again <= now) {
-                self.begin(index, now);
-            }
+        if self.timer.is_some_and(|timer| timer <= now) {
+            self.follow_timer(now);
         }
         while self.due() <= now {
             self.begin(self.next, now);
@@ -198,6 +207,20 @@ impl Health {
         Ok(self.changed && self.retry.is_none_or(|retry| retry <= now))
     }
 
+    /// Takes attempts that last too long for failed, and begins those that follow a failure.
+    fn follow_timer(&mut self, now: Instant) {
+        for index in 0..self.targets.len() {
+            let attempt = self.targets[index].attempt.as_ref();
+            if attempt.is_some_and(|attempt| attempt.deadline <= now) {
+                self.judge(index, Err(Errno::ETIMEDOUT));
+            }
+            if self.targets[index].again.is_some_and(|again| again <= now) {
+                self.begin(index, now);
+            }
+        }
+        self.timer = self.next_timer();
+    }
+
     fn take_outcomes(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); MAX_EVENTS];
         loop {
@@ -207,10 +230,15 @@ impl Health {
             };
             for event in &events[..count] {
                 let index = event.data() as usize;
-                let attempt = self.targets.get(index).and_then(|it| it.attempt.as_ref());
-                if let Some(outcome) = attempt.map(Attempt::outcome) {
-                    self.judge(index, outcome);
+                let target = self.targets.get_mut(index);
+                let Some(attempt) = target.and_then(|target| target.attempt.take()) else {
+                    continue;
+                };
+                let outcome = attempt.outcome();
+                if outcome.is_ok() {
+                    self.spare.keep(attempt);
                 }
+                self.judge(index, outcome);
             }
             if count < MAX_EVENTS {
                 return Ok(());
@@ -226,10 +254,21 @@ impl Health {
         }
         target.began = now;
         let deadline = now + self.interval.min(MAX_TIMEOUT);
-        let begun = Attempt::begin(target.to.socket_address(), deadline).and_then(|begun| {
+        let to = target.to.socket_address();
+        let spare = self.spare.take(&to);
+        let is_spare = spare.is_some();
+        let begun = match spare {
+            Some(spare) => spare.begin_again(to, deadline),
+            None => Attempt::begin(to, deadline),
+        };
+        let begun = begun.and_then(|begun| {
             if let Begun::Runs(attempt) = &begun {
                 // The kernel may have no room for more (fs.epoll.max_user_watches).
-                self.attempts.add(attempt, event(index))?;
+                if is_spare {
+                    self.attempts.modify(attempt, &mut event(index))?;
+                } else {
+                    self.attempts.add(attempt, event(index))?;
+                }
             }
             Ok(begun)
         });
@@ -237,6 +276,7 @@ impl Health {
             Ok(Begun::Runs(attempt)) => {
                 target.attempt = Some(attempt);
                 self.hindered = false;
+                self.set_timer(deadline);
             }
             Ok(Begun::Over(outcome)) => self.judge(index, outcome),
             Err(errno) => {
@@ -262,7 +302,10 @@ impl Health {
         let needed = if target.is_up { FALL } else { RISE };
         if target.contradictions < needed {
             let retry = target.began + self.interval / RETRIES_PER_INTERVAL;
-            target.again = target.is_up.then_some(retry);
+            if target.is_up {
+                target.again = Some(retry);
+                self.set_timer(retry);
+            }
             return;
         }
         target.is_up = outcome.is_ok();
@@ -279,9 +322,10 @@ impl Health {
     }
 }
 
-/// That the attempt of a target is over.
+/// That the attempt of a target is over; once, so that nothing is said of a socket that is kept.
 fn event(index: usize) -> EpollEvent {
-    EpollEvent::new(EpollFlags::EPOLLOUT, index as u64)
+    let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT;
+    EpollEvent::new(flags, index as u64)
 }
 
 impl AsFd for Health {

@@ -52,18 +52,18 @@ pub fn replace_descriptor(descriptor: BorrowedFd<'_>, other: &OwnedFd) {
     assert_ne!(replaced, -1);
 }
 
-/// Has the kernel put off the acknowledgement that ends a TCP handshake, before the connection is made: if it is
-/// closed before, its peer's program never sees it (tcp_rcv_synsent_state_process in net/ipv4/tcp_input.c).
+/// Has the kernel put off the acknowledgement that ends a TCP handshake, of all connections that this socket makes: if
+/// one is closed before, its peer's program never sees it (tcp_rcv_synsent_state_process in net/ipv4/tcp_input.c).
 pub fn put_off_acknowledgement(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let off: libc::c_int = 0;
+    let seconds: libc::c_int = 1;
     // SAFETY: the socket is open; the value is an int that lives through the call.
     let set = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
-            libc::TCP_QUICKACK,
-            (&raw const off).cast(),
-            size_of_val(&off) as libc::socklen_t,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of_val(&seconds) as libc::socklen_t,
         )
     };
     Errno::result(set)?;

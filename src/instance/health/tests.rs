@@ -43,6 +43,19 @@ fn attempts_are_spread_over_the_interval_and_follow_sooner_after_a_failure() {
     assert_eq!(health.targets[1].again, None);
 }
 
+/// Those of a step begin together, none of them much before its turn.
+#[test]
+fn many_attempts_begin_in_few_steps() {
+    let addresses: Vec<String> = (1..=200).map(|host| format!("10.2.0.{host}")).collect();
+    let mut health = of(&addresses.join(","), None);
+    let start = health.round;
+    for next in 0..200 {
+        health.next = next;
+        let due = (health.due() - start).as_millis();
+        assert_eq!(due, next as u128 / 20 * 800);
+    }
+}
+
 /// Of these addresses.
 fn of(addresses: &str, before: Option<&Health>) -> Health {
     let config = Config::new(&Options {
