@@ -96,7 +96,11 @@ struct Document<'a> {
 /// Writes the findings to standard output.
 pub fn print(findings: &[Finding], format: CheckFormat) -> io::Result<()> {
     let text = match format {
-        CheckFormat::Text => lines(findings),
+        // On a terminal only, and not with NO_COLOR: as logging has it.
+        CheckFormat::Text => {
+            let choice = AutoStream::choice(&io::stdout());
+            lines(findings, choice != ColorChoice::Never)
+        }
         CheckFormat::Json => json(findings)?,
     };
     io::stdout().write_all(text.as_bytes())
@@ -111,9 +115,7 @@ fn json(findings: &[Finding]) -> serde_json::Result<String> {
 }
 
 /// A line for each. Where there are several instances, it names the one that it is about.
-fn lines(findings: &[Finding]) -> String {
-    // On a terminal only, and not with NO_COLOR: as logging has it.
-    let coloured = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+fn lines(findings: &[Finding], coloured: bool) -> String {
     let mut instances: Vec<&str> = findings
         .iter()
         .filter_map(|f| f.instance.as_deref())
@@ -154,7 +156,7 @@ mod tests {
         fn whatever_is_found_is_a_line_each(texts in proptest::collection::vec(any_name(), 1..4)) {
             let finding = |text: &String| Finding::new(Level::Failure, "routes", text.clone());
             let findings: Vec<Finding> = texts.iter().map(finding).collect();
-            let text = lines(&findings);
+            let text = lines(&findings, false);
             prop_assert_eq!(text.lines().count(), findings.len());
             let json = json(&findings).unwrap();
             for shown in [&text, &json] {
