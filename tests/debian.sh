@@ -18,7 +18,7 @@ make_debian() {
     said=$(debootstrap --variant=minbase --include="ca-certificates${3:+,$3}" "${2:-trixie}" "$1" "$(debian_mirror)" 2>&1) ||
         die "debootstrap failed: $(tail -n 30 <<<"$said")"
     cp -r /usr/local/share/ca-certificates/. "$1/usr/local/share/ca-certificates/"
-    chroot "$1" update-ca-certificates >/dev/null
+    env -u TMPDIR chroot "$1" update-ca-certificates >/dev/null
 }
 
 # in_debian FOLDER COMMAND…: runs it there, in this repository as /nodefwd. What is mounted for it is
@@ -31,7 +31,7 @@ in_debian() {
         mount -t proc proc "$0/proc"
         mount --rbind /dev "$0/dev"
         cp -L /etc/resolv.conf "$0/etc/resolv.conf" 2>/dev/null || true
-        exec env -u CARGO_BUILD_TARGET -u RUSTUP_HOME -u RUSTUP_TOOLCHAIN -u CARGO_TARGET_DIR \
+        exec env -u CARGO_BUILD_TARGET -u RUSTUP_HOME -u RUSTUP_TOOLCHAIN -u CARGO_TARGET_DIR -u TMPDIR \
             CARGO_HOME=/cargo PATH=/usr/sbin:/usr/bin chroot "$0" sh -euc '\''cd /nodefwd; exec "$@"'\'' sh "$@"
     ' "$@"
 }
