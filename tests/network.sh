@@ -42,10 +42,11 @@ link() {
 # forwarding HOST IPV4 IPV6
 forwarding() { on "$1" sysctl -qw net.ipv4.ip_forward="$2" net.ipv6.conf.all.forwarding="$3"; }
 
-# serve HOST ADDRESS…: a socat server, which replies with the client's address.
+# serve HOST ADDRESS…: a socat server, which replies with the client's address. After a datagram it would wait for half
+# a second only until its shell has the reply.
 serve() {
     # shellcheck disable=SC2016 # socat's shell fills it in
-    on "$1" socat "$2" SYSTEM:'read -r word; echo "$word, $SOCAT_PEERADDR"' 2>/dev/null &
+    on "$1" socat -t 20 "$2" SYSTEM:'read -r word; echo "$word, $SOCAT_PEERADDR"' 2>/dev/null &
 }
 
 # serving HOST COUNT: waits for that many servers.
@@ -59,10 +60,10 @@ serving() {
 }
 
 # ask HOST PROTOCOL ADDRESS PORT: connects and prints the reply; status 1 if the connection is refused,
-# 124 if there is no reply.
+# 124 if there is no reply in $patience seconds, or 2.
 ask() {
     # shellcheck disable=SC2016 # the inner shell fills them in
-    on "$1" timeout 2 bash -c 'exec 3<>"/dev/$0/$1/$2" && echo hello >&3 && head -n 1 <&3' "${@:2}" 2>/dev/null
+    on "$1" timeout "${patience:-2}" bash -c 'exec 3<>"/dev/$0/$1/$2" && echo hello >&3 && head -n 1 <&3' "${@:2}" 2>/dev/null
 }
 
 # replied SOURCE HOST PROTOCOL ADDRESS PORT: there must be a reply, and SOURCE must be the client's
