@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# usage: tests/architectures.sh [--build | --brief] [--record] [ARCH…]
+# usage: tests/architectures.sh [--build | --packets | --brief] [--image ARCHIVE] [--record] [ARCH…]
 # Builds nodefwd and its tests for other architectures with Debian 13's cross compilers, boots Debian's own
 # kernels for them in QEMU, without hardware support, and runs the tests there: unit tests and real packets
 # between network namespaces. i386 runs on this machine's kernel, with all tests. --brief runs a few of each kind in
-# those that are booted; --build only builds; --record writes what came of it into tests/README.md. As root.
+# those that are booted, --packets only tests/architectures/packets.sh, and --build none; --image takes the program from deploy/image.sh's archive instead of
+# building it; --record writes what came of it into tests/README.md. As root.
 set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -12,7 +13,9 @@ source tests/debian.sh
 [[ $EUID -eq 0 ]] || die "the test makes chroots and network namespaces: run me as root"
 
 depth=all
-case ${1:-} in --build | --brief) depth=${1#--} && shift ;; esac
+case ${1:-} in --build | --packets | --brief) depth=${1#--} && shift ;; esac
+archive=''
+[[ ${1:-} != --image ]] || { archive=${2:?'--image takes an archive of deploy/image.sh'} && shift 2; }
 record=false
 [[ ${1:-} != --record ]] || { record=true && shift; }
 architectures=("$@")
@@ -41,16 +44,23 @@ step() { echo "$SECONDS s: $*"; }
 # scale, of memory, and of races: they are about no architecture, and take hours in a processor that is emulated,
 # or longer than the program waits for another process (of several that replace one another, for one).
 list_tests() {
+    echo packets.sh
+    [[ $depth != packets ]] || return 0
     if [[ $1 == i386 ]]; then
         printf '%s\n' unit netns
         return
     fi
-    local filter filters=(forwarding::traffic forwarding::source_ranges forwarding::balance status::connections
+    local filter skipped=(fuzz:: many_ contention rejected)
+    local filters=(forwarding::traffic forwarding::source_ranges forwarding::balance status::connections
         check::kernel::every_kind replace::starts::an_instance_that_drains lifecycle::start_and_stop)
-    [[ $depth == brief ]] || filters=(forwarding:: status:: check:: replace:: lifecycle:: encoders:: conntrack::)
-    echo 'unit --skip fuzz:: --skip many_ --skip contention --skip rejected'
+    if [[ $depth == brief ]]; then
+        skipped+=(garbage resolver::message::tests::no_bytes)
+    else
+        filters=(forwarding:: status:: check:: replace:: lifecycle:: encoders:: conntrack::)
+    fi
+    echo "unit --test-threads=2$(printf ' --skip %s' "${skipped[@]}")"
     for filter in "${filters[@]}"; do
-        echo "netns $filter --skip scale --skip at_any_moment --skip hundred --skip promtool --skip of_several"
+        echo "netns --test-threads=2 $filter --skip scale --skip at_any_moment --skip hundred --skip promtool --skip of_several"
     done
 }
 
@@ -79,22 +89,40 @@ in_builder() {
         deploy/cross.sh "$@" >"$log" 2>&1 || die "'cargo ${*:2}' for $1 failed: $(tail -n 30 "$log")"
 }
 
+# release ARCH TARGET FILE: built as for the image, or taken from there.
+release() {
+    local platform
+    if [[ $archive ]]; then
+        case $1 in
+            armhf) platform=arm-v7 ;;
+            ppc64el) platform=ppc64le ;;
+            i386) platform=386 ;;
+            *) platform=$1 ;;
+        esac
+        cp "$work/image/$platform/usr/bin/nodefwd" "$3" || die "$archive holds no image for $1"
+        [[ ! $commit ]] || grep -aqF "commit ${commit:0:12}," "$3" || die "the program in $archive is not of commit ${commit:0:12}"
+        return 0
+    fi
+    step "$1: building the release"
+    # The scripts of `nodefwd completions` are files beside the program elsewhere.
+    in_builder "$1" build --release --locked --no-default-features --features static
+    cp "$work/$1/$2/release/nodefwd" "$3"
+}
+
 # build ARCH: the release as $work/ARCH/tests/nodefwd, and the tests beside it.
 build() {
     local arch=$1 properties target kind machine header program
     properties=$(properties_of "$arch")
     read -r target kind machine <<<"$properties"
-    step "$arch: building the release"
-    # As in the image: the scripts of `nodefwd completions` are files beside the program elsewhere.
-    in_builder "$arch" build --release --locked --no-default-features --features static
     mkdir -p "$work/$arch/tests"
-    cp "$work/$arch/$target/release/nodefwd" "$work/$arch/tests/"
+    cp tests/architectures/packets.sh tests/network.sh "$work/$arch/tests/"
+    release "$arch" "$target" "$work/$arch/tests/nodefwd"
     header=$(readelf --wide --file-header --dynamic --program-headers "$work/$arch/tests/nodefwd")
     [[ ! $header =~ NEEDED|INTERP ]] || die "$arch: not static: $(grep -E 'NEEDED|INTERP' <<<"$header")"
     [[ $header == *Type:*"$kind ("*Machine:*"$machine"* ]] || die "$arch: not of type $kind for $machine: $header"
     size=$(stat -c %s "$work/$arch/tests/nodefwd")
     ((size <= 2 * 1024 * 1024)) || die "$arch: the program takes $size bytes; 2 MiB are allowed"
-    [[ $depth != build ]] || return 0
+    [[ $depth != build && $depth != packets ]] || return 0
 
     step "$arch: building the tests"
     in_builder "$arch" test --no-run --locked --lib --test netns
@@ -114,20 +142,41 @@ judge() {
     sets=$(list_tests "$1" | wc -l)
     tested='failed'
     [[ $(grep -c '^ended: 1 ' "$file") == "$sets" && ! $(<"$file") == *'ok. 0 passed'* ]] || return 1
-    read -r unit all < <(awk '/^test result: ok/ { unit = unit ? unit : $4; all += $4 } END { print unit, all }' "$file")
+    read -r unit all < <(awk '/^test result: ok/ { unit = unit ? unit : $4; all += $4 } END { print unit + 0, all + 0 }' "$file")
     tested="$unit unit tests, $((all - unit)) end to end, on $(sed -n 's/^booted: \(Linux [0-9.]*\).*/\1/p' "$file")"
-    [[ $depth != brief || $1 == i386 ]] || tested="\`--brief\`: $tested"
+    case $depth in
+        packets) tested="\`--packets\`, on ${tested#* on }" ;;
+        brief) [[ $1 == i386 ]] || tested="\`--brief\`: $tested" ;;
+    esac
 }
 
-# write_down ARCH: its line in the table of tests/README.md.
+# write_down ARCH: its line in the table of tests/README.md. What was tested before and is not tested again by --build
+# or --packets stays there, with the commit that it was tested at.
 write_down() {
-    local line at='no'
+    local line commit_before before earlier='' at='no'
     [[ $(properties_of "$1") != *' DYN '* ]] || at='yes'
+    IFS='|' read -r _ _ _ _ before _ commit_before _ < <(grep "^| $1 | " tests/README.md)
+    before=${before# } before=${before% }
+    case $before in
+        'built only') ;;
+        'of '*) earlier=$before ;;
+        \`--packets\`*) [[ $depth == packets ]] || earlier="of ${commit_before// /}, $before" ;;
+        *) earlier="of ${commit_before// /}, $before" ;;
+    esac
+    [[ $depth != packets || $before != \`--packets\`*'; of '* ]] || earlier="of ${before#*; of }"
+    case $depth in
+        build) tested=${earlier:-$tested} ;;
+        packets) tested+=${earlier:+; $earlier} ;;
+    esac
     line="| $1 | $(sed -E ':a; s/([0-9])([0-9]{3})(,|$)/\1,\2\3/; ta' <<<"$size") | $at | $tested | $(date -u +%F) | ${commit:0:7} |"
     sed -i "s#^| $1 | .*#$line#" tests/README.md
 }
 
-if [[ ! -e $work/builder/built ]]; then
+if [[ $archive ]]; then
+    rm -rf "$work/image"
+    /usr/bin/python3 tests/image/entries.py "$archive" "$work/image" >/dev/null
+fi
+if [[ ! -e $work/builder/built && ! ($archive && $depth =~ ^(build|packets)$) ]]; then
     step "making a Debian 13 to build in"
     rm -rf --one-file-system "$work/builder"
     mkdir -p "$work"
@@ -145,7 +194,7 @@ for arch in "${architectures[@]}"; do
     fi
     table+=("$arch: $size bytes, $tested, in $((SECONDS - began)) s")
     step "${table[-1]}"
-    ! $record || write_down "$arch"
+    [[ $record == false || $tested == failed ]] || write_down "$arch"
 done
 printf '\n%s, commit %s\n' "$(date -u +%F)" "${commit:0:12}"
 printf '%s\n' "${table[@]}"

@@ -3,10 +3,12 @@
 set -euo pipefail
 
 # What the tests call.
-guest_packages=(bash busybox conntrack coreutils grep iproute2 iptables kmod mount netbase nftables procps strace util-linux)
+guest_packages=(bash busybox conntrack coreutils diffutils grep iproute2 iptables kmod mount netbase nftables procps socat
+    strace util-linux)
 
 qemu=''
-end_qemu() { [[ -z $qemu ]] || kill -KILL "$qemu" 2>/dev/null || true; }
+# By TERM, which `timeout` passes on.
+end_qemu() { [[ -z $qemu ]] || kill "$qemu" 2>/dev/null || true; }
 
 # machine_of ARCH: Debian's suite, its kernel's flavour, and what QEMU is called with. Some
 # mirrors lack the newest packages of s390x and ppc64el: there it is Debian 12.
@@ -40,7 +42,7 @@ make_guest() {
     mkdir -p "$root/lib/modules/$version"
     # Not every kernel has each of them.
     (cd "$modules" && cp --parents -r modules.{builtin,builtin.modinfo,order} kernel/{lib,crypto} kernel/arch/*/crypto \
-        kernel/net/{802,8021q,bridge,core,ipv4,ipv6,netfilter,packet,sched,sctp} kernel/drivers/net/{veth,dummy}.ko* \
+        kernel/net/{802,8021q,bridge,core,ipv4,ipv6,netfilter,packet,sched,sctp,unix} kernel/drivers/net/{veth,dummy}.ko* \
         "$root/lib/modules/$version/" 2>/dev/null) || true
     find "$root/lib/modules/" -name '*.xz' -exec unxz {} +
     depmod --basedir "$root" "$version"
