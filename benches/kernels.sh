@@ -35,7 +35,7 @@ for kernel in "${kernels[@]}"; do
     bring "$kernel"
     load=$(cut -d' ' -f1 /proc/loadavg)
     # The last line is long, and for the next step.
-    if boot "$kernel" | grep -v --line-buffered '^results: '; then
+    if boot "$kernel" > >(grep -v --line-buffered '^results: '); then
         /usr/bin/python3 benches/record.py "$kernel" "$work/$kernel/said" "$load" $quick
     else
         failed+=("$kernel")

@@ -66,8 +66,8 @@ bring() (
     use_suite "${suites[$1]}" "$work/$1/apt"
     cd "$work/$1"
     image=$(dependencies linux-image-amd64 'linux-image-.*')
-    # Newer ones have the modules and the kernel itself in packages of their own.
-    mapfile -t parts < <(dependencies "$image" 'linux-\(binary\|modules\)-.*')
+    # Newer ones have the kernel itself, the modules, and the lists of modules in packages of their own.
+    mapfile -t parts < <(dependencies "$image" 'linux-\(base\|binary\|modules\)-.*')
     unpack busybox-static "$image" "${parts[@]}"
     shopt -s nullglob
     modules=(tree/lib/modules/* tree/usr/lib/modules/*)
@@ -82,14 +82,16 @@ bring() (
 )
 
 # boot KERNEL: runs $work/job in the guest; shows what it says, which stays in $work/KERNEL/said, and fails if it
-# does, or if the kernel warns.
+# does, or if the kernel warns. Not for a subshell, which would outlive the script.
 boot() {
     local folder=$work/$1 said
     said=$folder/said
     install tests/kernels/init "$folder/initramfs.tree/init"
     (cd "$folder/initramfs.tree" && find . | cpio --quiet -oH newc | gzip -1) >"$folder/initramfs"
-    # NX, SMEP and the like of the emulated processor cost time only.
-    timeout "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nodefaults \
+    # The guest ends with this script, whatever ends that. NX, SMEP and the like of the emulated processor cost
+    # time only.
+    setpriv --pdeathsig TERM timeout --foreground "$limit" qemu-system-x86_64 \
+        -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nodefaults \
         -display none -monitor none -no-reboot -serial stdio -kernel "$folder/vmlinuz" -initrd "$folder/initramfs" \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -append "console=ttyS0 quiet panic=-1 mitigations=off nodefwd.tests=$PWD/tests \
