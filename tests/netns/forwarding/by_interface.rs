@@ -48,10 +48,9 @@ fn only_what_comes_in_on_the_interface_is_forwarded_to_whichever_address_of_the_
         expect_forwarded(&net, &other, protocol, gateway(&other, family));
         other.expect_refused(protocol, gateway(&net.client, family));
         let text = nodefwd(["status"]).finish(&net.node).expect_success();
-        expect_parts(
-            &text,
-            [format!("listen {}, client\n", other.gateway(family))],
-        );
+        let listen = format!("options: listen {}, client", other.gateway(family));
+        let mut parts = text.split(['\n', ';']).map(str::trim);
+        assert!(parts.any(|part| part == listen), "{text}");
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
     }
 }
