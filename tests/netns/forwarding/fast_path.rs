@@ -1,4 +1,4 @@
-//! `NODEFWD_FAST_PATH`: connections that a flowtable has taken over must fare as they do without. The kernel needs
+//! `NODEFWD_FAST_PATH`: connections that a flowtable has taken over must fare as they do without. For most, the kernel needs
 //! flowtables, as stock ones have them: `tests/kernels.sh 6.12 -- --ignored fast_path` runs these tests.
 
 mod changes;
@@ -6,6 +6,7 @@ mod endings;
 mod interfaces;
 mod packets;
 mod selection;
+mod support;
 
 use nix::sys::signal::Signal;
 

@@ -1,0 +1,82 @@
+//! What the kernel makes of it, whichever runs: stock ones have flowtables, those of small virtual machines often
+//! have not.
+
+use nix::sys::signal::Signal;
+
+use super::{FORWARDS, INTERFACES, forward_both};
+use crate::check::Report;
+use crate::fixture::{
+    BACKEND_PORT, FORWARDED_PORT, Namespace, Net, PROTOCOLS_AND_FAMILIES, expect_parts,
+    expect_reply,
+};
+
+/// Why a kernel does without, in every message.
+const MISSING: &str =
+    "this kernel has no flowtables, which NODEFWD_FAST_PATH (--fast-path) needs: load the modules";
+
+/// What another program learns of it, and leaves nothing behind.
+fn has_flowtables() -> bool {
+    let namespace = Namespace::new("probe");
+    let table = "table inet probe {
+        flowtable any { hook ingress priority 0; devices = { lo }; }
+        chain forward { type filter hook forward priority 0; ct status dnat flow add @any; }
+    }";
+    let outcome = namespace.output("nft", &["--check", table]);
+    outcome.status.success()
+}
+
+#[test]
+fn auto_forwards_with_or_without_flowtables_and_says_so_once() {
+    let net = Net::new(1);
+    let _servers = net.serve(BACKEND_PORT);
+    for owner in ["--owner=true", "--owner=false"] {
+        let call = forward_both(&net.backends).args(&["--fast-path=auto", owner]);
+        let forwarder = call.start(&net.node);
+        // Interfaces that come later are no reason to try again.
+        net.node
+            .ip("link add late type veth peer name later\nlink set late up\nlink del late");
+        for (protocol, family) in PROTOCOLS_AND_FAMILIES {
+            let to = net.node_addr(family, FORWARDED_PORT);
+            let reply = net.client.request(protocol, to);
+            expect_reply(reply, "backend-1", net.backends[0].gateway(family));
+        }
+        let said = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+        let (expected, other) = if has_flowtables() {
+            ("fast path: on ".to_owned(), "no fast path: ")
+        } else {
+            (format!("no fast path: {MISSING}"), "fast path: on ")
+        };
+        assert_eq!(said.matches(&expected).count(), 1, "{said}");
+        assert!(!said.contains(other), "{said}");
+    }
+}
+
+/// What was asked for by name is not left out without an error.
+#[test]
+fn with_a_list_a_start_without_flowtables_fails_and_leaves_no_rules() {
+    let net = Net::new(1);
+    let call = forward_both(&net.backends).args(&[INTERFACES]);
+    if has_flowtables() {
+        let forwarder = call.start(&net.node);
+        expect_parts(&forwarder.stderr(), ["fast path: on "]);
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    } else {
+        let said = call.finish(&net.node).expect_exit(1).stderr;
+        expect_parts(&said, [MISSING]);
+    }
+    assert_eq!(net.node.ruleset(), "");
+}
+
+#[test]
+fn check_says_whether_the_kernel_has_flowtables() {
+    let net = Net::new(1);
+    let report = |fast_path| Report::of(&net.node, &format!("{FORWARDS} {fast_path}"));
+    for (fast_path, level) in [("--fast-path=auto", "warning"), (INTERFACES, "failure")] {
+        let found = report(fast_path);
+        if has_flowtables() {
+            found.line("ok", "fast path");
+        } else {
+            expect_parts(&found.line(level, "fast path").text, [MISSING]);
+        }
+    }
+}
