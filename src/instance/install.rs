@@ -4,6 +4,7 @@ use crate::nftables::list::TableInfo;
 use crate::nftables::{Installation, Nftables, NftablesError};
 use crate::ruleset::Ruleset;
 use crate::siblings::{self, Claims, SiblingError};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why a ruleset was not installed.
@@ -32,8 +33,10 @@ pub enum IfExists<'a> {
     Replace(&'a dyn Fn() -> bool),
 }
 
-/// How often a transaction is sent that other processes' changes forestall.
-const MAX_INSTALL_RETRIES: usize = 100;
+/// A transaction that other processes' changes forestall is sent again until it was sent so often, and for so long:
+/// on a busy machine the others may run a hundred times before this process does once.
+const MIN_ATTEMPTS: usize = 100;
+const MIN_PERSISTENCE: Duration = Duration::from_secs(5);
 
 /// Installs the ruleset, all of it or nothing. Fails if another instance claims a part of `claims`.
 /// Gives the generation afterwards (see [`Nftables::commit`]).
@@ -50,7 +53,9 @@ pub fn install(
     before_commit: &dyn Fn(),
 ) -> Result<Option<u32>, InstallError> {
     let port = nftables.port();
-    for _ in 0..MAX_INSTALL_RETRIES {
+    let (begin, mut attempts) = (Instant::now(), 0);
+    loop {
+        attempts += 1;
         let generation = nftables.generation()?;
         let may_replace = |table: &TableInfo| match if_exists {
             IfExists::Fail => !ruleset.owner && table.owner.is_none(),
@@ -66,6 +71,11 @@ pub fn install(
         }
         before_commit();
         match nftables.commit(&installation) {
+            Err(NftablesError::Changed)
+                if attempts >= MIN_ATTEMPTS && begin.elapsed() >= MIN_PERSISTENCE =>
+            {
+                return Err(NftablesError::Contended(attempts).into());
+            }
             Err(NftablesError::Changed) => continue,
             Err(error @ (NftablesError::Socket(_) | NftablesError::NoReply)) => {
                 // It is not known whether it was done, and without an owner the table would stay.
@@ -77,5 +87,4 @@ pub fn install(
             result => return Ok(result?),
         }
     }
-    Err(NftablesError::Contended(MAX_INSTALL_RETRIES).into())
 }

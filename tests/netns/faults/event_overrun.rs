@@ -92,7 +92,7 @@ fn its_own_changes_cause_no_events_for_it() {
 }
 
 /// How often it is started while another program changes the ruleset without a pause.
-pub const STARTS: u16 = 50;
+pub const STARTS: u16 = 10;
 
 /// What it reads of a large sibling, and its own transaction, must fit between two changes. It may fail,
 /// but must say so, and leave nothing.
