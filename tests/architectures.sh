@@ -23,8 +23,17 @@ architectures=("$@")
 
 # shellcheck disable=SC2034 # setup.sh reads it
 packages=(debootstrap)
-# shellcheck disable=SC2034
-[[ $depth == build ]] || packages+=(qemu-system-arm qemu-system-misc qemu-system-ppc opensbi kmod cpio xz-utils)
+if [[ $depth != build ]]; then
+    packages+=(kmod cpio xz-utils)
+    for arch in "${architectures[@]}"; do
+        case $arch in
+            arm64 | armhf) packages+=(qemu-system-arm) ;;
+            riscv64) packages+=(qemu-system-misc opensbi) ;;
+            s390x) packages+=(qemu-system-misc) ;;
+            ppc64el) packages+=(qemu-system-ppc) ;;
+        esac
+    done
+fi
 mapfile -t missing < <(missing_packages)
 [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
 
