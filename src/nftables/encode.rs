@@ -87,6 +87,7 @@ fn batch(ruleset: &Ruleset, replaces: bool, generation: Option<u32>) -> Batch {
         encoder.batch.push(Step::Flowtable, message);
     }
     encoder.rules(ruleset, &|_| true);
+    encoder.elements(ruleset);
     encoder.batch
 }
 
@@ -135,7 +136,14 @@ impl Encoder {
         for (index, set) in ruleset.sets.iter().enumerate() {
             let (table, id) = (&ruleset.table, set_id(index));
             self.batch.push(Step::Set(index), add_set(table, set, id));
-            for message in add_elements(table, set, id) {
+        }
+    }
+
+    /// After the rules: for one that looks up in a map, the kernel goes through all that is in the map already
+    /// (nf_tables_bind_set in net/netfilter/nf_tables_api.c).
+    fn elements(&mut self, ruleset: &Ruleset) {
+        for (index, set) in ruleset.sets.iter().enumerate() {
+            for message in add_elements(&ruleset.table, set, set_id(index)) {
                 self.batch.push(Step::Elements(index), message);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Neither a map for each rule nor one for all would do, because the kernel's work would grow with the
 //! square of their number: for each anonymous map it goes through the whole transaction, and for
-//! each rule through all that is in its map (nft_set_trans_bind and nf_tables_bind_set in
+//! each element through all rules that look up in its map (nft_set_trans_bind and nft_add_set_elem in
 //! net/netfilter/nf_tables_api.c). So a map is shared until it is full.
 
 use super::forwards::mapped_ports;
