@@ -44,8 +44,10 @@ pub fn reload(
         }
         Err(error) => {
             let causes = with_causes(&error);
+            // Before it is said: whoever reads that may look at the status.
+            let marked = events.mark_failed_reload();
             warn!("not reloaded, going on with the rules as they are: {causes}");
-            if let Err(error) = events.mark_failed_reload() {
+            if let Err(error) = marked {
                 warn!("status does not show that: {}", with_causes(&error));
             }
             notify::not_reloaded(&causes);
