@@ -121,9 +121,13 @@ fn is_link(words: &[&str]) -> bool {
 /// text of the other (optimal string alignment); `None` if those are more than `most`.
 fn distance(one: &str, other: &str, most: usize) -> Option<usize> {
     let (one, other) = (one.as_bytes(), other.as_bytes());
+    // Most names are too long or too short.
+    if one.len().abs_diff(other.len()) > most {
+        return None;
+    }
     // Each byte that the other has not must go.
-    let foreign = one.iter().filter(|byte| !other.contains(byte)).count();
-    if foreign.max(one.len().abs_diff(other.len())) > most {
+    let mut foreign = one.iter().filter(|byte| !other.contains(byte));
+    if foreign.nth(most).is_some() {
         return None;
     }
     let mut before: Vec<usize> = Vec::new();
