@@ -239,6 +239,7 @@ mod tests {
         assert_eq!(parsed("tcp/80=10.0.0.5"), "tcp/80=10.0.0.5:80");
         assert_eq!(parsed("UDP/53=fd00::5"), "udp/53=[fd00::5]:53");
         assert_eq!(parsed("tcp/80=[fd00::5]:8080"), "tcp/80=[fd00::5]:8080");
+        assert_eq!(parsed("tcp/80=[10.0.0.5]:8080"), "tcp/80=10.0.0.5:8080");
         assert_eq!(parsed("tcp/80=[fd00::5:80]"), "tcp/80=[fd00::5:80]:80");
         for address in [
             "fd00::80",
