@@ -88,6 +88,17 @@ pub fn still_there(devices: &[Device]) -> Result<Vec<Device>, RtnetlinkError> {
     Ok(kept)
 }
 
+/// Leaves out the names that no interface has any more.
+pub fn forget_missing(names: &mut Vec<InterfaceName>) -> Result<(), RtnetlinkError> {
+    let routes = Routes::open()?;
+    let mut kept = Vec::new();
+    for name in names.iter() {
+        kept.extend(routes.index_of(name)?.map(|_| *name));
+    }
+    *names = kept;
+    Ok(())
+}
+
 fn without(reason: String) -> Plan {
     Plan {
         without: Some(reason),

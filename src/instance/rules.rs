@@ -7,7 +7,7 @@ use super::fast_path::Interfaces;
 use super::install::{IfExists, InstallError, install};
 use super::signals::Signals;
 use crate::config::{Config, Down, InterfaceName};
-use crate::fast_path::Device;
+use crate::fast_path::{Device, forget_missing};
 use crate::logging::with_causes;
 use crate::nftables::{Changed, Nftables, NftablesError, TableEvents};
 use crate::rtnetlink::RtnetlinkError;
@@ -141,10 +141,12 @@ impl<'a> Rules<'a> {
     /// Installs the rules; without a fast path if the kernel refuses that, and it need not be: in one transaction
     /// that is carried out.
     fn put(&mut self, if_exists: IfExists<'_>) -> Result<(), RulesError> {
-        let flowtable = self.ruleset.flowtable.as_ref();
-        // All of them are gone.
-        if flowtable.is_some_and(|flowtable| flowtable.devices.is_empty()) {
-            self.ruleset.remove_fast_path();
+        if let Some(flowtable) = &mut self.ruleset.flowtable {
+            // For one that is gone, kernels up to 6.12 refuse all rules.
+            forget_missing(&mut flowtable.devices)?;
+            if flowtable.devices.is_empty() {
+                self.ruleset.remove_fast_path();
+            }
         }
         match self.try_to_put(if_exists) {
             Err(RulesError::Install(InstallError::Sibling(SiblingError::Nftables(error))))

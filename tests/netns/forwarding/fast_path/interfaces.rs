@@ -54,6 +54,40 @@ fn an_interface_that_comes_later_is_taken_and_one_that_goes_is_no_harm() {
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
+/// Before Linux 5.12 another program can delete the table. Up to 6.12, the kernel refuses a table that names an interface
+/// that is gone, or one twice.
+#[test]
+#[ignore = "needs flowtables"]
+fn rules_that_are_installed_again_take_the_interfaces_that_are_there() {
+    let net = Net::new(1);
+    let _servers = net.serve(BACKEND_PORT);
+    let call = forward_both(&net.backends).args(&["--fast-path=client,backend-1,late"]);
+    let mut forwarder = call.args(&["--owner=false"]).start(&net.node);
+    let mut flows = flows(&net);
+    for restored in 1..=4 {
+        let comes = restored % 2 == 1;
+        if comes {
+            net.node.ip("link add late type dummy\nlink set late up");
+            wait_until("the interface", || is_taken(&net, "late"), |taken| *taken);
+        } else {
+            // It learns of both at once.
+            forwarder.signal(Signal::SIGSTOP);
+            net.node.ip("link del late");
+        }
+        let table = ["delete", "table", "inet", "nodefwd-web"];
+        net.node.succeed("nft", &table);
+        forwarder.signal(Signal::SIGCONT);
+        let count = |stderr: &String| stderr.matches("installed table").count() == restored;
+        wait_until("rules again", || forwarder.stderr(), count);
+        assert_eq!(is_taken(&net, "late"), comes);
+        for (protocol, family, flow) in &mut flows {
+            expect_taken(&net.node, *protocol, *family, flow);
+        }
+    }
+    let said = forwarder.stop(Signal::SIGTERM).expect_exit(0).stderr;
+    assert!(!said.contains("no fast path"), "{said}");
+}
+
 /// If none of them is there, there is no flowtable at all until one comes.
 #[test]
 #[ignore = "needs flowtables"]
