@@ -162,13 +162,18 @@ fn running(name: Option<Name>, options: &CheckOptions) -> Result<Vec<Finding>, C
     let mut findings = Vec::new();
     let (shown, others) = instances.split_at(instances.len().min(MAX_INSTANCES));
     for instance in shown {
-        let found = match instance.config(&nftables)? {
-            Ok(config) if instance.holder != Holder::None => {
+        let config = match instance.lists()? {
+            Ok(lists) => Ok(instance.config(&nftables, &lists)?),
+            Err(unread) => Err(unread),
+        };
+        let found = match config {
+            Ok(Ok(config)) if instance.holder != Holder::None => {
                 check(config, options, MAX_RULES / shown.len())
             }
             // It only has such a name.
-            Err(_) if instance.holder == Holder::None && name.is_none() => continue,
-            _ => vec![instance.finding(&nftables)?],
+            Ok(Err(_)) if instance.holder == Holder::None && name.is_none() => continue,
+            Ok(_) => vec![instance.finding(&nftables)?],
+            Err(unread) => vec![unread],
         };
         findings.extend(found.into_iter().map(|finding| Finding {
             instance: Some(instance.name().to_owned()),

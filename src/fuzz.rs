@@ -210,8 +210,9 @@ impl Readers {
                 false
             }
             // These go on to request more, to which nothing replies.
-            10 => Claims::read(nftables, TABLE)
-                .is_ok_and(|claims| !claims.services.is_empty() || !claims.addresses.is_empty()),
+            10 => Claims::read(nftables, TABLE).is_ok_and(|claims| {
+                claims.is_none_or(|it| !it.services.is_empty() || !it.addresses.is_empty())
+            }),
             11 => status::forwards(socket, &table, 9).is_ok_and(|found| found != Some(Vec::new())),
             12 => status::accepts_connections(socket, &table).is_ok_and(|accepts| accepts),
             13 => Firewall::read(nftables, 1000).is_ok_and(|found| !found.chains().is_empty()),

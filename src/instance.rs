@@ -296,7 +296,8 @@ fn delete_abandoned_flows(config: &Config) -> Result<usize, InstanceError> {
     let nftables = Nftables::open()?;
     let mut claims = Vec::new();
     for table in siblings::instances(&nftables)? {
-        claims.push(ClaimMatcher::from(Claims::read(&nftables, &table.name)?));
+        let theirs = Claims::read(&Nftables::open()?, &table.name)?;
+        claims.extend(theirs.map(ClaimMatcher::from));
     }
     let wanted = flows::can_be_forwarded(config);
     let ended = delete_flows(config, &wanted, &|matcher, flow| {

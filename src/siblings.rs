@@ -1,14 +1,18 @@
 //! The other instances in this network namespace, and what they forward, as the kernel shows them.
 
+#[cfg(test)]
+mod tests;
+
 use crate::config::{
     Config, Family, InterfaceName, Name, PortRange, Protocol, Service, ServiceSet, TABLE_PREFIX,
 };
 use crate::lock::Holder;
-use crate::netlink::{address, or_missing};
+use crate::netlink::address;
 use crate::nftables::list::{self, BaseChain, Element, Hook, Table, TableFamily, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process;
 use crate::ruleset::{LISTEN_INTERFACES, PREROUTING, ServiceMaps, listen_set_name};
+use crate::text::Printable;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -88,25 +92,32 @@ impl Claims {
         }
     }
 
-    /// What the instance with this table claims.
-    pub fn read(nftables: &Nftables, table: &str) -> Result<Self, NftablesError> {
-        let mut claims = Claims {
-            addresses: listen_addresses(nftables, table)?,
-            interfaces: listen_interfaces(nftables, table)?,
-            ..Claims::default()
-        };
+    /// What the instance with this table claims. `None` if the table has more than any instance: then the socket
+    /// must not be used afterwards.
+    pub fn read(nftables: &Nftables, table: &str) -> Result<Option<Self>, NftablesError> {
         let table = Table::inet(table);
+        let Some(Listening {
+            addresses,
+            interfaces,
+        }) = Listening::read(nftables, &table)?
+        else {
+            return Ok(None);
+        };
+        let mut services = Vec::new();
         for family in Family::ALL {
             for map in ServiceMaps::of(family).all() {
-                let elements =
-                    nftables.list(|socket| or_missing(list::elements(socket, &table, &map)))?;
-                let services = elements
-                    .iter()
-                    .filter_map(|element| service(family, element));
-                claims.services.extend(services);
+                let Some(elements) = listed(nftables, &table, &map)? else {
+                    return Ok(None);
+                };
+                let of_map = elements.iter();
+                services.extend(of_map.filter_map(|element| service(family, element)));
             }
         }
-        Ok(claims)
+        Ok(Some(Claims {
+            services,
+            addresses,
+            interfaces,
+        }))
     }
 
     fn is_everywhere(&self) -> bool {
@@ -145,26 +156,43 @@ impl Claims {
     }
 }
 
-/// The interfaces that the instance with this table listens on.
-pub fn listen_interfaces(
-    nftables: &Nftables,
-    table: &str,
-) -> Result<Vec<InterfaceName>, NftablesError> {
-    let (table, set) = (Table::inet(table), LISTEN_INTERFACES);
-    let elements = nftables.list(|socket| or_missing(list::elements(socket, &table, set)))?;
-    let name = |element: &Element| InterfaceName::from_bytes(&element.key);
-    Ok(elements.iter().filter_map(name).collect())
+/// What an instance listens on; none of either stands for all.
+#[derive(Debug, Clone, Default)]
+pub struct Listening {
+    pub addresses: Vec<IpAddr>,
+    pub interfaces: Vec<InterfaceName>,
 }
 
-/// The addresses that the instance with this table listens on.
-pub fn listen_addresses(nftables: &Nftables, table: &str) -> Result<Vec<IpAddr>, NftablesError> {
-    let table = Table::inet(table);
-    let mut addresses = Vec::new();
-    for set in Family::ALL.map(listen_set_name) {
-        let elements = nftables.list(|socket| or_missing(list::elements(socket, &table, &set)))?;
-        addresses.extend(elements.iter().filter_map(|element| address(&element.key)));
+impl Listening {
+    /// That of the instance with this table. `None` as of [`listed`].
+    pub fn read(nftables: &Nftables, table: &Table) -> Result<Option<Self>, NftablesError> {
+        let mut addresses = Vec::new();
+        for set in Family::ALL.map(listen_set_name) {
+            let Some(elements) = listed(nftables, table, &set)? else {
+                return Ok(None);
+            };
+            addresses.extend(elements.iter().filter_map(|element| address(&element.key)));
+        }
+        let name = |element: &Element| InterfaceName::from_bytes(&element.key);
+        let interfaces = listed(nftables, table, LISTEN_INTERFACES)?;
+        Ok(interfaces.map(|interfaces| Listening {
+            addresses,
+            interfaces: interfaces.iter().filter_map(name).collect(),
+        }))
     }
-    Ok(addresses)
+}
+
+/// As many elements of a set are read of a table that is like an instance's: more than an instance has services.
+pub const MAX_LISTED: usize = 1 << 18;
+
+/// The elements of a set of an instance; none if there is no such set. `None` if they are more than [`MAX_LISTED`]:
+/// then the socket must not be used afterwards.
+pub fn listed(
+    nftables: &Nftables,
+    table: &Table,
+    set: &str,
+) -> Result<Option<Vec<Element>>, NftablesError> {
+    nftables.list(|socket| list::elements_up_to(socket, MAX_LISTED, table, set))
 }
 
 /// Where the port and the protocol are in a key of both: the kernel pads each field of a key to 4 bytes.
@@ -183,14 +211,21 @@ pub fn service(family: Family, element: &Element) -> Option<Service> {
     })
 }
 
-/// Fails if another instance claims a part of this, or has this table and it may not be replaced. Gives
-/// whether there is one that may be.
+/// What is there beside an instance that is to be installed.
+pub struct Others {
+    /// Whether its table is there, and may be replaced.
+    pub replaceable: bool,
+    /// The tables that are not compared, as they have more than any instance.
+    pub unread: Vec<String>,
+}
+
+/// Fails if another instance claims a part of this, or has this table and it may not be replaced.
 pub fn check_conflicts(
     nftables: &Nftables,
     table: &str,
     claims: &Claims,
     may_replace: impl Fn(&TableInfo) -> bool,
-) -> Result<bool, SiblingError> {
+) -> Result<Others, SiblingError> {
     // Whoever has made it.
     let existing = nftables.table(table)?;
     if let Some(other) = existing.as_ref().filter(|other| !may_replace(other)) {
@@ -203,8 +238,12 @@ pub fn check_conflicts(
     }
     let mut others = instances(nftables)?;
     others.retain(|other| other.name != table);
+    let mut unread = Vec::new();
     for other in others {
-        let theirs = Claims::read(nftables, &other.name)?;
+        let Some(theirs) = Claims::read(&Nftables::open()?, &other.name)? else {
+            unread.push(other.name);
+            continue;
+        };
         if let Some(service) = claims.conflict(&theirs) {
             return Err(SiblingError::Claimed {
                 service,
@@ -213,7 +252,18 @@ pub fn check_conflicts(
             });
         }
     }
-    Ok(existing.is_some())
+    Ok(Others {
+        replaceable: existing.is_some(),
+        unread,
+    })
+}
+
+/// That a table was not compared, and why.
+pub fn unread(table: &str) -> String {
+    let table = Printable(table);
+    format!(
+        "not looked at: what table inet {table} forwards, as it lists more than {MAX_LISTED} of a kind"
+    )
 }
 
 /// Who has a table, and what can be done about it. If the kernel knows no owner, `holder` is whoever
@@ -238,135 +288,4 @@ fn whose(table: &TableInfo, holder: Holder) -> String {
     };
     let name = name.map_or(String::new(), |name| format!(" ({name})"));
     format!("{how} by {holder}{name}: stop that one")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nftables::list::ElementKind;
-    use proptest::prelude::*;
-
-    fn element(key: &[u8], key_end: &[u8]) -> Element {
-        Element {
-            kind: ElementKind::Key,
-            key: key.to_vec(),
-            key_end: Some(key_end.to_vec()),
-            data: None,
-            packets: None,
-        }
-    }
-
-    #[test]
-    fn keys_read_back() {
-        let ports = element(&[0, 53, 0, 0, 17, 0, 0, 0], &[0, 60, 0, 0, 17, 0, 0, 0]);
-        let service = service(Family::Ipv4, &ports);
-        assert_eq!(service.unwrap().to_string(), "udp/53-60 over IPv4");
-    }
-
-    fn claims(ports: &str, addresses: &[&str]) -> Claims {
-        Claims {
-            services: vec![Service {
-                family: Family::Ipv4,
-                protocol: Protocol::Tcp,
-                ports: ports.parse().unwrap(),
-            }],
-            addresses: addresses
-                .iter()
-                .map(|address| address.parse().unwrap())
-                .collect(),
-            interfaces: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn only_what_both_claim_is_a_conflict() {
-        let all = claims("80", &[]);
-        assert_eq!(all.conflict(&claims("79-81", &[])), Some(all.services[0]));
-        assert_eq!(
-            all.conflict(&claims("80", &["10.0.0.1"])),
-            Some(all.services[0])
-        );
-        assert_eq!(all.conflict(&claims("81", &[])), None);
-        let one = claims("80", &["10.0.0.1"]);
-        assert_eq!(
-            one.conflict(&claims("80", &["10.0.0.1", "10.0.0.2"])),
-            Some(one.services[0])
-        );
-        assert_eq!(one.conflict(&claims("80", &["10.0.0.2"])), None);
-
-        let mut other_family = claims("80", &[]);
-        other_family.services[0].family = Family::Ipv6;
-        let mut other_protocol = claims("80", &[]);
-        other_protocol.services[0].protocol = Protocol::Udp;
-        assert_eq!(all.conflict(&other_family), None);
-        assert_eq!(all.conflict(&other_protocol), None);
-    }
-
-    #[test]
-    fn the_same_interface_is_a_conflict_and_so_is_an_address_that_may_be_reached_over_it() {
-        let on = |names: &[&str]| Claims {
-            interfaces: names.iter().map(|name| name.parse().unwrap()).collect(),
-            ..claims("80", &[])
-        };
-        let conflicts = |one: &Claims, two: &Claims| {
-            assert_eq!(one.conflict(two), two.conflict(one));
-            one.conflict(two).is_some()
-        };
-        assert!(!conflicts(&on(&["eth0"]), &on(&["eth1", "eth2"])));
-        assert!(conflicts(&on(&["eth0"]), &on(&["eth1", "eth0"])));
-        assert!(conflicts(&on(&["eth0"]), &claims("80", &[])));
-        assert!(conflicts(&on(&["eth0"]), &claims("80", &["10.0.0.1"])));
-        assert!(!conflicts(&on(&["eth0"]), &claims("80", &["fd00::1"])));
-    }
-
-    /// Would take minutes if each were compared with each: services, or addresses for each service.
-    #[test]
-    fn many_claims_are_compared_with_many() {
-        let claims = |first: u16, network: u32| Claims {
-            services: (first..=u16::MAX)
-                .step_by(2)
-                .map(|port| Service {
-                    family: Family::Ipv4,
-                    protocol: Protocol::Tcp,
-                    ports: port.into(),
-                })
-                .collect(),
-            addresses: (network..network + 100_000)
-                .map(|number| IpAddr::from(number.to_be_bytes()))
-                .collect(),
-            interfaces: Vec::new(),
-        };
-        let (odd, even) = (claims(1, 1 << 24), claims(2, (1 << 24) + 99_999));
-        assert_eq!(odd.conflict(&even), None);
-        assert_eq!(odd.conflict(&claims(1, 1 << 25)), None);
-        assert_eq!(odd.conflict(&odd), Some(odd.services[0]));
-    }
-
-    #[test]
-    fn a_table_without_an_owner_may_still_have_a_holder() {
-        let table = TableInfo {
-            name: "nodefwd-web".into(),
-            owner: None,
-            handle: None,
-        };
-        assert_eq!(
-            whose(&table, Holder::None),
-            "without an owner: remove it with nft delete table inet nodefwd-web"
-        );
-        assert_eq!(
-            whose(&table, Holder::Process(u32::MAX)),
-            format!("held by process {}: stop that one", u32::MAX)
-        );
-        assert_eq!(
-            whose(&table, Holder::Unseen),
-            "held by a process that cannot be seen from here: stop that one"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_key_panics(first: Vec<u8>, last: Vec<u8>) {
-            service(Family::Ipv6, &element(&first, &last));
-        }
-    }
 }

@@ -18,17 +18,17 @@ mod text;
 
 pub use forwarding::FamilyStatus;
 pub use forwards::{MAX_ROWS, accepts_connections, forwards};
-pub use options::{LeftOut, OptionsStatus, sources};
+pub use options::{LeftOut, Lists, OptionsStatus, sources};
 #[cfg(test)]
 pub use rule::action;
 
-use crate::config::{Destination, Family, InterfaceName, Name, Service, TABLE_PREFIX};
+use crate::config::{Destination, InterfaceName, Name, Service, TABLE_PREFIX};
 use crate::conntrack::{Conntrack, ConntrackError, Flow};
 use crate::logging::with_causes;
 use crate::nftables::list::{self, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process::{Owner, Owners};
-use crate::ruleset::{DROPPED_INVALID, RELOAD_FAILED, allowed_set_name, listen_set_name};
+use crate::ruleset::{DROPPED_INVALID, RELOAD_FAILED};
 use crate::siblings;
 use crate::text::Printable;
 use clap::{Args, ValueEnum, ValueHint};
@@ -114,8 +114,11 @@ pub struct Instance {
     pub invalid: u64,
     /// Whether this host forwards the families that it has forwards of.
     pub forwarding: Vec<FamilyStatus>,
-    /// Whether the forwards are left out, as they are too many.
+    /// Whether the forwards are left out, as they are too many, or its sources or addresses are.
     pub truncated: bool,
+    /// Or what else of it is too much to read all.
+    #[serde(skip)]
+    pub too_many: Option<&'static str>,
     /// In order of family, protocol and port.
     pub forwards: Vec<ForwardStatus>,
 }
@@ -188,9 +191,6 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// [`MAX_ROWS`].
 const MAX_ROWS_OF_ALL: usize = 1 << 16;
 
-/// How many sources and addresses of each family are read of an instance.
-const MAX_LISTED: usize = 1 << 18;
-
 /// How often everything is read again because the ruleset has changed meanwhile.
 const MAX_READ_RETRIES: usize = 10;
 
@@ -222,10 +222,21 @@ fn read(options: &StatusOptions) -> Result<Vec<Instance>, StatusError> {
         return Err(StatusError::Unknown(name.clone()));
     }
     instances.sort_by(|one, other| (&one.netns, &one.name).cmp(&(&other.netns, &other.name)));
-    for Instance { table, name, .. } in instances.iter().filter(|instance| instance.truncated) {
-        warn!(
-            "the forwards of table inet {table} are left out, as they are too many: nodefwd status {name} shows more"
-        );
+    for Instance {
+        table,
+        name,
+        too_many,
+        ..
+    } in &instances
+    {
+        let left_out = format_args!("the forwards of table inet {table} are left out, as");
+        match too_many {
+            None => {}
+            Some("forwards") => {
+                warn!("{left_out} they are too many: nodefwd status {name} shows more");
+            }
+            Some(which) => warn!("{left_out} its {which} are too many"),
+        }
     }
     Ok(instances)
 }
@@ -338,19 +349,6 @@ pub fn forwards_of(
     Nftables::open()?.list(|socket| forwards::forwards(socket, table, most))
 }
 
-/// Whether a table lists no more than [`MAX_LISTED`] sources that may connect, and addresses that it listens on.
-fn has_short_lists(table: &Table) -> Result<bool, NftablesError> {
-    for name in [allowed_set_name, listen_set_name] {
-        for set in Family::ALL.map(name) {
-            let read = |socket: &_| list::elements_up_to(socket, MAX_LISTED, table, &set);
-            if Nftables::open()?.list(read)?.is_none() {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
-}
-
 /// Leaves the forwards out if they have more rows than `most`, and all lists if one of them is too long.
 fn instance(
     nftables: &Nftables,
@@ -361,23 +359,18 @@ fn instance(
     let TableInfo { name, owner, .. } = table;
     let table = Table::inet(&name);
     let instance = name.strip_prefix(TABLE_PREFIX).unwrap_or(&name);
-    let is_short = has_short_lists(&table)?;
-    let forwards = if is_short {
+    let (lists, too_many) = match Lists::read(&table)? {
+        Ok(lists) => (lists, None),
+        Err(which) => (Lists::default(), Some(which)),
+    };
+    let forwards = if too_many.is_none() {
         forwards_of(&table, most)?
     } else {
         None
     };
-    let truncated = forwards.is_none();
+    let too_many = too_many.or(forwards.is_none().then_some("forwards"));
     let forwards = forwards.unwrap_or_default();
-    let sources = options::sources(nftables, &table, &forwards)?;
-    let (listen, forwarding) = if is_short {
-        let listen = siblings::listen_addresses(nftables, &name)?;
-        let forwarding = forwarding::families(nftables, &table, &sources, &forwards)?;
-        (listen, forwarding)
-    } else {
-        Default::default()
-    };
-    let interfaces = siblings::listen_interfaces(nftables, &name)?;
+    let sources = options::sources(nftables, &table, &forwards, &lists)?;
     Ok(Instance {
         netns: None,
         name: instance.to_owned(),
@@ -385,13 +378,14 @@ fn instance(
         reload_failed: nftables
             .list(|socket| list::chain_use(socket, &table, RELOAD_FAILED))?
             .is_some(),
-        options: OptionsStatus::read(nftables, &table, &forwards, &sources)?,
+        options: OptionsStatus::read(nftables, &table, &forwards, &lists, &sources)?,
         left_out: options::left_out(nftables, &table, &sources)?,
-        listen,
-        interfaces,
         invalid: nftables.list(|socket| chains::dropped(socket, &table, DROPPED_INVALID))?,
-        forwarding,
-        truncated,
+        forwarding: forwarding::families(&lists.listening, &sources, &forwards),
+        listen: lists.listening.addresses,
+        interfaces: lists.listening.interfaces,
+        truncated: too_many.is_some(),
+        too_many,
         forwards,
         owner: owner.map(|port| owners.find(port)),
         table: name,

@@ -145,19 +145,24 @@ pub fn conflicts(nftables: &Nftables, ruleset: &Ruleset, config: &Config) -> Fin
         let may_replace = |table: &TableInfo| replace || !ruleset.owner && table.owner.is_none();
         let checked =
             siblings::check_conflicts(nftables, &ruleset.table, &Claims::of(config), may_replace);
-        checked.map(|_| peer).map_err(|error| with_causes(&error))
+        let checked = checked.map_err(|error| with_causes(&error));
+        checked.map(|others| (peer, others.unread))
     };
     match name.and_then(unclaimed) {
-        Ok(Some(peer)) => {
+        Ok((_, unread)) if !unread.is_empty() => {
+            let texts: Vec<String> = unread.iter().map(|table| siblings::unread(table)).collect();
+            Finding::new(Level::Unseen, SUBJECT, texts.join("; "))
+        }
+        Ok((Some(peer), _)) => {
             let text = lock::irreplaceable(&config.name, peer);
             Finding::new(Level::Warning, SUBJECT, text)
         }
-        Ok(None) if replace => {
+        Ok((None, _)) if replace => {
             let text =
                 "the running instance of this name can be replaced; no other forwards these ports";
             Finding::new(Level::Ok, SUBJECT, text)
         }
-        Ok(None) => {
+        Ok((None, _)) => {
             let text = "no other instance has this name or forwards these ports";
             Finding::new(Level::Ok, SUBJECT, text)
         }

@@ -26,7 +26,6 @@ const SUBJECT: &str = "other NAT";
 
 /// Looks at the chains that come before an instance's, or beside them.
 pub fn findings(
-    nftables: &Nftables,
     firewall: &mut Firewall<'_>,
     config: &Config,
     paths: &Paths,
@@ -37,7 +36,7 @@ pub fn findings(
     let own = installed.then(|| firewall.handle(&own_table)).flatten();
     let mut left_out = HashSet::from([own_table]);
     if !installed {
-        left_out.extend(rivals(nftables, config, &chains)?);
+        left_out.extend(rivals(config, &chains)?);
     }
     let conflicting = |family| {
         let sees = move |chain: &&BaseChain| chain.table.family.sees(family);
@@ -82,11 +81,7 @@ pub fn findings(
 
 /// The tables of other instances that claim a part of this: another line says so. A table may have such a
 /// name and be no instance's.
-fn rivals(
-    nftables: &Nftables,
-    config: &Config,
-    chains: &[BaseChain],
-) -> Result<Vec<Table>, NftablesError> {
+fn rivals(config: &Config, chains: &[BaseChain]) -> Result<Vec<Table>, NftablesError> {
     let mut tables: Vec<&Table> = chains.iter().map(|chain| &chain.table).collect();
     tables
         .retain(|table| table.family == TableFamily::Inet && table.name.starts_with(TABLE_PREFIX));
@@ -94,8 +89,8 @@ fn rivals(
     let claims = Claims::of(config);
     let mut rivals = Vec::new();
     for table in tables {
-        let theirs = Claims::read(nftables, &table.name)?;
-        if claims.conflict(&theirs).is_some() {
+        let theirs = Claims::read(&Nftables::open()?, &table.name)?;
+        if theirs.is_some_and(|theirs| claims.conflict(&theirs).is_some()) {
             rivals.push(table.clone());
         }
     }

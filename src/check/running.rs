@@ -10,7 +10,7 @@ use crate::nftables::list::{Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
 use crate::process;
 use crate::siblings;
-use crate::status::{self, OptionsStatus};
+use crate::status::{self, Lists, OptionsStatus};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -42,7 +42,10 @@ impl Running {
         config: &Config,
     ) -> Result<Option<Self>, NftablesError> {
         for running in Self::all(nftables, Some(&config.name))? {
-            let same = running.config(nftables)?;
+            let Ok(lists) = running.lists()? else {
+                continue;
+            };
+            let same = running.config(nftables, &lists)?;
             let same = same.is_ok_and(|running| same_rules(&running, config));
             if same && running.holder != Holder::None {
                 return Ok(Some(running));
@@ -57,12 +60,26 @@ impl Running {
         name.unwrap_or_default()
     }
 
+    /// What it lists; `Err` if that is too much to read all.
+    pub fn lists(&self) -> Result<Result<Lists, Finding>, NftablesError> {
+        let table = Table::inet(&self.table.name);
+        let unread = |which| {
+            let text = format!(
+                "not looked at: table inet {}, as its {which} are too many",
+                table.name
+            );
+            Finding::new(Level::Unseen, "instances", text)
+        };
+        Ok(Lists::read(&table)?.map_err(unread))
+    }
+
     /// The config that its rules show; `Err` if they forward nothing that can be read back.
     pub fn config(
         &self,
         nftables: &Nftables,
+        lists: &Lists,
     ) -> Result<Result<Config, ConfigError>, NftablesError> {
-        Ok(Config::new(&self.options(nftables)?))
+        Ok(Config::new(&self.options(nftables, lists)?))
     }
 
     /// Whether it forwards new connections now.
@@ -85,7 +102,7 @@ impl Running {
         Ok(Finding::new(level, "instances", text))
     }
 
-    fn options(&self, nftables: &Nftables) -> Result<Options, NftablesError> {
+    fn options(&self, nftables: &Nftables, lists: &Lists) -> Result<Options, NftablesError> {
         let table = Table::inet(&self.table.name);
         let forwards = status::forwards_of(&table, status::MAX_ROWS)?.unwrap_or_default();
         let listed = forwards.iter().filter_map(|forward| {
@@ -103,8 +120,8 @@ impl Running {
             owner: boolean(self.table.owner.is_some()),
             ..Options::default()
         };
-        let sources = status::sources(nftables, &table, &forwards)?;
-        let shown = OptionsStatus::read(nftables, &table, &forwards, &sources)?;
+        let sources = status::sources(nftables, &table, &forwards, lists)?;
+        let shown = OptionsStatus::read(nftables, &table, &forwards, lists, &sources)?;
         if let Some((shown, first)) = shown.zip(forwards.first()) {
             let ranges = shown.src_ranges.as_ref();
             options.src_ranges = ranges.map(|ranges| src_ranges(ranges, first.service.family));

@@ -113,7 +113,7 @@ fn other_tables(
     for _ in 0..MAX_READ_RETRIES {
         let generation = nftables.generation()?;
         let mut firewall = Firewall::read(nftables, scope.max_rules)?;
-        let mut findings = nat::findings(nftables, &mut firewall, config, paths, scope.installed)?;
+        let mut findings = nat::findings(&mut firewall, config, paths, scope.installed)?;
         let mut found = filter::findings(&mut firewall, config, paths)?;
         if let Some(unseen) = paths.filtered()? {
             // What was not looked at may drop it.

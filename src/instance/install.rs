@@ -4,6 +4,7 @@ use crate::nftables::list::TableInfo;
 use crate::nftables::{Installation, Nftables, NftablesError};
 use crate::ruleset::Ruleset;
 use crate::siblings::{self, Claims, SiblingError};
+use log::warn;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -61,8 +62,8 @@ pub fn install(
             IfExists::Fail => !ruleset.owner && table.owner.is_none(),
             IfExists::Replace(_) => table.owner.is_none_or(|owner| owner == port),
         };
-        let replaces = siblings::check_conflicts(nftables, &ruleset.table, claims, may_replace)?;
-        let installation = Installation::new(ruleset, replaces, generation);
+        let others = siblings::check_conflicts(nftables, &ruleset.table, claims, may_replace)?;
+        let installation = Installation::new(ruleset, others.replaceable, generation);
         match if_exists {
             IfExists::Replace(permitted) if !permitted() => {
                 return Err(InstallError::ReplaceCancelled);
@@ -84,7 +85,12 @@ pub fn install(
                 }
                 return Err(error.into());
             }
-            result => return Ok(result?),
+            result => {
+                for table in others.unread {
+                    warn!("{}", siblings::unread(&table));
+                }
+                return Ok(result?);
+            }
         }
     }
 }

@@ -4,9 +4,7 @@ use super::ForwardStatus;
 use super::options::FamilySources;
 use crate::config::{Allowed, Family, Listen};
 use crate::logging::with_causes;
-use crate::nftables::list::Table;
-use crate::nftables::{Nftables, NftablesError};
-use crate::siblings;
+use crate::siblings::Listening;
 use crate::sysctl::Needs;
 use serde::Serialize;
 
@@ -20,17 +18,16 @@ pub struct FamilyStatus {
     pub reason: Option<String>,
 }
 
-/// Those of an instance with this table and these forwards, to which these sources may connect.
+/// Those of an instance that listens there and has these forwards, to which these sources may connect.
 pub fn families(
-    nftables: &Nftables,
-    table: &Table,
+    listening: &Listening,
     sources: &FamilySources,
     forwards: &[ForwardStatus],
-) -> Result<Vec<FamilyStatus>, NftablesError> {
+) -> Vec<FamilyStatus> {
     let destinations = forwards.iter().flat_map(|forward| &forward.destinations);
     let of_ipv4 = sources.iter().find(|(family, _)| *family == Family::Ipv4);
     let needs = Needs {
-        listen: listen(nftables, &table.name)?,
+        listen: listen(listening),
         sources: of_ipv4.map_or(Allowed::None, |(_, allowed)| allowed.clone()),
         destinations: Needs::some(destinations.map(|destination| destination.to.address)),
         families: sources.iter().map(|(family, _)| *family).collect(),
@@ -52,19 +49,21 @@ pub fn families(
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
         }
     };
-    Ok(needs.families.iter().map(status).collect())
+    needs.families.iter().map(status).collect()
 }
 
 /// What it listens on, as far as that decides where clients come in.
-fn listen(nftables: &Nftables, table: &str) -> Result<Listen, NftablesError> {
-    let addresses = siblings::listen_addresses(nftables, table)?;
-    let interfaces = siblings::listen_interfaces(nftables, table)?;
-    Ok(if addresses.is_empty() && interfaces.is_empty() {
+fn listen(listening: &Listening) -> Listen {
+    let Listening {
+        addresses,
+        interfaces,
+    } = listening.clone();
+    if addresses.is_empty() && interfaces.is_empty() {
         Listen::Local
     } else {
         Listen::Only {
             addresses,
             interfaces,
         }
-    })
+    }
 }

@@ -3,13 +3,12 @@
 use super::{ForwardStatus, rule};
 use crate::config::{Allowed, Balance, Family, OptionName, closed};
 use crate::logging::with_causes;
-use crate::netlink::or_missing;
 use crate::nftables::list::{self, Element, ElementKind, FlowtableInfo, Rule, Table};
 use crate::nftables::{Nftables, NftablesError};
 use crate::ruleset::{
     self, CLAMP_MSS, FAST_PATH, NOT_FORWARDED, NOT_LISTENING, OUTPUT, POSTROUTING,
 };
-use crate::siblings;
+use crate::siblings::{self, Listening};
 use crate::sysctl;
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 use serde::Serialize;
@@ -43,6 +42,31 @@ pub struct LeftOut {
     pub reason: String,
 }
 
+/// What an instance lists, each read once.
+#[derive(Debug, Default)]
+pub struct Lists {
+    /// The sources that may connect, of each family that has a set of them.
+    sources: Vec<(Family, Vec<IpNet>)>,
+    pub listening: Listening,
+}
+
+impl Lists {
+    /// Those in a table; or which of them are more than [`siblings::MAX_LISTED`].
+    pub fn read(table: &Table) -> Result<Result<Self, &'static str>, NftablesError> {
+        let mut sources = Vec::new();
+        for family in Family::ALL {
+            let set = ruleset::allowed_set_name(family);
+            match siblings::listed(&Nftables::open()?, table, &set)? {
+                Some(elements) => sources.push((family, networks(elements))),
+                None => return Ok(Err("sources")),
+            }
+        }
+        let listening = Listening::read(&Nftables::open()?, table)?;
+        let lists = listening.map(|listening| Lists { sources, listening });
+        Ok(lists.ok_or("addresses"))
+    }
+}
+
 /// A table, and the socket that it is read over.
 struct Reader<'a> {
     nftables: &'a Nftables,
@@ -55,6 +79,7 @@ impl OptionsStatus {
         nftables: &Nftables,
         table: &Table,
         forwards: &[ForwardStatus],
+        lists: &Lists,
         sources: &FamilySources,
     ) -> Result<Option<Self>, NftablesError> {
         if forwards.is_empty() {
@@ -65,7 +90,7 @@ impl OptionsStatus {
         let masquerade = masquerade.iter().filter_map(rule::is_fully_random);
         Ok(Some(OptionsStatus {
             src_ranges: src_ranges(sources),
-            listen: reader.listen()?,
+            listen: reader.listen(&lists.listening)?,
             balance: reader.balance(forwards)?,
             output: reader.has_chain(OUTPUT)?,
             masquerade: reader.has_chain(POSTROUTING)?,
@@ -82,13 +107,14 @@ pub fn sources(
     nftables: &Nftables,
     table: &Table,
     forwards: &[ForwardStatus],
+    lists: &Lists,
 ) -> Result<FamilySources, NftablesError> {
     let reader = Reader { nftables, table };
     let mut sources = FamilySources::new();
     for family in Family::ALL {
         let mut forwards = forwards.iter();
         if forwards.any(|forward| forward.service.family == family) {
-            sources.push((family, reader.allowed(family)?));
+            sources.push((family, reader.allowed(lists, family)?));
         }
     }
     Ok(sources)
@@ -150,11 +176,6 @@ impl Reader<'_> {
         self.nftables.list(list)
     }
 
-    fn elements(&self, set: &str) -> Result<Vec<Element>, NftablesError> {
-        let list = |socket: &_| or_missing(list::elements(socket, self.table, set));
-        self.nftables.list(list)
-    }
-
     fn has_chain(&self, name: &str) -> Result<bool, NftablesError> {
         let list = |socket: &_| list::chain_use(socket, self.table, name);
         Ok(self.nftables.list(list)?.is_some())
@@ -171,10 +192,11 @@ impl Reader<'_> {
     }
 
     /// Where rules drop packets of a family without allowing any, only ranges of the other one were given.
-    fn allowed(&self, family: Family) -> Result<Allowed, NftablesError> {
-        let networks = networks(self.elements(&ruleset::allowed_set_name(family))?);
-        Ok(if !networks.is_empty() {
-            Allowed::Ranges(networks)
+    fn allowed(&self, lists: &Lists, family: Family) -> Result<Allowed, NftablesError> {
+        let mut sources = lists.sources.iter();
+        let listed = sources.find(|(of, networks)| *of == family && !networks.is_empty());
+        Ok(if let Some((_, networks)) = listed {
+            Allowed::Ranges(networks.clone())
         } else if self.has_set(ruleset::ServiceMaps::of(family).dropped)? {
             Allowed::None
         } else {
@@ -184,12 +206,10 @@ impl Reader<'_> {
 
     /// The rules that lead on packets of clients show it, in the chain for invalid ones, which stays as it is
     /// while an instance drains: with `local` they look at the type of the address.
-    fn listen(&self) -> Result<String, NftablesError> {
-        let table = &self.table.name;
-        let addresses = siblings::listen_addresses(self.nftables, table)?;
-        let interfaces = siblings::listen_interfaces(self.nftables, table)?;
-        let addresses = addresses.iter().map(ToString::to_string);
-        let listed = addresses.chain(interfaces.iter().map(ToString::to_string));
+    fn listen(&self, listening: &Listening) -> Result<String, NftablesError> {
+        let addresses = listening.addresses.iter().map(ToString::to_string);
+        let interfaces = listening.interfaces.iter().map(ToString::to_string);
+        let listed = addresses.chain(interfaces);
         let listed: Vec<String> = listed.collect();
         if !listed.is_empty() {
             return Ok(listed.join(","));

@@ -1,7 +1,8 @@
 //! `nodefwd status --ready`, a readiness probe: whether an instance forwards. It reads no more than that takes.
 
 use super::forwards::MAX_ROWS;
-use super::{StatusError, accepts, forwarding, forwards_of, options, tables};
+use super::options::{self, Lists};
+use super::{StatusError, accepts, forwarding, forwards_of, tables};
 use crate::config::Name;
 use crate::lock::Holder;
 use crate::nftables::list::{Table, TableInfo};
@@ -39,8 +40,9 @@ pub fn check(name: Option<&Name>) -> Result<(), StatusError> {
 fn not_forwarding(nftables: &Nftables, table: &str) -> Result<Option<String>, NftablesError> {
     let table = Table::inet(table);
     let forwards = forwards_of(&table, MAX_ROWS)?.unwrap_or_default();
-    let sources = options::sources(nftables, &table, &forwards)?;
-    let families = forwarding::families(nftables, &table, &sources, &forwards)?;
+    let lists = Lists::read(&table)?.unwrap_or_default();
+    let sources = options::sources(nftables, &table, &forwards, &lists)?;
+    let families = forwarding::families(&lists.listening, &sources, &forwards);
     let reasons: Vec<String> = families.into_iter().filter_map(|it| it.reason).collect();
     Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
 }

@@ -46,6 +46,7 @@ pub fn instances() -> Vec<Instance> {
         }),
         invalid: 2,
         truncated: false,
+        too_many: None,
         forwarding: vec![
             FamilyStatus {
                 family: Family::Ipv4,
@@ -102,6 +103,7 @@ pub fn instances() -> Vec<Instance> {
         owner: None,
         invalid: 0,
         truncated: true,
+        too_many: Some("forwards"),
         forwarding: Vec::new(),
         forwards: Vec::new(),
     };

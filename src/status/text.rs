@@ -47,7 +47,9 @@ fn one_instance(instance: &Instance, now: u64) -> String {
         text += &format!("  {}\n", Printable(note));
     }
     if instance.truncated {
-        text += "  its forwards are left out, as they are too many\n";
+        let which = instance.too_many.filter(|which| *which != "forwards");
+        let which = which.map_or("they".into(), |which| format!("its {which}"));
+        text += &format!("  its forwards are left out, as {which} are too many\n");
         rows.clear();
     }
     for row in &rows {

@@ -177,29 +177,53 @@ fn what_status_reads_of_a_table_is_bounded() {
 /// One more than are read of a table.
 const SOURCES: usize = (1 << 18) + 1;
 
+/// A table like an instance's that has a forward and as many elements in a set.
+fn load_with(node: &Namespace, set: &str, count: usize) {
+    let addresses = (0..count).map(|number| Ipv4Addr::from(10 << 24 | number as u32).to_string());
+    let addresses = addresses.collect::<Vec<_>>().join(", ");
+    node.load(&format!(
+        "table inet nodefwd-like {{
+            chain prerouting {{ {HOOK} }}
+            map forwards4 {{ {KEY} counter; elements = {{ 80 . tcp : 10.9.9.9 . 80 }}
+            }}
+            set {set} {{
+                type ipv4_addr; size {count}; elements = {{ {addresses} }}
+            }}
+         }}"
+    ));
+}
+
 #[test]
 fn what_status_reads_of_the_sources_is_bounded() {
     let node = Namespace::forwarding("node");
-    let sources = (0..SOURCES).map(|number| Ipv4Addr::from(10 << 24 | number as u32).to_string());
-    let sources = sources.collect::<Vec<_>>();
+    let cut = "  its forwards are left out, as its sources are too many\n";
     for (count, is_cut) in [(1000, false), (SOURCES, true)] {
-        node.load(&format!(
-            "table inet nodefwd-like {{
-                chain prerouting {{ {HOOK} }}
-                map forwards4 {{ {KEY} counter; elements = {{ 80 . tcp : 10.9.9.9 . 80 }}
-                }}
-                set allowed4 {{
-                    type ipv4_addr; size {count}; elements = {{ {} }}
-                }}
-             }}",
-            sources[..count].join(", ")
-        ));
+        load_with(&node, "allowed4", count);
         let text = nodefwd(["status"]).finish(&node).expect_success();
-        let cut = "  its forwards are left out, as they are too many\n";
         assert_eq!(text.contains(cut), is_cut, "{text}");
         assert_eq!(text.contains("src-ranges 10.0.0.0/32"), !is_cut, "{text}");
+        let checked = nodefwd(["check"]).finish(&node).stdout;
+        let unread = "not looked at: table inet nodefwd-like, as its sources are too many";
+        assert_eq!(checked.contains(unread), is_cut, "{checked}");
         node.succeed("nft", &["delete", "table", "inet", "nodefwd-like"]);
     }
+}
+
+#[test]
+fn what_is_compared_with_a_start_is_bounded() {
+    let node = Namespace::forwarding("node");
+    load_with(&node, "listen4", SOURCES);
+    let unread = "not looked at: what table inet nodefwd-like forwards";
+    let web = nodefwd(["--name=web", "tcp/80=10.2.0.11"]).start(&node);
+    expect_parts(&web.wait_for_line("ready"), ["ready"]);
+    expect_parts(&web.stderr(), [unread]);
+    let forward = "tcp/81=10.2.0.11";
+    let checked = nodefwd(["check", "--name=other", forward]).finish(&node);
+    expect_parts(&checked.stdout, [unread]);
+    let text = nodefwd(["status"]).finish(&node).expect_success();
+    let cut = "  its forwards are left out, as its addresses are too many\n";
+    expect_parts(&text, [cut]);
+    drop(web);
 }
 
 #[test]
