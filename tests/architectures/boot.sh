@@ -56,9 +56,8 @@ boot() {
     rm -rf "$folder/root/tests"
     cp -r "$work/$arch/tests" "$folder/root/tests"
     list_tests "$arch" >"$folder/root/tests/list"
-    # The folder for files of tests, by the name that cargo compiled into them.
-    mkdir -p "$folder/root$work/$arch/$(properties_of "$arch" | cut -d' ' -f1)/tmp"
-    echo "$PWD" >"$folder/root/tests/folder"
+    # This one, and that for files of tests, by the names that cargo compiled into them.
+    printf '%s\n' "$PWD" "$work/$arch/$(properties_of "$arch" | cut -d' ' -f1)/tmp" >"$folder/root/tests/folders"
     install -m 755 tests/architectures/init "$folder/root/init"
     (cd "$folder/root" && find . | cpio --quiet -o -H newc -R 0:0) >"$folder/initramfs"
     # shellcheck disable=SC2086 # several words
