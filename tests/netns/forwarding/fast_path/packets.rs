@@ -229,9 +229,8 @@ fn one_way(fast: &Fast, family: Family, from_client: bool) {
         }
         thread::sleep(Duration::from_millis(200));
     }
-    // An idle one does.
+    // An idle one does. It may have by now, on a slow machine.
     let entry = || entry(&fast.net.node, Protocol::Udp, family, port);
-    assert!(!entry().is_empty());
     wait_until("the end of an idle flow", entry, String::is_empty);
     drop(other);
 }
