@@ -98,3 +98,25 @@ pub fn empty(name: &str, family: Family, key: Vec<FieldType>) -> Set {
 pub fn keys(keys: impl Iterator<Item = Vec<Field>>) -> Vec<Element> {
     keys.map(|key| Element { key, value: None }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::MASQUERADE;
+
+    #[test]
+    fn adjacent_ports_of_one_address_become_a_range() {
+        let at = |last, ports: &str| {
+            let address = IpAddr::from([10, 0, 0, last]);
+            (address, Protocol::Tcp, ports.parse().unwrap())
+        };
+        let listed = [at(2, "83"), at(1, "82"), at(1, "80-81"), at(1, "90")];
+        let sets = of_addresses_and_services(MASQUERADE, Family::Ipv4, listed.into_iter());
+        let shown = sets.map(|set| {
+            let elements = set.elements.iter().map(ToString::to_string);
+            elements.collect::<Vec<_>>().join(", ")
+        });
+        let single = "90 . tcp . 10.0.0.1, 83 . tcp . 10.0.0.2";
+        assert_eq!(shown, [single, "80-82 . tcp . 10.0.0.1"]);
+    }
+}
