@@ -138,7 +138,8 @@ const ELSEWHERE: [(&str, &str); 47] = [
 ];
 
 /// Code of several words that is no command.
-const NO_COMMANDS: [&str; 11] = [
+const NO_COMMANDS: [&str; 12] = [
+    "--image target/nodefwd.tar",
     "Permission denied",
     "nft list table",
     "--format json",
