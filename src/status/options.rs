@@ -51,7 +51,7 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// Those in a table; or which of them are more than [`siblings::MAX_LISTED`].
+    /// Those in a table; or which of them are more than `siblings::MAX_LISTED`.
     pub fn read(table: &Table) -> Result<Result<Self, &'static str>, NftablesError> {
         let mut sources = Vec::new();
         for family in Family::ALL {
