@@ -21,6 +21,7 @@
 //! rtnetlink      routes, interfaces, addresses
 //! resolver       addresses of names, from /etc/hosts and DNS
 //! sock_diag      sockets that wait for clients
+//! xfrm           policies of IPsec
 //! config         what the user asked for: parse, don't validate
 //! tcp            attempts to connect to a destination
 //! netlink        messages and sockets
@@ -58,3 +59,4 @@ mod sysctl;
 mod tcp;
 mod text;
 mod uapi;
+mod xfrm;

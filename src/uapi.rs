@@ -291,6 +291,11 @@ pub const ARPHRD_IP6GRE: u16 = 823;
 // fib_rules.h
 pub const FRA_FWMARK: u16 = 10;
 
+// xfrm.h
+pub const XFRM_MSG_GETPOLICY: u16 = 0x15;
+pub const XFRM_POLICY_OUT: u8 = 1;
+pub const XFRM_POLICY_FWD: u8 = 2;
+
 // netconf.h
 pub const NETCONFA_IFINDEX: u16 = 1;
 pub const NETCONFA_FORWARDING: u16 = 2;

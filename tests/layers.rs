@@ -6,7 +6,7 @@ use std::path::Path;
 /// From top to bottom. Modules of one layer import nothing from each other.
 const LAYERS: &str =
     "lib main fuzz > cli > instance > check > status completions > firewall > siblings fast_path
-    > lock > nftables > conntrack ruleset sysctl > resolver > rtnetlink sock_diag > config tcp
+    > lock > nftables > conntrack ruleset sysctl > resolver > rtnetlink sock_diag xfrm > config tcp
     > netlink > capability > process logging netns > text > uapi";
 
 fn layer(module: &str) -> Option<usize> {

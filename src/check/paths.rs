@@ -16,6 +16,7 @@ use crate::rtnetlink::{
 };
 use crate::sysctl::{ForwardingError, is_on};
 use crate::text::{interface_sysctl, shell_word};
+use crate::xfrm::Policy;
 use clients::Uplink;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -245,6 +246,24 @@ impl Paths {
         );
         let finding = || Finding::new(Level::Doubt, "firewall", text);
         Ok((!names.is_empty()).then(finding))
+    }
+
+    /// Those of these policies that may be for what is forwarded. Where packets go through, the kernel compares what
+    /// they were before they were translated (nf_nat_decode_session in net/netfilter/nf_nat_core.c): to this host's
+    /// own addresses.
+    pub fn subject_to(&self, policies: &[Policy]) -> Option<Finding> {
+        let passed = self.passed().map(|(host, _)| host);
+        let hosts: BTreeSet<IpAddr> = passed
+            .chain(self.own.iter().map(|own| own.address))
+            .collect();
+        let concerns = |policy: &&Policy| hosts.iter().any(|host| policy.concerns(*host));
+        let concerned: Vec<&Policy> = policies.iter().filter(concerns).collect();
+        let text = format!(
+            "not looked at: policies of IPsec, {}: see ip xfrm policy",
+            first_few(concerned.iter())
+        );
+        let finding = || Finding::new(Level::Doubt, "firewall", text);
+        (!concerned.is_empty()).then(finding)
     }
 
     /// Interfaces that clients or replies come in on, but from which this host forwards nothing.

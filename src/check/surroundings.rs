@@ -11,6 +11,7 @@ use crate::logging::with_causes;
 use crate::netlink::gives_up;
 use crate::nftables::{Nftables, NftablesError};
 use crate::rtnetlink::RtnetlinkError;
+use crate::xfrm::{self, XfrmError};
 use std::error::Error as Cause;
 use thiserror::Error;
 
@@ -21,6 +22,8 @@ pub enum QueryError {
     Nftables(#[from] NftablesError),
     #[error(transparent)]
     Routes(#[from] RtnetlinkError),
+    #[error(transparent)]
+    Xfrm(#[from] XfrmError),
 }
 
 /// A port such as clients have: of the range that RFC 6335 sets aside for them, and Linux too
@@ -115,10 +118,14 @@ fn other_tables(
         let mut firewall = Firewall::read(nftables, scope.max_rules)?;
         let mut findings = nat::findings(&mut firewall, config, paths, scope.installed)?;
         let mut found = filter::findings(&mut firewall, config, paths)?;
-        if let Some(unseen) = paths.filtered()? {
+        let mut unseen: Vec<Finding> = paths.filtered()?.into_iter().collect();
+        if !scope.at_start {
+            unseen.extend(paths.subject_to(&xfrm::policies()?));
+        }
+        if !unseen.is_empty() {
             // What was not looked at may drop it.
             found.retain(|finding| finding.level != Level::Ok);
-            found.push(unseen);
+            found.extend(unseen);
         }
         findings.extend(found);
         if nftables.generation()? == generation {

@@ -35,6 +35,13 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Opens a socket to the policies of IPsec (ip-xfrm(8)).
+    pub fn xfrm() -> io::Result<Self> {
+        let socket = Socket::from(mnl::Socket::new(mnl::Bus::Xfrm)?);
+        socket.connect_to_kernel()?;
+        Ok(socket)
+    }
+
     /// Opens a socket to netfilter that receives the events of these groups (`NFNLGRP_*`,
     /// linux/netfilter/nfnetlink.h).
     pub fn subscribe(groups: &[i32]) -> io::Result<Self> {

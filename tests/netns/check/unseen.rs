@@ -38,6 +38,57 @@ fn filters_of_tc() {
     Report::of(&net.node, "").expect_ok();
 }
 
+/// They drop what comes in or goes out in the clear, of requests or of replies.
+#[test]
+fn policies_of_ipsec() {
+    let net = net(1);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let _instance = start(&net, "tcp/80=10.2.1.2:8080,[fd00:2:1::2]:8080");
+    for (family, client, node, host) in [
+        (Family::V4, "10.1.1.2", "10.1.1.1", "10.2.1.2"),
+        (Family::V6, "fd00:1:1::2", "fd00:1:1::1", "fd00:2:1::2"),
+    ] {
+        let all = if family == Family::V4 {
+            "0.0.0.0/0"
+        } else {
+            "::/0"
+        };
+        let length = if family == Family::V4 { 32 } else { 128 };
+        for (direction, from, to) in [
+            ("fwd", client, node),
+            ("out", all, host),
+            ("fwd", host, all),
+        ] {
+            let selector = format!("dir {direction} src {from} dst {to}");
+            let named = [from, to].map(|end| match end.contains('/') {
+                true => end.to_owned(),
+                false => format!("{end}/{length}"),
+            });
+            let named = format!("policies of IPsec, from {} to {}:", named[0], named[1]);
+            let of_policy = |action: &str, rest| {
+                let command = format!("ip xfrm policy {action} {selector}{rest}");
+                shell(&net.node, &command);
+            };
+            of_policy("add", " action block");
+            assert!(!is_forwarded(&net, Protocol::Tcp, family), "{selector}");
+            expect_not_looked_at(&net, &[&named]);
+            of_policy("delete", "");
+            assert!(is_forwarded(&net, Protocol::Tcp, family), "{selector}");
+            Report::of(&net.node, "").expect_ok();
+        }
+    }
+    let elsewhere = "src 10.9.0.0/16 dst 10.9.0.0/16 action block";
+    shell(
+        &net.node,
+        &format!("ip xfrm policy add dir fwd {elsewhere}"),
+    );
+    shell(
+        &net.node,
+        "ip xfrm policy add dir in src 0.0.0.0/0 dst 10.2.1.2 action block",
+    );
+    Report::of(&net.node, "").expect_ok();
+}
+
 /// Has a program of two instructions drop what comes in on an interface, until this one ends (BPF_PROG_LOAD
 /// and BPF_LINK_CREATE in linux/bpf.h).
 const XDP: &str = r#"

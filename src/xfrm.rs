@@ -1,0 +1,99 @@
+//! Policies of IPsec (ip-xfrm(8)), by which the kernel drops packets, or wants them encrypted. Reading them needs
+//! CAP_NET_ADMIN.
+
+use crate::netlink::{Failure, Message, Request, Socket, address};
+use crate::uapi::{XFRM_MSG_GETPOLICY, XFRM_POLICY_FWD, XFRM_POLICY_OUT};
+use ipnet::IpNet;
+use nix::libc;
+use std::net::IpAddr;
+use std::{fmt, io};
+use thiserror::Error;
+
+/// The policies cannot be read.
+#[derive(Debug, Error)]
+#[error("not looked at: policies of IPsec, see ip xfrm policy")]
+pub struct XfrmError(#[source] io::Error);
+
+/// Which packets a policy is for, of those that this host forwards or sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    from: IpNet,
+    to: IpNet,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from {} to {}", self.from, self.to)
+    }
+}
+
+impl Policy {
+    /// Whether it can be for packets to this host or from it.
+    pub fn concerns(&self, host: IpAddr) -> bool {
+        self.from.contains(&host) || self.to.contains(&host)
+    }
+}
+
+/// `struct xfrm_userpolicy_info` (linux/xfrm.h), which begins with a `struct xfrm_selector`: where it has its fields,
+/// and its length.
+const SEL_DADDR: usize = 0;
+const SEL_SADDR: usize = 16;
+const SEL_FAMILY: usize = 40;
+const SEL_PREFIXLEN_D: usize = 42;
+const SEL_PREFIXLEN_S: usize = 43;
+const DIR: usize = 160;
+const POLICY: usize = 168;
+
+/// The policies of this network namespace, without those of single sockets; none if the kernel knows no IPsec.
+pub fn policies() -> Result<Vec<Policy>, XfrmError> {
+    let socket = match Socket::xfrm() {
+        Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(Vec::new()),
+        socket => socket.map_err(XfrmError)?,
+    };
+    // A `struct rtgenmsg` of all families.
+    let all = Request::dump(XFRM_MSG_GETPOLICY, &[0; 4]);
+    let listed = socket.list(&all, policy);
+    listed.map_err(|failure| {
+        XfrmError(match failure {
+            Failure::Socket(error) => error,
+            Failure::Refused(refusal) => refusal.errno.into(),
+            Failure::NoReply => io::Error::other("the kernel did not reply"),
+            Failure::Contended => io::Error::other("they keep changing"),
+        })
+    })
+}
+
+fn policy(message: &Message<'_>) -> Option<Policy> {
+    let policy: &[u8; POLICY] = message.payload.first_chunk()?;
+    let family = u16::from_ne_bytes([policy[SEL_FAMILY], policy[SEL_FAMILY + 1]]);
+    let octets = match i32::from(family) {
+        libc::AF_INET => 4,
+        libc::AF_INET6 => 16,
+        _ => return None,
+    };
+    let network = |at: usize, length: usize| {
+        let address = address(&policy[at..at + octets])?;
+        IpNet::new(address, policy[length]).ok()
+    };
+    let is_on_the_way = [XFRM_POLICY_OUT, XFRM_POLICY_FWD].contains(&policy[DIR]);
+    is_on_the_way.then_some(Policy {
+        from: network(SEL_SADDR, SEL_PREFIXLEN_S)?,
+        to: network(SEL_DADDR, SEL_PREFIXLEN_D)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::messages;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            messages(&bytes).for_each(|message| {
+                policy(&message);
+            });
+        }
+    }
+}
