@@ -229,13 +229,11 @@ fn read(options: &StatusOptions) -> Result<Vec<Instance>, StatusError> {
         ..
     } in &instances
     {
-        let left_out = format_args!("the forwards of table inet {table} are left out, as");
-        match too_many {
-            None => {}
-            Some("forwards") => {
-                warn!("{left_out} they are too many: nodefwd status {name} shows more");
-            }
-            Some(which) => warn!("{left_out} its {which} are too many"),
+        let Some(which) = too_many else { continue };
+        let left_out = format!("the forwards of table inet {table} are left out, as");
+        match *which {
+            "forwards" => warn!("{left_out} they are too many: nodefwd status {name} shows more"),
+            which => warn!("{left_out} its {which} are too many"),
         }
     }
     Ok(instances)
