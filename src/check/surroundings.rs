@@ -11,7 +11,7 @@ use crate::logging::with_causes;
 use crate::netlink::gives_up;
 use crate::nftables::{Nftables, NftablesError};
 use crate::rtnetlink::RtnetlinkError;
-use crate::xfrm::{self, XfrmError};
+use crate::xfrm;
 use std::error::Error as Cause;
 use thiserror::Error;
 
@@ -22,8 +22,6 @@ pub enum QueryError {
     Nftables(#[from] NftablesError),
     #[error(transparent)]
     Routes(#[from] RtnetlinkError),
-    #[error(transparent)]
-    Xfrm(#[from] XfrmError),
 }
 
 /// A port such as clients have: of the range that RFC 6335 sets aside for them, and Linux too
@@ -120,7 +118,11 @@ fn other_tables(
         let mut found = filter::findings(&mut firewall, config, paths)?;
         let mut unseen: Vec<Finding> = paths.filtered()?.into_iter().collect();
         if !scope.at_start {
-            unseen.extend(paths.subject_to(&xfrm::policies()?));
+            unseen.extend(match xfrm::policies() {
+                Ok(policies) => paths.subject_to(&policies),
+                // The rest of what is found stays.
+                Err(error) => Some(unread("firewall", &error)),
+            });
         }
         if !unseen.is_empty() {
             // What was not looked at may drop it.
