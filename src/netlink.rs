@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of this program: nf_tables, conntrack and routing are above it.
 
+#[cfg(test)]
+mod any_messages;
 mod give_up;
 mod message;
 mod names;
@@ -9,6 +11,8 @@ mod socket;
 #[allow(unsafe_code)]
 mod sys;
 
+#[cfg(test)]
+pub use any_messages::any_messages;
 pub use give_up::{give_up_when, gives_up};
 #[cfg(test)]
 pub use message::attributes;

@@ -35,10 +35,9 @@ fn flowtable(message: &Message<'_>) -> Option<FlowtableInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::messages;
+    use crate::netlink::{any_messages, messages};
     use crate::nftables::flowtable::add_flowtable;
     use crate::ruleset::{FAST_PATH, Flowtable};
-    use proptest::prelude::*;
 
     /// The kernel sends what it was sent.
     #[test]
@@ -60,12 +59,10 @@ mod tests {
         assert_eq!(read, [expected]);
     }
 
-    proptest! {
-        #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
-            messages(&bytes).for_each(|message| {
-                flowtable(&message);
-            });
-        }
+    #[test]
+    fn no_message_panics() {
+        any_messages(4, |message| {
+            flowtable(message);
+        });
     }
 }
