@@ -33,7 +33,7 @@ use crate::nftables::{Nftables, NftablesError};
 use clap::Args;
 use client::Client;
 use report::{Finding, Level};
-use running::Running;
+use running::{Rules, Running};
 use std::ffi::OsString;
 use std::io;
 use surroundings::{Scope, surroundings};
@@ -162,18 +162,14 @@ fn running(name: Option<Name>, options: &CheckOptions) -> Result<Vec<Finding>, C
     let mut findings = Vec::new();
     let (shown, others) = instances.split_at(instances.len().min(MAX_INSTANCES));
     for instance in shown {
-        let config = match instance.lists()? {
-            Ok(lists) => Ok(instance.config(&nftables, &lists)?),
-            Err(unread) => Err(unread),
-        };
-        let found = match config {
-            Ok(Ok(config)) if instance.holder != Holder::None => {
-                check(config, options, MAX_RULES / shown.len())
+        let found = match instance.rules(&nftables)? {
+            Rules::Config(config) if instance.holder != Holder::None => {
+                check(*config, options, MAX_RULES / shown.len())
             }
             // It only has such a name.
-            Ok(Err(_)) if instance.holder == Holder::None && name.is_none() => continue,
-            Ok(_) => vec![instance.finding(&nftables)?],
-            Err(unread) => vec![unread],
+            Rules::None if instance.holder == Holder::None && name.is_none() => continue,
+            Rules::Config(_) | Rules::None => vec![instance.finding(&nftables)?],
+            Rules::Unread(finding) => vec![finding],
         };
         findings.extend(found.into_iter().map(|finding| Finding {
             instance: Some(instance.name().to_owned()),

@@ -2,9 +2,7 @@
 //! that what they forward can be checked without knowing how they were started.
 
 use super::{Finding, Level};
-use crate::config::{
-    Config, ConfigError, Family, FastPath, Forward, Listen, Name, Options, TABLE_PREFIX,
-};
+use crate::config::{Config, Family, FastPath, Forward, Listen, Name, Options, TABLE_PREFIX};
 use crate::lock::Holder;
 use crate::nftables::list::{Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
@@ -14,6 +12,15 @@ use crate::status::{self, Lists, OptionsStatus};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+
+/// What an instance's table forwards, as far as that can be read back.
+pub enum Rules {
+    Config(Box<Config>),
+    /// Nothing: it may only have such a name.
+    None,
+    /// It lists too much to be read.
+    Unread(Finding),
+}
 
 /// An instance's table, and who has it.
 pub struct Running {
@@ -42,11 +49,8 @@ impl Running {
         config: &Config,
     ) -> Result<Option<Self>, NftablesError> {
         for running in Self::all(nftables, Some(&config.name))? {
-            let Ok(lists) = running.lists()? else {
-                continue;
-            };
-            let same = running.config(nftables, &lists)?;
-            let same = same.is_ok_and(|running| same_rules(&running, config));
+            let rules = running.rules(nftables)?;
+            let same = matches!(rules, Rules::Config(found) if same_rules(&found, config));
             if same && running.holder != Holder::None {
                 return Ok(Some(running));
             }
@@ -60,26 +64,20 @@ impl Running {
         name.unwrap_or_default()
     }
 
-    /// What it lists; `Err` if that is too much to read all.
-    pub fn lists(&self) -> Result<Result<Lists, Finding>, NftablesError> {
+    /// The config that its rules show.
+    pub fn rules(&self, nftables: &Nftables) -> Result<Rules, NftablesError> {
         let table = Table::inet(&self.table.name);
-        let unread = |which| {
-            let text = format!(
-                "not looked at: table inet {}, as its {which} are too many",
-                table.name
-            );
-            Finding::new(Level::Unseen, "instances", text)
-        };
-        Ok(Lists::read(&table)?.map_err(unread))
-    }
-
-    /// The config that its rules show; `Err` if they forward nothing that can be read back.
-    pub fn config(
-        &self,
-        nftables: &Nftables,
-        lists: &Lists,
-    ) -> Result<Result<Config, ConfigError>, NftablesError> {
-        Ok(Config::new(&self.options(nftables, lists)?))
+        match Lists::read(&table)? {
+            Ok(lists) => {
+                let config = Config::new(&self.options(nftables, &lists)?);
+                Ok(config.map_or(Rules::None, |config| Rules::Config(Box::new(config))))
+            }
+            Err(which) => {
+                let text = format!("not looked at: table {table}, as its {which} are too many");
+                let finding = Finding::new(Level::Unseen, "instances", text);
+                Ok(Rules::Unread(finding))
+            }
+        }
     }
 
     /// Whether it forwards new connections now.

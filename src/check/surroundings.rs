@@ -111,30 +111,36 @@ fn other_tables(
     paths: &Paths,
     scope: &Scope,
 ) -> Result<Vec<Finding>, QueryError> {
+    let unseen = unseen(paths, scope)?;
     for _ in 0..MAX_READ_RETRIES {
         let generation = nftables.generation()?;
         let mut firewall = Firewall::read(nftables, scope.max_rules)?;
         let mut findings = nat::findings(&mut firewall, config, paths, scope.installed)?;
         let mut found = filter::findings(&mut firewall, config, paths)?;
-        let mut unseen: Vec<Finding> = paths.filtered()?.into_iter().collect();
-        if !scope.at_start {
-            unseen.extend(match xfrm::policies() {
-                Ok(policies) => paths.subject_to(&policies),
-                // The rest of what is found stays.
-                Err(error) => Some(unread("firewall", &error)),
-            });
-        }
         if !unseen.is_empty() {
             // What was not looked at may drop it.
             found.retain(|finding| finding.level != Level::Ok);
-            found.extend(unseen);
         }
         findings.extend(found);
         if nftables.generation()? == generation {
+            findings.extend(unseen);
             return Ok(findings);
         }
     }
     Err(NftablesError::Contended(MAX_READ_RETRIES).into())
+}
+
+/// What may drop packets too, but is not looked into: programs at interfaces, and policies of IPsec.
+fn unseen(paths: &Paths, scope: &Scope) -> Result<Vec<Finding>, RtnetlinkError> {
+    let mut unseen: Vec<Finding> = paths.filtered()?.into_iter().collect();
+    if !scope.at_start {
+        unseen.extend(match xfrm::policies() {
+            Ok(policies) => paths.subject_to(&policies),
+            // The rest of what is found stays.
+            Err(error) => Some(unread("firewall", &error)),
+        });
+    }
+    Ok(unseen)
 }
 
 fn unread(subject: &'static str, error: &dyn Cause) -> Finding {

@@ -85,6 +85,17 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Socket(error) => error,
+            Failure::Refused(refusal) => refusal.errno.into(),
+            Failure::NoReply => io::Error::other("the kernel did not reply"),
+            Failure::Contended => io::Error::other("what it lists keeps changing"),
+        }
+    }
+}
+
 impl From<mnl::Socket> for Socket {
     fn from(socket: mnl::Socket) -> Self {
         Socket {

@@ -28,6 +28,9 @@ pub use any_names::{INTERFACES, TABLES};
 pub use hostile_tables::{INSTANCES, READINGS};
 pub use start_warnings::{CHAINS, DESTINATIONS, SOCKETS};
 
+use std::fs;
+use std::path::Path;
+
 use nix::sys::signal::Signal;
 
 use crate::fixture::{
@@ -177,6 +180,26 @@ const SUBJECTS: [&str; 11] = [
     "sockets",
     "connections",
 ];
+
+/// What check prints of a forward: as it is, and if the kernel refuses its last socket of a netlink protocol.
+fn without_netlink(net: &Net, protocol: &str, error: &str) -> [String; 2] {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(protocol);
+    let output = format!("--output={}", file.display());
+    let printed = |options: &[&str]| {
+        let options = [&["--trace=socket", &output], options].concat();
+        let check = nodefwd(["check", "tcp/80=10.2.1.2"]).traced(&options);
+        check.finish(&net.node).stdout
+    };
+    let all = printed(&[]);
+    let calls = fs::read_to_string(file).expect("a trace");
+    let calls = (1..).zip(calls.lines());
+    let (number, _) = calls
+        .filter(|(_, call)| call.contains(protocol))
+        .last()
+        .expect("such a socket");
+    let fault = format!("--inject=socket:error={error}:when={number}");
+    [all, printed(&[&fault])]
+}
 
 #[test]
 fn on_a_host_without_problems_every_line_says_ok_and_nothing_is_changed() {

@@ -1,12 +1,10 @@
 //! Sockets of the host itself that listen on a forwarded port, and get no connections any more.
 
-use std::fs;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::process::Command;
 
-use super::{Report, net, words};
-use crate::fixture::{Net, Protocol, Server, expect_parts, nodefwd, wait_until};
+use super::{Report, net, without_netlink, words};
+use crate::fixture::{Net, Protocol, Server, expect_parts, wait_until};
 use socket2::{Domain, Socket, Type};
 
 /// Addresses that serve TCP and UDP on the node, arguments, and the sockets that lose their
@@ -129,26 +127,9 @@ fn a_socket_for_ipv6_only_loses_no_ipv4_connections() {
 #[test]
 fn sockets_that_the_kernel_does_not_list_are_a_doubt() {
     let net = net(1);
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sock-diag");
-    let output = format!("--output={}", file.display());
-    let check = nodefwd(["check", "tcp/80=10.2.1.2"]);
-    let traced = |options: &[&str]| {
-        let options = [&["--trace=socket", &output], options].concat();
-        check
-            .clone()
-            .traced(&options)
-            .finish(&net.node)
-            .expect_exit(0)
-    };
     let found = "ok: sockets: none listens on a port that is forwarded";
-    expect_parts(&traced(&[]).stdout, [found]);
-    let calls = fs::read_to_string(file).expect("a trace");
-    let calls = (1..).zip(calls.lines());
-    let calls = calls.filter(|(_, call)| call.contains("NETLINK_SOCK_DIAG"));
-    // One before looks for the holder of the instance's name.
-    let (number, _) = calls.last().expect("a socket to sock_diag");
-    let fault = format!("--inject=socket:error=EPROTONOSUPPORT:when={number}");
-    let stdout = traced(&[&fault]).stdout;
+    let [all, stdout] = without_netlink(&net, "NETLINK_SOCK_DIAG", "EPROTONOSUPPORT");
+    expect_parts(&all, [found]);
     expect_parts(
         &stdout,
         ["warning: sockets: not looked at: the kernel does not list"],

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::firewall::is_forwarded;
 use super::other_hooks::nftables;
-use super::{BACKEND_PORT, Line, Report, net, shell, start};
+use super::{BACKEND_PORT, Line, Report, net, shell, start, without_netlink};
 use crate::fixture::{Bridge, Family, Net, Protocol, expect_parts, wait_until};
 
 /// The only line about firewalls, which is a warning that has these parts.
@@ -87,6 +87,29 @@ fn policies_of_ipsec() {
         "ip xfrm policy add dir in src 0.0.0.0/0 dst 10.2.1.2 action block",
     );
     Report::of(&net.node, "").expect_ok();
+}
+
+/// What else is known of the firewall is said all the same.
+#[test]
+fn policies_of_ipsec_that_cannot_be_read() {
+    let net = net(1);
+    let unread =
+        "warning: firewall: not looked at: policies of IPsec, see ip xfrm policy: Operation not";
+    for (policy, found) in [
+        ("accept", "ok: firewall: "),
+        ("drop", "failure: firewall: "),
+    ] {
+        net.node.load("flush ruleset");
+        let policy = format!("policy {policy}");
+        shell(&net.node, &nftables("inet", "forward priority 0", &policy));
+        let [all, rest] = without_netlink(&net, "NETLINK_XFRM", "EPERM");
+        expect_parts(&all, [found]);
+        assert!(!all.contains("IPsec"), "{all}");
+        expect_parts(&rest, [unread]);
+        assert!(!rest.contains("ok: firewall: "), "{rest}");
+        let is_failure = rest.contains("failure: firewall: ");
+        assert_eq!(is_failure, found.starts_with("failure"), "{rest}");
+    }
 }
 
 /// Has a program of two instructions drop what comes in on an interface, until this one ends (BPF_PROG_LOAD
