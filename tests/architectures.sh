@@ -82,7 +82,7 @@ properties_of() {
         arm64) echo 'aarch64-unknown-linux-gnu DYN AArch64' ;;
         armhf) echo 'armv7-unknown-linux-gnueabihf EXEC ARM' ;;
         riscv64) echo 'riscv64gc-unknown-linux-gnu DYN RISC-V' ;;
-        s390x) echo 's390x-unknown-linux-gnu EXEC IBM S/390' ;;
+        s390x) echo 's390x-unknown-linux-gnu DYN IBM S/390' ;;
         ppc64el) echo 'powerpc64le-unknown-linux-gnu EXEC PowerPC64' ;;
         i386) echo 'i686-unknown-linux-gnu DYN Intel 80386' ;;
         *) die "unknown architecture: $1" ;;
