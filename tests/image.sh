@@ -64,9 +64,11 @@ while read -r platform size folder; do
         arm64) machine=AArch64 ;;
         arm/v7) machine=ARM ;;
         riscv64) machine=RISC-V ;;
-        *) machine='' ;;
+        s390x) machine='IBM S/390' ;;
+        ppc64le) machine=PowerPC64 ;;
+        *) die "which machine is $platform? tell this test" ;;
     esac
-    [[ $header =~ Machine:[^$'\n']*$machine ]] || die "the program for $platform is for another machine: $header"
+    [[ $header =~ Machine:[^$'\n']*"$machine" ]] || die "the program for $platform is for another machine: $header"
     step "$platform: $size bytes"
 done <"$files/list"
 # As a node gets it.

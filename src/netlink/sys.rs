@@ -187,10 +187,10 @@ pub fn in_same_namespace(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
 }
 
 /// The network namespace of a socket (`SIOCGSKNS`, Linux 4.10; it takes CAP_NET_ADMIN there: sock_ioctl in
-/// net/socket.c).
+/// net/socket.c). musl's ioctl takes the request as an int, glibc's as a long.
 fn network_namespace(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is open; the request takes no argument, and gives a new descriptor.
-    let opened = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGSKNS) };
+    let opened = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGSKNS as _) };
     let number = Errno::result(opened)?;
     // SAFETY: the kernel has just opened it for this process, and nothing else here knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })

@@ -12,6 +12,8 @@ use std::net::IpAddr;
 const NDMSG: usize = 12;
 const NDM_IFINDEX: usize = 4;
 const NDM_STATE: usize = 8;
+/// The bridge (linux/neighbour.h). libc has it for glibc only.
+const NDA_MASTER: u16 = 9;
 
 /// A neighbour that has not replied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +89,7 @@ fn neighbour(message: &Message<'_>) -> Option<Neighbour> {
     let attributes = Attributes(message.payload.get(NDMSG..)?);
     Some(Neighbour {
         interface: u32::from_ne_bytes(*message.payload[NDM_IFINDEX..].first_chunk()?),
-        bridge: number(attributes, libc::NDA_MASTER),
+        bridge: number(attributes, NDA_MASTER),
         address: attributes.get(libc::NDA_DST).and_then(address),
         link_layer: attributes.get(libc::NDA_LLADDR)?.to_vec(),
     })
