@@ -32,8 +32,8 @@ import json, re, sys
 
 LICENCES = {"libnftnl": "GPL-2.0-or-later", "libmnl": "LGPL-2.1-or-later", "glibc": "LGPL-2.1-or-later"}
 with open(sys.argv[1]) as file:
-    # References name the folder that it is made in.
-    bom = json.loads(re.sub(r'path\+file://[^#"]*#', "", file.read()))
+    # References name the folder that it is made in, and the package unless the folder has its name.
+    bom = json.loads(re.sub(r'path\+file://[^#"]*#(nodefwd@)?', "nodefwd@", file.read()))
 crates = set(sys.argv[2].splitlines())
 left_out = {part["bom-ref"] for part in bom["components"] if f"{part['name']} {part['version']}" not in crates}
 bom["components"] = [part for part in bom["components"] if part["bom-ref"] not in left_out]
