@@ -161,7 +161,8 @@ packages_elsewhere() {
         ! command -v "$manager" >/dev/null || break
     done
     case $manager in
-        dnf | zypper) echo "$manager install cargo gcc pkgconf-pkg-config libmnl-devel libnftnl-devel" ;;
+        dnf) echo "dnf install cargo gcc pkgconf-pkg-config libmnl-devel libnftnl-devel" ;;
+        zypper) echo "zypper install cargo gcc pkg-config libmnl-devel libnftnl-devel" ;;
         pacman) echo "pacman -S --needed rust gcc pkgconf libmnl libnftnl" ;;
         apk) command -v apk >/dev/null && echo "apk add cargo gcc musl-dev pkgconf libmnl-dev libnftnl-dev" ;;
     esac
