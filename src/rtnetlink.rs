@@ -54,7 +54,7 @@ const RTM_TABLE: usize = 4;
 const RTM_TYPE: usize = 7;
 
 /// Where a packet goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Route {
     /// To this host itself.
     Local,

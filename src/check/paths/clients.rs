@@ -134,8 +134,8 @@ impl Paths {
         Ok(unreachable)
     }
 
-    /// The interfaces that clients come in on, as far as `NODEFWD_LISTEN` says so; without it, if the default
-    /// route leads into a tunnel, those that are none.
+    /// The interfaces that clients come in on, as far as `NODEFWD_LISTEN` says so; without it, those that default
+    /// routes lead to, in any routing table, and if the one in use leads into a tunnel, all that are none.
     fn listened_interfaces(
         &self,
         listen: &Listen,
@@ -143,9 +143,13 @@ impl Paths {
         back: Option<&Ingress>,
     ) -> Result<Vec<Interface>, RtnetlinkError> {
         let into_tunnel = back.is_some_and(|back| back.interface.is_tunnel);
+        let defaults = self.routes.defaults(family)?;
+        let has_default = |index| defaults.iter().any(|route| route.interface == index);
         let is_meant = |own: &&OwnAddress| match listen {
             Listen::Any => false,
-            Listen::Local => into_tunnel && !is_link_local(own.address),
+            Listen::Local => {
+                (into_tunnel || has_default(own.interface)) && !is_link_local(own.address)
+            }
             Listen::Only { addresses, .. } => addresses.contains(&own.address),
         };
         let of_family = self
@@ -166,7 +170,8 @@ impl Paths {
             let interface = self.routes.interface(index)?;
             // Nothing comes in on an interface that only holds addresses.
             interfaces.extend(interface.filter(|found| {
-                !found.holds_addresses_only && (*listen != Listen::Local || !found.is_tunnel)
+                !found.holds_addresses_only
+                    && (*listen != Listen::Local || !found.is_tunnel && found.vrf().is_none())
             }));
         }
         Ok(interfaces)

@@ -1,6 +1,6 @@
 //! The paths of replies: back to clients, past this host, or out of another interface than clients come in on.
 
-use super::{Egress, Paths, Uplink, reason, reverse_path_filter_is_strict};
+use super::{Egress, EgressKey, Paths, Uplink, reason, reverse_path_filter_is_strict};
 use crate::check::surroundings::CLIENT_PORT;
 use crate::check::{Finding, Level};
 use crate::config::{Allowed, Config, Family, OptionName, first_few};
@@ -8,6 +8,7 @@ use crate::rtnetlink::{
     Arrival, Ingress, Interface, OwnAddress, Ports, Route, RtnetlinkError, forwards_from,
 };
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 
@@ -30,22 +31,14 @@ impl Paths {
     /// Destinations whose replies the kernel would not forward. It routes them to the client, since it
     /// undoes masquerading before.
     fn lost_replies(&self) -> Option<Finding> {
-        for ((address, protocol, port), egress) in &self.egresses {
+        for (key, egress) in &self.egresses {
+            let (address, ..) = key;
             let (Egress::Through(interface), Some(Ingress { client, .. })) =
                 (egress, self.ingress(Family::of(*address)))
             else {
                 continue;
             };
-            let arrival = Arrival {
-                from: *address,
-                interface: interface.index,
-            };
-            let ports = Ports {
-                protocol: protocol.number(),
-                source: *port,
-                destination: CLIENT_PORT,
-            };
-            let back = self.routes.find(*client, Some(arrival), Some(ports));
+            let back = self.reply_route(*client, *key, interface);
             if matches!(back, Ok(None)) && forwards_from(Family::of(*address), interface) {
                 let name = &interface.name;
                 let text = format!("those of {address}, which come in on {name}, are dropped: ");
@@ -53,6 +46,25 @@ impl Paths {
             }
         }
         None
+    }
+
+    /// Where the kernel sends a destination's reply to a client, which comes in on this interface.
+    fn reply_route(
+        &self,
+        client: IpAddr,
+        (from, protocol, source): EgressKey,
+        input: &Interface,
+    ) -> Result<Option<Route>, RtnetlinkError> {
+        let arrival = Arrival {
+            from,
+            interface: input.index,
+        };
+        let ports = Ports {
+            protocol: protocol.number(),
+            source,
+            destination: CLIENT_PORT,
+        };
+        self.routes.find(client, Some(arrival), Some(ports))
     }
 
     /// Clients that there is no route to.
@@ -114,9 +126,20 @@ impl Paths {
         Ok(findings)
     }
 
-    /// Whether a routing rule for marked packets, such as those of a second uplink's connections, leads out
-    /// of an interface.
+    /// Whether the replies of all destinations leave through an interface, or a routing rule for marked packets,
+    /// such as those of a second uplink's connections, leads there.
     fn leads_back(&self, client: IpAddr, out: &Interface) -> Result<bool, RtnetlinkError> {
+        let mut routes = BTreeSet::new();
+        for (key, egress) in &self.egresses {
+            if let (Egress::Through(input), true) =
+                (egress, Family::of(key.0) == Family::of(client))
+            {
+                routes.insert(self.reply_route(client, *key, input)?);
+            }
+        }
+        if routes == BTreeSet::from([Some(Route::Through(out.index))]) {
+            return Ok(true);
+        }
         for mark in self.routes.marks(Family::of(client))? {
             if self.routes.find_marked(client, mark)? == Some(Route::Through(out.index)) {
                 return Ok(true);

@@ -233,7 +233,9 @@ fn asymmetric() -> Net {
 fn a_strict_reverse_path_filter_is_a_failure_until_it_is_loose() {
     let net = asymmetric();
     let _server = net.backends[0].serve(BACKEND_PORT);
-    let forward = "tcp/80=10.2.1.2:8080";
+    // Clients of elsewhere would be dropped where they come in on the third link.
+    let forward = "--src-ranges=10.1.1.0/24 tcp/80=10.2.1.2:8080";
+    Report::of(&net.node, "tcp/80=10.2.1.2:8080").expect_ok();
     let is_forwarded = || {
         let _instance = start(&net, forward);
         is_forwarded(&net, Protocol::Tcp, Family::V4)

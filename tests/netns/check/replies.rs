@@ -234,3 +234,39 @@ fn a_default_route_into_a_tunnel_is_a_warning() {
         .find(|text| text.contains("come in on client-2 leave through tun9"));
     assert!(about.is_some(), "{report:#?}");
 }
+
+/// A default route of another routing table, or one that counts only without the first, leads to an uplink too.
+#[test]
+fn a_second_uplink_whose_replies_leave_by_the_first_is_a_warning_until_they_do_not() {
+    for route in ["metric 900", "table 50"] {
+        let (net, second) = second_uplink(false);
+        let _server = net.backends[0].serve(BACKEND_PORT);
+        let _instance = start(&net, "tcp/80=10.2.1.2:8080");
+        let warned = |parts: &[&str]| {
+            assert!(!is_served(&second, "192.0.2.7", "10.1.2.1"));
+            let report = Report::of(&net.node, "");
+            let line = report.only("warning", "replies").clone();
+            expect_parts(&line.text, parts);
+            line
+        };
+        Report::of(&net.node, "").expect_ok();
+        net.node
+            .ip(&format!("route add default via 10.1.2.2 {route}"));
+        net.node.set_sysctl("net/ipv4/conf/client-2/rp_filter", "1");
+        let strict = warned(&["come in on client-2 get none: the reverse-path filter drops them"]);
+        shell(&net.node, strict.command());
+        warned(&["come in on client-2 leave through client, where few networks"]);
+        net.node
+            .ip("rule add pref 50 fwmark 7 lookup 51\nroute add default via 10.1.2.2 table 51");
+        net.node.load(
+            "table inet uplink {
+                chain in { type filter hook prerouting priority mangle;
+                    iifname client-2 ct mark set 7
+                    iifname != client-2 ct mark 7 meta mark set 7
+                }
+            }",
+        );
+        assert!(is_served(&second, "192.0.2.7", "10.1.2.1"));
+        Report::of(&net.node, "").expect_ok();
+    }
+}
