@@ -205,6 +205,9 @@ mod tests {
                 "tcp/80=[fd00::5]:80"
             ]
         );
+        let same: [(&str, &[&str]); 2] = [("a.example", &["10.0.0.7"]), known[1]];
+        let same = self::config("tcp/80=a.example,b.example", &same).unwrap();
+        assert_eq!(shown(&same), ["tcp/80=10.0.0.7:80"]);
     }
 
     #[test]

@@ -242,6 +242,9 @@ fn a_backend_that_is_listed_twice_counts_once_with_a_warning() {
     assert_eq!(once.stderr, "");
     assert_eq!(once.stdout, twice.stdout);
     expect_parts(&twice.stderr, ["DEST_IPS", "10.2.0.11", "fd00:2::11"]);
+    let only = render("10.2.0.11 10.2.0.11");
+    assert_eq!(only.stdout, render("10.2.0.11").stdout);
+    expect_parts(&only.stderr, ["10.2.0.11"]);
 }
 
 /// In upper or lower case.
