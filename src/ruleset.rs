@@ -56,6 +56,8 @@ const CHAINS: (&str, &str) = ("chains", "chains-ranges");
 const DROPPED: (&str, &str) = ("dropped", "dropped-ranges");
 const MASQUERADE: (&str, &str) = ("masquerade", "masquerade-ranges");
 const NO_HAIRPIN: (&str, &str) = ("no-hairpin", "no-hairpin-ranges");
+/// The addresses alone of the latter.
+const NO_HAIRPIN_HOSTS: &str = "no-hairpin-hosts";
 /// The services alone, and without masquerading the destinations.
 const SERVICES: (&str, &str) = ("services", "services-ranges");
 const DESTINATIONS: (&str, &str) = ("destinations", "destinations-ranges");
@@ -294,6 +296,8 @@ pub enum Statement {
     LinkLocalDestination,
     /// `ip daddr @NAME`
     DestinationIn(Family, String),
+    /// `ip saddr @NAME`
+    SourceIn(Family, String),
     /// `ip saddr != @NAME`
     SourceNotIn(Family, String),
     /// `th dport . meta l4proto . ip saddr @NAME`

@@ -253,6 +253,9 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
         Statement::DestinationIn(family, name) => {
             out.extend(is_in(*family, [destination(*family, REG_1)], &set(name)));
         }
+        Statement::SourceIn(family, name) => {
+            out.extend(is_in(*family, [source(*family, REG_1)], &set(name)));
+        }
         Statement::SourceNotIn(family, name) => {
             out.extend(is_family(*family));
             out.push(source(*family, REG_1));

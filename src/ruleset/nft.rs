@@ -168,6 +168,7 @@ impl Display for Statement {
             Statement::LoopbackDestination(Family::Ipv6) => f.write_str("ip6 daddr ::1"),
             Statement::LinkLocalDestination => f.write_str("ip6 daddr fe80::/10"),
             Statement::DestinationIn(family, set) => write!(f, "{} daddr @{set}", ip(*family)),
+            Statement::SourceIn(family, set) => write!(f, "{} saddr @{set}", ip(*family)),
             Statement::SourceNotIn(family, set) => write!(f, "{} saddr != @{set}", ip(*family)),
             Statement::SourceAndServiceIn(family, set) => {
                 write!(f, "th dport . meta l4proto . {} saddr @{set}", ip(*family))

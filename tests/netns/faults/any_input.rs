@@ -259,6 +259,7 @@ fn ends(field: &Field) -> [u128; 2] {
 fn set_of(statement: &Statement) -> Option<&str> {
     match statement {
         Statement::DestinationIn(_, set)
+        | Statement::SourceIn(_, set)
         | Statement::SourceNotIn(_, set)
         | Statement::SourceAndServiceIn(_, set)
         | Statement::ServiceIn(set)

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::fixture::{
-    BACKEND_PORT, FORWARDED_PORT, Family, Net, Protocol, expect_reply, forward_to,
+    BACKEND_PORT, FORWARDED_PORT, Family, Net, Protocol, expect_reply, forward_to, nodefwd,
 };
 
 #[test]
@@ -21,6 +21,37 @@ fn a_backend_that_connects_to_the_forwarded_port_is_not_forwarded() {
             let node_addr = SocketAddr::new(net.backends[0].gateway(family), FORWARDED_PORT);
             let reply = net.client.request(protocol, node_addr);
             reply.expect("a reply");
+        }
+    }
+}
+
+/// The first backend has a range, the second another.
+#[test]
+fn a_backend_of_a_range_reaches_other_backends_but_not_itself() {
+    let net = Net::new(2);
+    let ports = [8000, 9000];
+    let _servers = ports.map(|port| net.serve(port));
+    for protocol in Protocol::BOTH {
+        for family in Family::BOTH {
+            let forwards = [0, 1].map(|index: usize| {
+                let (first, to) = (ports[index], net.backends[index].address(family));
+                let to = SocketAddr::new(to, first);
+                format!(
+                    "{}/{first}-{}={to}-{}",
+                    protocol.name(),
+                    first + 1,
+                    first + 1
+                )
+            });
+            let _forwarder = nodefwd(forwards).start(&net.node);
+            for (own, backend) in net.backends.iter().enumerate() {
+                let node = backend.gateway(family);
+                backend.expect_refused(protocol, SocketAddr::new(node, ports[own]));
+                let other = 1 - own;
+                let reply = backend.request(protocol, SocketAddr::new(node, ports[other]));
+                let masqueraded_as = net.backends[other].gateway(family);
+                expect_reply(reply, &format!("backend-{}", other + 1), masqueraded_as);
+            }
         }
     }
 }
