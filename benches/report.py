@@ -59,8 +59,8 @@ def method(results):
     yield "## How it is measured"
     yield (
         "`benches/run.sh` measures everything in one run of about twenty minutes, as root, between hosts made of "
-        "network namespaces. Each round measures the contenders in another order. `benches/run.sh --quick` does one "
-        "short round and writes no file. "
+        "network namespaces, beside one with a firewall of its own. Each round measures the contenders in another "
+        "order. `benches/run.sh --quick` does one short round and writes no file. "
         f"Measured on {found['cpu']}, {found['cores']} cores, Linux {found['kernel']}, on {found['date']}. The load "
         f"average was {found['load before']:.1f} before the run and {found['load after']:.1f} after it. The tables "
         "show medians, with the lowest and the highest figure in parentheses. Ratios hold on other machines too, "
