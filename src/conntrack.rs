@@ -2,6 +2,7 @@
 
 mod changes;
 mod dump;
+mod idle;
 #[cfg(test)]
 mod tests;
 
@@ -13,12 +14,14 @@ use crate::netlink::{Attributes, Failure, MAX_DUMP_RETRIES, Message, Request, So
 use crate::uapi::*;
 use changes::{Changes, acceptance_of_resets};
 use dump::plan;
+use idle::Timeouts;
 use nix::errno::Errno;
 use nix::libc;
 use std::collections::HashSet;
 use std::net::IpAddr;
 #[cfg(test)]
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 use std::{fs, io};
 use thiserror::Error;
 
@@ -96,6 +99,26 @@ impl Conntrack {
         self.visit(wanted, &mut |message| {
             let runs = !is_over(message) && flow(message).is_some_and(|flow| matches(&flow));
             ids.extend(runs.then(|| message.attributes().u32(CTA_ID)).flatten());
+        })?;
+        Ok(ids)
+    }
+
+    /// The ids of the matching TCP connections of which no packet has come by for longer than that, as far as the kernel
+    /// tells. Only `wanted` ones can match.
+    pub fn idle(
+        &self,
+        wanted: &[Wanted],
+        matches: &dyn Fn(&Flow) -> bool,
+        limit: Duration,
+    ) -> Result<HashSet<u32>, ConntrackError> {
+        let mut ids = HashSet::new();
+        let Some(timeouts) = Timeouts::read() else {
+            return Ok(ids);
+        };
+        self.visit(wanted, &mut |message| {
+            let idles = timeouts.idle(message).is_some_and(|idle| idle > limit);
+            let idles = idles && flow(message).is_some_and(|flow| matches(&flow));
+            ids.extend(idles.then(|| message.attributes().u32(CTA_ID)).flatten());
         })?;
         Ok(ids)
     }

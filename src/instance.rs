@@ -47,6 +47,7 @@ pub use reload::{RequestError, request as request_reload};
 use replace::{Clients, Predecessor, ReplaceError, ReplaceProblem};
 use rules::{Rules, RulesError};
 pub use signals::Signals;
+use std::collections::HashSet;
 use std::io;
 use std::time::Instant;
 use thiserror::Error;
@@ -101,6 +102,7 @@ pub fn run(
 
     let (lock, nftables, predecessor) = name::take(&config, signals)?;
     let clients = Clients::new(&config.name, lock)?;
+    let begins = predecessor.is_none().then_some(started);
     let mut health = Health::new(&config, None)?;
     let down = health::take_over(&config, health.as_mut());
     let rules = install(&nftables, signals, &config, &down, predecessor)?;
@@ -123,7 +125,7 @@ pub fn run(
     let successor = match served {
         Ok(Event::Replaced(process)) => Some(process),
         _ if config.drain.is_zero() => None,
-        _ => drain(&mut events, &config),
+        _ => drain(&mut events, &config, begins),
     };
     match successor {
         Some(process) => hand_over(process, &config)?,
@@ -230,13 +232,29 @@ fn install<'a>(
 
 /// Lets running connections end. Whatever fails here must not keep the rules from being removed. Gives
 /// the process that has replaced this one meanwhile, if one has.
-fn drain(events: &mut Events<'_>, config: &Config) -> Option<Holder> {
+///
+/// What an instance that was killed has left, nobody ends: of connections from before it `begins`, if that is known, those
+/// that have had no packet since are not waited for.
+fn drain(events: &mut Events<'_>, config: &Config, begins: Option<Instant>) -> Option<Holder> {
     let mut wait = || {
         let addresses = Addresses::read_of(config.listen.interfaces())?;
         let matcher = FlowMatcher::new(config, &addresses);
         let wanted = flows::can_be_forwarded(config);
         let is_forwarded = |flow: &Flow| matcher.is_forwarded(flow);
-        let running = || Conntrack::open()?.running(&wanted, &is_forwarded);
+        let mut left = HashSet::new();
+        if let Some(begins) = begins {
+            left = Conntrack::open()?.idle(&wanted, &is_forwarded, begins.elapsed())?;
+        }
+        if !left.is_empty() {
+            info!(
+                "not waiting for {} connections that idle since before the start",
+                left.len()
+            );
+        }
+        let running = || {
+            let running = Conntrack::open()?.running(&wanted, &is_forwarded)?;
+            Ok(&running - &left)
+        };
         events.close()?;
         if config.wants_fast_path() {
             let conntrack = Conntrack::open()?;

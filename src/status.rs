@@ -96,6 +96,8 @@ pub struct Instance {
     pub name: String,
     /// The name of its table, which is of family `inet`.
     pub table: String,
+    /// False if it died and has left its table, which forwards nevertheless: before Linux 5.12.
+    pub running: bool,
     /// Whether it accepts new connections; false while it drains.
     pub accepting: bool,
     /// Whether its file was refused when it was read again last: the rules are those from before.
@@ -354,6 +356,7 @@ fn instance(
     owners: &Owners,
     most: usize,
 ) -> Result<Instance, NftablesError> {
+    let running = !ready::is_dead(&table);
     let TableInfo { name, owner, .. } = table;
     let table = Table::inet(&name);
     let instance = name.strip_prefix(TABLE_PREFIX).unwrap_or(&name);
@@ -372,6 +375,7 @@ fn instance(
     Ok(Instance {
         netns: None,
         name: instance.to_owned(),
+        running,
         accepting: accepts(nftables, &name)?,
         reload_failed: nftables
             .list(|socket| list::chain_use(socket, &table, RELOAD_FAILED))?

@@ -215,8 +215,10 @@ pub const IPS_CONFIRMED: u32 = 1 << 3;
 pub const IPS_SRC_NAT: u32 = 1 << 4;
 pub const IPS_DST_NAT: u32 = 1 << 5;
 pub const IPS_DST_NAT_DONE: u32 = 1 << 8;
+pub const IPS_OFFLOAD: u32 = 1 << 14;
 
 // netfilter/nf_conntrack_tcp.h, nf_conntrack_sctp.h
+pub const TCP_CONNTRACK_ESTABLISHED: u8 = 3;
 pub const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
 pub const TCP_CONNTRACK_CLOSE: u8 = 8;
 pub const IP_CT_TCP_FLAG_MAXACK_SET: u8 = 0x20;
@@ -230,6 +232,7 @@ pub const CTA_TUPLE_ORIG: u16 = 1;
 pub const CTA_TUPLE_REPLY: u16 = 2;
 pub const CTA_STATUS: u16 = 3;
 pub const CTA_PROTOINFO: u16 = 4;
+pub const CTA_TIMEOUT: u16 = 7;
 pub const CTA_ID: u16 = 12;
 pub const CTA_ZONE: u16 = 18;
 /// Since Linux 5.8.

@@ -89,6 +89,7 @@ JSON, to which fields may be added; the comments are not part of it:
    \"instances\": [{
     \"netns\": null,                            // network namespace, if it is another one
     \"name\": \"web\", \"table\": \"nodefwd-web\",
+    \"running\": true,                          // false: it died and has left its table
     \"accepting\": true,                        // new connections; false while draining
     \"reload_failed\": false,                   // true: the rules are those from before
     \"options\": {                              // null if the table has no forwards

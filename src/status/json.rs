@@ -42,6 +42,7 @@ mod tests {
                     "netns": null,
                     "name": "web",
                     "table": "nodefwd-web",
+                    "running": true,
                     "accepting": true,
                     "reload_failed": false,
                     "options": {
@@ -120,6 +121,7 @@ mod tests {
                     "netns": "pod\n1",
                     "name": "odd\u{1b}\"",
                     "table": "nodefwd-odd\u{1b}\"",
+                    "running": false,
                     "accepting": false,
                     "reload_failed": true,
                     "options": null,

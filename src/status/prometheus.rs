@@ -26,6 +26,11 @@ const INSTANCE: Metric = (
     "gauge",
     "Instances whose rules are in the kernel, always 1.",
 );
+const RUNNING: Metric = (
+    "nodefwd_instance_running",
+    "gauge",
+    "Whether the instance runs; 0 if it died and has left its rules, as it can before Linux 5.12.",
+);
 const ACCEPTING: Metric = (
     "nodefwd_instance_accepting",
     "gauge",
@@ -129,6 +134,7 @@ pub fn write(instances: &[Instance], out: &mut dyn io::Write) -> io::Result<()> 
     metric(out, BUILD, &mut build.into_iter())?;
     metric(out, INSTANCES, &mut count.into_iter())?;
     metric(out, INSTANCE, &mut of_each(|_| 1))?;
+    metric(out, RUNNING, &mut of_each(|one| one.running.into()))?;
     metric(out, ACCEPTING, &mut of_each(|one| one.accepting.into()))?;
     metric(out, FORWARDING, &mut forwarding)?;
     metric(out, START, &mut start)?;
@@ -293,6 +299,10 @@ nodefwd_instances 2
 # TYPE nodefwd_instance_info gauge
 nodefwd_instance_info{forwarder="web"} 1
 nodefwd_instance_info{forwarder="odd\\u{1b}\"",netns="pod\n1"} 1
+# HELP nodefwd_instance_running Whether the instance runs; 0 if it died and has left its rules, as it can before Linux 5.12.
+# TYPE nodefwd_instance_running gauge
+nodefwd_instance_running{forwarder="web"} 1
+nodefwd_instance_running{forwarder="odd\\u{1b}\"",netns="pod\n1"} 0
 # HELP nodefwd_instance_accepting Whether the instance accepts new connections; 0 while it drains.
 # TYPE nodefwd_instance_accepting gauge
 nodefwd_instance_accepting{forwarder="web"} 1

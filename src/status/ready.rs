@@ -13,9 +13,6 @@ use crate::nftables::{Nftables, NftablesError};
 pub fn check(name: Option<&Name>) -> Result<(), StatusError> {
     let nftables = &Nftables::open()?;
     let tables = tables(nftables, name)?;
-    // A table without an owner outlives its process; the lock does not.
-    let is_dead =
-        |table: &TableInfo| table.owner.is_none() && Holder::of(&table.name) == Holder::None;
     let mut unmet = None;
     for table in &tables {
         if !is_dead(table) && accepts(nftables, &table.name)? {
@@ -34,6 +31,11 @@ pub fn check(name: Option<&Name>) -> Result<(), StatusError> {
         (Some(name), [table, ..]) if is_dead(table) => StatusError::Dead(name.table()),
         (Some(name), _) => StatusError::Closed(name.table()),
     })
+}
+
+/// Whether an instance that died has left the table: without an owner it outlives its process, but the lock does not.
+pub fn is_dead(table: &TableInfo) -> bool {
+    table.owner.is_none() && Holder::of(&table.name) == Holder::None
 }
 
 /// Why this host does not forward what the table has rules for.

@@ -18,6 +18,7 @@ pub fn instances() -> Vec<Instance> {
         netns: None,
         name: "web".into(),
         table: "nodefwd-web".into(),
+        running: true,
         accepting: true,
         reload_failed: false,
         options: Some(OptionsStatus {
@@ -91,6 +92,7 @@ pub fn instances() -> Vec<Instance> {
         netns: Some("pod\n1".into()),
         name: "odd\u{1b}\"".into(),
         table: "nodefwd-odd\u{1b}\"".into(),
+        running: false,
         accepting: false,
         reload_failed: true,
         options: None,

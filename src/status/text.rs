@@ -1,6 +1,6 @@
 //! The status for people: a table for each instance.
 
-use super::{DestinationStatus, ForwardStatus, Instance, OptionsStatus, Owner};
+use super::{DestinationStatus, ForwardStatus, Instance, OptionsStatus};
 use crate::config::{Service, first_few};
 use crate::text::Printable;
 use std::fmt::Write;
@@ -134,11 +134,14 @@ fn heading(instance: &Instance, now: u64) -> String {
     if !instance.accepting {
         heading += ", accepts no new connections";
     }
-    heading + &ownership(instance.owner.as_ref(), now) + "\n"
+    heading + &ownership(instance, now) + "\n"
 }
 
-fn ownership(owner: Option<&Owner>, now: u64) -> String {
-    let Some(owner) = owner else {
+fn ownership(instance: &Instance, now: u64) -> String {
+    if !instance.running {
+        return ", left by an instance that died: restart it to replace the table".into();
+    }
+    let Some(owner) = &instance.owner else {
         return ", without an owner".into();
     };
     let Some(pid) = owner.pid else {
@@ -250,7 +253,7 @@ web: table inet nodefwd-web, owned by process 4242 (nodefwd) for 1h 1m
   tcp/8000-8100 IPv6  [fd00:2::11]:9-109               123456       -           -        0
   dropped as invalid: 2
 
-odd\\u{1b}\" in pod\\n1: table inet nodefwd-odd\\u{1b}\", accepts no new connections, without an owner
+odd\\u{1b}\" in pod\\n1: table inet nodefwd-odd\\u{1b}\", accepts no new connections, left by an instance that died: restart it to replace the table
   the last reload failed, these are the rules from before: the log has the reason
   IPv6 is left out: NODEFWD_LISTEN (--listen) has no IPv6 entry: no client can connect over IPv6
   its forwards are left out, as they are too many

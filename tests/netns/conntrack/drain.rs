@@ -3,10 +3,12 @@
 use std::fs;
 use std::net::UdpSocket;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::stale_flows::crash;
 use crate::fixture::{
     BACKEND_PORT, FORWARDED_PORT, Family, ForwardedConnection, Namespace, Net, Protocol,
     expect_parts, expect_reply, forward_to,
@@ -94,6 +96,33 @@ fn without_events_of_conntrack_it_ends_with_the_last_connection() {
         forwarder.wait_until_draining(1);
         flow.expect_unchanged();
         drop(flow);
+        forwarder.wait_until_drained();
+        forwarder.finish().expect_exit(0);
+    }
+}
+
+/// Conntrack does not see the end of a connection while no rules need it, so its entry stays as of one that runs, for
+/// five days. One that has sent since the start runs.
+#[test]
+fn what_a_killed_instance_has_left_is_not_waited_for_unless_it_goes_on() {
+    let net = Net::new(1);
+    let _servers = net.serve(BACKEND_PORT);
+    let call = forward_to(Protocol::Tcp, &net.backends).args(&[LONG]);
+    for family in Family::BOTH {
+        let to = net.node_addr(family, FORWARDED_PORT);
+        let killed = call.start(&net.node);
+        let [dead, mut alive] = [(); 2].map(|()| net.client.live_flow(Protocol::Tcp, to));
+        crash(&net, killed);
+        drop(dead);
+        // The kernel tells times in seconds.
+        thread::sleep(Duration::from_secs(3));
+        let mut forwarder = call.start(&net.node);
+        alive.expect_unchanged();
+        forwarder.signal(Signal::SIGTERM);
+        forwarder.wait_for_line("not waiting for 1 connections that idle since before the start");
+        forwarder.wait_until_draining(1);
+        alive.expect_unchanged();
+        drop(alive);
         forwarder.wait_until_drained();
         forwarder.finish().expect_exit(0);
     }

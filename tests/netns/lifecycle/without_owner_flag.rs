@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::fixture::{
     BACKEND_PORT, CHANGED, FORWARDED_PORT, Family, Namespace, Net, Nodefwd, OTHER_NAT, Protocol,
@@ -50,6 +51,32 @@ fn a_start_replaces_the_rules_of_a_dead_instance() {
     expect_forwarded(&net);
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
     assert_eq!(net.node.ruleset(), "");
+}
+
+#[test]
+fn status_tells_a_running_instance_from_what_a_dead_one_has_left() {
+    let net = Net::new(1);
+    let forwarder = without_owner(&net).start(&net.node);
+    let expect_status = |running: bool| {
+        let status = |format| nodefwd(["status", "--format", format]).finish(&net.node);
+        let text = status("text").expect_success();
+        let left = format!("tcp-80: {TABLE}, left by an instance that died: restart it");
+        assert_eq!(text.contains(&left), !running, "{text}");
+        let json = status("json").expect_success();
+        let read: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(read["instances"][0]["running"], running, "{json}");
+        let metric = "nodefwd_instance_running{forwarder=\"tcp-80\"}";
+        let value = u8::from(running);
+        expect_parts(
+            &status("prometheus").expect_success(),
+            [format!("{metric} {value}\n")],
+        );
+    };
+    expect_status(true);
+    forwarder.stop(Signal::SIGKILL);
+    expect_status(false);
+    let _forwarder = without_owner(&net).start(&net.node);
+    expect_status(true);
 }
 
 #[test]
