@@ -86,7 +86,8 @@ fn common(forwards: &[(&Forward, Destination)]) -> Option<Service> {
     services.all(same).then_some(first)
 }
 
-fn iptables(forwards: &[(&Forward, Destination)]) -> String {
+/// What a rule of iptables(8) ends with that accepts forwards.
+pub fn iptables(forwards: &[(&Forward, Destination)]) -> String {
     match common(forwards) {
         None => "-m conntrack --ctstate DNAT -j ACCEPT".into(),
         Some(Service {

@@ -1,8 +1,8 @@
 //! iptables-legacy, whose rules nftables does not show: whether its tables have any
 //! (linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h).
 
-use super::{Finding, Level};
-use crate::config::{Config, Family, first_few};
+use super::{Finding, Level, fix};
+use crate::config::{Config, Family, Forward, first_few};
 use crate::netlink::read_option;
 use nix::errno::Errno;
 use nix::libc;
@@ -30,51 +30,71 @@ const ENTRIES: usize = (NAME + 4).next_multiple_of(align_of::<u64>());
 const VERDICT: usize = 32;
 const ACCEPT: i32 = -2;
 
-/// What may drop or translate connections, and cannot be followed.
-pub fn findings(config: &Config) -> Option<Finding> {
-    let mut tables = Vec::new();
-    let mut commands = Vec::new();
-    for family in config.families() {
-        let (file, command) = match family {
-            Family::Ipv4 => ("ip_tables_names", "iptables-legacy-save"),
-            Family::Ipv6 => ("ip6_tables_names", "ip6tables-legacy-save"),
+/// What a table holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    /// Chains without rules, whose policies accept.
+    Nothing,
+    Rules,
+    /// The same in `filter`, where the policy of chain FORWARD does not accept.
+    ForwardDrops,
+}
+
+/// What may drop or translate connections, and cannot be followed; a line for each family.
+pub fn findings(config: &Config) -> impl Iterator<Item = Finding> {
+    config.families().filter_map(|family| {
+        let (file, program) = match family {
+            Family::Ipv4 => ("ip_tables_names", "iptables-legacy"),
+            Family::Ipv6 => ("ip6_tables_names", "ip6tables-legacy"),
         };
         let names = fs::read_to_string(format!("/proc/thread-self/net/{file}"));
         let names = names.unwrap_or_default();
         // One that cannot be read may hold rules.
-        let in_use = |name: &&str| holds_rules(family, name).unwrap_or(true);
-        let names: Vec<&str> = names.lines().filter(in_use).collect();
-        if !names.is_empty() {
-            commands.push(command);
+        let contents = |name| contents(family, name).unwrap_or(Contents::Rules);
+        let tables = names.lines().map(|name| (name, contents(name)));
+        let in_use: Vec<_> = tables.filter(|(_, held)| *held != Contents::Nothing).collect();
+        if in_use.is_empty() {
+            return None;
         }
-        tables.extend(names.iter().map(|name| format!("{name} over {family}")));
-    }
-    let text = format!(
-        "not looked at: iptables-legacy has rules in {}, which nftables does not show and which may drop or translate what is to be forwarded: see {}",
-        first_few(tables.iter()),
-        commands.join(", ")
-    );
-    let finding = || Finding::new(Level::Doubt, "iptables-legacy", text);
-    (!tables.is_empty()).then(finding)
+        let text = format!(
+            "not looked at: {program} has rules in {} over {family}, which nftables does not show and which may drop or translate what is to be forwarded: see {program}-save",
+            first_few(in_use.iter().map(|(name, _)| name))
+        );
+        let drops = in_use.contains(&("filter", Contents::ForwardDrops));
+        let command = drops.then(|| format!("{program} -I FORWARD {}", let_through(config, family)));
+        let how = "; the policy of FORWARD drops what no rule accepts: let it through with";
+        let finding = Finding::new(Level::Doubt, "iptables-legacy", text);
+        Some(finding.mended(how, command))
+    })
 }
 
-/// Whether a table has more than its chains' policies, or one of these does not accept.
-fn holds_rules(family: Family, table: &str) -> io::Result<bool> {
+/// What a rule ends with that accepts what is forwarded over a family.
+fn let_through(config: &Config, family: Family) -> String {
+    let forwards = config.forwards.iter();
+    let of_family = forwards.filter(|forward| forward.service.family == family);
+    let first = |forward: &'_ Forward| forward.destinations.first().copied();
+    let of_family = of_family.filter_map(|forward| Some((forward, first(forward)?)));
+    fix::iptables(&of_family.collect::<Vec<_>>())
+}
+
+fn contents(family: Family, table: &str) -> io::Result<Contents> {
     let socket = open(family)?;
     let mut info = request(INFO, table)?;
     if let Err(error) = ask(&socket, family, SO_GET_INFO, &mut info) {
         // It is gone.
         return match error.raw_os_error() {
-            Some(libc::ENOENT) => Ok(false),
+            Some(libc::ENOENT) => Ok(Contents::Nothing),
             _ => Err(error),
         };
     }
     let number = |at: usize| word(&info, at).map(|word| word as usize);
     let hooks = number(VALID_HOOKS)?;
     // A policy for each hook, and the entry that ends the table.
-    if number(NUM_ENTRIES)? > hooks.count_ones() as usize + 1 {
-        return Ok(true);
-    }
+    let mut held = if number(NUM_ENTRIES)? > hooks.count_ones() as usize + 1 {
+        Contents::Rules
+    } else {
+        Contents::Nothing
+    };
     let size = number(SIZE)?;
     let mut entries = request(ENTRIES + size, table)?;
     entries[NAME..NAME + 4].copy_from_slice(&(size as u32).to_ne_bytes());
@@ -86,10 +106,13 @@ fn holds_rules(family: Family, table: &str) -> io::Result<bool> {
         let target = entries.get(at..).and_then(|rest| rest.first_chunk());
         let target = u16::from_ne_bytes(*target.ok_or(Errno::EINVAL)?);
         if word(&entries, entry + usize::from(target) + VERDICT)? as i32 != ACCEPT {
-            return Ok(true);
+            if table == "filter" && hook == libc::NF_INET_FORWARD as usize {
+                return Ok(Contents::ForwardDrops);
+            }
+            held = Contents::Rules;
         }
     }
-    Ok(false)
+    Ok(held)
 }
 
 fn open(family: Family) -> io::Result<OwnedFd> {

@@ -86,7 +86,9 @@ pub fn surroundings(nftables: Option<&Nftables>, config: &Config, scope: &Scope)
         // Without them it is not known which rules a packet meets.
         Err(error) => findings.extend(["routes", "firewall"].map(|part| unread(part, &error))),
     }
-    findings.extend(legacy::findings(config));
+    if !scope.at_start {
+        findings.extend(legacy::findings(config));
+    }
     match &sockets {
         Ok(sockets) => findings.extend(sockets::findings(config, sockets)),
         Err(error) => findings.push(unread("sockets", error)),

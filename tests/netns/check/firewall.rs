@@ -270,23 +270,47 @@ fn rules_of_iptables_legacy_are_a_warning_since_check_cannot_read_them() {
         );
         check().expect_ok();
     }
-    shell(&net.node, "iptables-legacy -P FORWARD DROP");
-    assert!(
-        check()
-            .only("warning", "iptables-legacy")
-            .text
-            .contains("iptables-legacy-save")
-    );
     shell(
         &net.node,
         "ip6tables-legacy -t nat -A PREROUTING -p tcp --dport 80 -j REDIRECT",
     );
-    assert!(
-        check()
-            .only("warning", "iptables-legacy")
-            .text
-            .contains("ip6tables-legacy-save")
+    let report = check();
+    let warning = report.only("warning", "iptables-legacy");
+    expect_parts(
+        &warning.text,
+        ["rules in nat over IPv6, ", ": see ip6tables-legacy-save"],
     );
+}
+
+/// As Docker sets it, which may use iptables-legacy.
+#[test]
+fn a_policy_of_iptables_legacy_has_a_command_that_lets_forwards_through() {
+    let net = net(1);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let _instance = start(&net, "tcp/80=10.2.1.2:8080,[fd00:2:1::2]:8080");
+    for (family, program) in [
+        (Family::V4, "iptables-legacy"),
+        (Family::V6, "ip6tables-legacy"),
+    ] {
+        let forwarded = || is_forwarded(&net, Protocol::Tcp, family);
+        shell(&net.node, &format!("{program} -P INPUT DROP"));
+        let report = Report::of(&net.node, "");
+        let other = &report.only("warning", "iptables-legacy").text;
+        assert!(!other.contains("FORWARD"), "{other}");
+        shell(
+            &net.node,
+            &format!("{program} -P INPUT ACCEPT; {program} -P FORWARD DROP"),
+        );
+        assert!(!forwarded());
+        let report = Report::of(&net.node, "");
+        let command = report.only("warning", "iptables-legacy").command();
+        shell(&net.node, command);
+        assert!(forwarded(), "{command}");
+        shell(
+            &net.node,
+            &format!("{program} -F; {program} -P FORWARD ACCEPT"),
+        );
+    }
 }
 
 /// Packets to a backend on the host itself do not pass the forward hook.
