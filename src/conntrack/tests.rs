@@ -4,6 +4,7 @@ mod plans;
 
 use super::*;
 use crate::netlink::{any_messages, attributes, messages};
+use crate::netns::in_own_namespace;
 
 fn tuple(source: [u8; 4], destination: [u8; 4], ports: [u16; 2]) -> Vec<u8> {
     let addresses = attributes(&[(CTA_IP_V4_SRC, &source), (CTA_IP_V4_DST, &destination)]);
@@ -16,15 +17,21 @@ fn tuple(source: [u8; 4], destination: [u8; 4], ports: [u16; 2]) -> Vec<u8> {
     attributes(&[(CTA_TUPLE_IP, &addresses), (CTA_TUPLE_PROTO, &transport)])
 }
 
+/// An entry with these tuples, in zone 9.
+fn entry(original: &[u8], reply: &[u8]) -> Request {
+    Request::new(message_type(0), 0, 2, 1)
+        .attribute(CTA_TUPLE_ORIG, original)
+        .attribute(CTA_TUPLE_REPLY, reply)
+        .attribute(CTA_STATUS, &(IPS_DST_NAT | 8).to_be_bytes())
+        .attribute(CTA_ID, &7u32.to_be_bytes())
+        .attribute(CTA_ZONE, &9u16.to_be_bytes())
+}
+
 #[test]
 fn a_translated_flow_reads_back() {
     let original = tuple([10, 1, 0, 2], [10, 1, 0, 1], [4000, 53]);
     let reply = tuple([10, 2, 0, 11], [10, 2, 0, 1], [5353, 999]);
-    let request = Request::new(message_type(0), 0, 2, 1)
-        .attribute(CTA_TUPLE_ORIG, &original)
-        .attribute(CTA_TUPLE_REPLY, &reply)
-        .attribute(CTA_STATUS, &(IPS_DST_NAT | 8).to_be_bytes())
-        .attribute(CTA_ID, &7u32.to_be_bytes());
+    let request = entry(&original, &reply);
     let message = messages(request.bytes()).next().unwrap();
     let flow = flow(&message).unwrap();
     assert_eq!(flow.protocol, Protocol::Udp);
@@ -42,10 +49,12 @@ fn a_translated_flow_reads_back() {
         Some(original.as_slice())
     );
     assert_eq!(deletion.attributes().u32(CTA_ID), Some(7));
+    assert_eq!(deletion.attributes().get(CTA_ZONE), Some(&[0, 9][..]));
 
     let change = changes::acceptance_of_resets(&message).unwrap();
     let change = messages(change.bytes()).next().unwrap().attributes();
     assert_eq!(change.get(CTA_TUPLE_ORIG), Some(original.as_slice()));
+    assert_eq!(change.get(CTA_ZONE), Some(&[0, 9][..]));
     let tcp = change.nested(CTA_PROTOINFO).nested(CTA_PROTOINFO_TCP);
     for direction in [
         CTA_PROTOINFO_TCP_FLAGS_ORIGINAL,
@@ -56,6 +65,24 @@ fn a_translated_flow_reads_back() {
             Some(&[0, IP_CT_TCP_FLAG_MAXACK_SET][..])
         );
     }
+}
+
+/// It may have ended by itself meanwhile.
+#[test]
+fn an_entry_that_is_gone_is_no_error() {
+    let refused = in_own_namespace(|| {
+        let send = |change: &Request| {
+            let mut changes = Changes::open().unwrap();
+            changes.push(change).unwrap();
+            changes.send()
+        };
+        let [original, reply] = [1, 2].map(|host| tuple([10, 1, 0, host], [10, 1, 0, 9], [1, 1]));
+        let gone = entry(&original, &reply);
+        let gone = messages(gone.bytes()).next().unwrap();
+        send(&deletion(&gone).unwrap()).unwrap();
+        send(&entry(&[], &[])).unwrap_err()
+    });
+    assert!(matches!(refused, ConntrackError::Refused(_)), "{refused:?}");
 }
 
 #[test]

@@ -242,9 +242,12 @@ fn a_backend_that_is_listed_twice_counts_once_with_a_warning() {
     assert_eq!(once.stderr, "");
     assert_eq!(once.stdout, twice.stdout);
     expect_parts(&twice.stderr, ["DEST_IPS", "10.2.0.11", "fd00:2::11"]);
-    let only = render("10.2.0.11 10.2.0.11");
-    assert_eq!(only.stdout, render("10.2.0.11").stdout);
-    expect_parts(&only.stderr, ["10.2.0.11"]);
+    let render = |forward: &str| nodefwd(["render", forward]).finish_here().expect_exit(0);
+    let [once, twice] =
+        ["10.2.0.11", "10.2.0.11,10.2.0.11"].map(|to| render(&format!("tcp/80={to}")));
+    assert_eq!(once.stdout, twice.stdout);
+    let warning = "warning: destination 10.2.0.11:80 is listed more than once: it counts once\n";
+    assert_eq!(twice.stderr, warning);
 }
 
 /// In upper or lower case.
