@@ -94,3 +94,49 @@ pub fn install(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Options};
+    use crate::netns::in_own_namespace;
+    use std::thread;
+
+    /// Installs something while another process changes the ruleset between each look and the transaction, after a
+    /// pause. Gives how many attempts it gave up after, and how long they took.
+    fn give_up(pause: Duration) -> (usize, Duration) {
+        let options = Options {
+            forwards: vec!["tcp/80=10.0.0.5".into()],
+            ..Options::default()
+        };
+        let config = Config::new(&options).unwrap();
+        in_own_namespace(|| {
+            let [nftables, other] = [(); 2].map(|()| Nftables::open().unwrap());
+            let change = || {
+                thread::sleep(pause);
+                other.add_table("other", false).unwrap();
+                other.remove("other").unwrap();
+            };
+            let (ruleset, claims) = (Ruleset::new(&config), Claims::of(&config));
+            let begin = Instant::now();
+            let done = install(&nftables, &ruleset, &claims, IfExists::Fail, &change);
+            let error = done.unwrap_err().to_string();
+            let attempts = error.split(' ').find_map(|word| word.parse().ok());
+            assert!(nftables.table(&ruleset.table).unwrap().is_none());
+            (attempts.expect(&error), begin.elapsed())
+        })
+    }
+
+    #[test]
+    fn changes_without_a_pause_forestall_it_for_a_while_and_slow_ones_often() {
+        let (fast, slow) = thread::scope(|scope| {
+            let slow = scope.spawn(|| give_up(MIN_PERSISTENCE / 90));
+            (give_up(Duration::ZERO), slow.join().unwrap())
+        });
+        assert!(
+            fast.1 >= MIN_PERSISTENCE && fast.0 >= MIN_ATTEMPTS,
+            "{fast:?}"
+        );
+        assert_eq!(slow.0, MIN_ATTEMPTS);
+    }
+}

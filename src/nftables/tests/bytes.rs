@@ -2,9 +2,13 @@
 //! are in the machine's own, their values in that of the network, and what an expression compares with a
 //! register is in the order in which the kernel fills that register.
 
-use super::super::encode;
+use super::super::{encode, list};
 use crate::config::{Config, Options};
+use crate::netlink::messages;
 use crate::ruleset::Ruleset;
+use crate::uapi::{NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_HOOK_PRIORITY};
+use nix::libc;
+use std::collections::BTreeMap;
 
 /// What it is, and its bytes where the lowest byte comes first, and where it comes last.
 const PARTS: [(&str, &[u8], &[u8]); 9] = [
@@ -59,14 +63,17 @@ const PARTS: [(&str, &[u8], &[u8]); 9] = [
     ),
 ];
 
-#[test]
-fn bytes_are_in_the_order_that_the_kernel_expects() {
+fn ruleset() -> Ruleset {
     let options = Options {
         forwards: vec!["tcp/80=10.2.0.11:8080".into()],
         ..Options::default()
     };
-    let ruleset = Ruleset::new(&Config::new(&options).expect("valid"));
-    let transaction = encode::install(&ruleset, false, None);
+    Ruleset::new(&Config::new(&options).expect("valid"))
+}
+
+#[test]
+fn bytes_are_in_the_order_that_the_kernel_expects() {
+    let transaction = encode::install(&ruleset(), false, None);
     for (what, little, big) in PARTS {
         let part = if cfg!(target_endian = "big") {
             big
@@ -79,4 +86,27 @@ fn bytes_are_in_the_order_that_the_kernel_expects() {
             .any(|found| found == part);
         assert!(is_there, "no {what}: {part:?} in {:?}", transaction.bytes());
     }
+}
+
+/// With the same priority it would come before the old table's chain too, and a packet could miss all of them.
+#[test]
+fn a_replacement_adds_each_base_chain_twice_and_one_priority_later() {
+    let priorities = |replaces| -> BTreeMap<String, i32> {
+        let transaction = encode::install(&ruleset(), replaces, None);
+        let chains = messages(transaction.bytes())
+            .filter(|message| message.kind == list::message_type(libc::NFT_MSG_NEWCHAIN));
+        let priority = chains.filter_map(|message| {
+            let attributes = message.attributes();
+            let priority = attributes.nested(NFTA_CHAIN_HOOK).u32(NFTA_HOOK_PRIORITY)?;
+            Some((attributes.name(NFTA_CHAIN_NAME)?, priority as i32))
+        });
+        priority.collect()
+    };
+    let mut expected = priorities(false);
+    let later = expected.iter();
+    let later = later.map(|(name, priority)| (format!("{name}-overlap"), priority + 1));
+    let later: Vec<_> = later.collect();
+    assert!(!later.is_empty());
+    expected.extend(later);
+    assert_eq!(priorities(true), expected);
 }
