@@ -70,15 +70,22 @@ mod tests {
     use nix::sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept, bind, connect, listen, socket,
     };
-    use nix::sys::stat::fstat;
     use nix::unistd::{close, geteuid};
+    use std::fs::File;
     use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::fs::MetadataExt;
 
     fn bound(name: &[u8], kind: SockType) -> OwnedFd {
         let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
         let address = UnixAddr::new_abstract(name).unwrap();
         bind(socket.as_raw_fd(), &address).unwrap();
         socket
+    }
+
+    /// Of 64 bits on every architecture, unlike fstat(2)'s.
+    fn inode(socket: &OwnedFd) -> u64 {
+        let file = File::from(socket.try_clone().unwrap());
+        file.metadata().unwrap().ino()
     }
 
     /// Beside names that write the line of another socket into /proc/net/unix, or no text at all.
@@ -96,7 +103,7 @@ mod tests {
             assert_eq!(stream_with_name("nodefwd-web").unwrap(), None);
             let socket = bound(b"nodefwd-web", SockType::Stream);
             let found = stream_with_name("nodefwd-web").unwrap().unwrap();
-            assert_eq!(u64::from(found.inode), fstat(&socket).unwrap().st_ino);
+            assert_eq!(u64::from(found.inode), inode(&socket));
             assert_eq!(found.user, Some(geteuid().as_raw()));
             // Also once it is connected: it keeps the name.
             let listener = bound(b"listener", SockType::Stream);
@@ -105,7 +112,6 @@ mod tests {
             connect(socket.as_raw_fd(), &address).unwrap();
             assert_eq!(stream_with_name("nodefwd-web").unwrap(), Some(found));
             // What it has accepted has the listener's name too, and another process may have that.
-            let inode = |socket: &OwnedFd| fstat(socket).unwrap().st_ino;
             let accepted = accept(listener.as_raw_fd()).unwrap();
             let found = stream_with_name("listener").unwrap().unwrap();
             assert_eq!(u64::from(found.inode), inode(&listener));
