@@ -11,8 +11,22 @@ use thiserror::Error;
 
 /// The policies cannot be read.
 #[derive(Debug, Error)]
-#[error("not looked at: policies of IPsec, see ip xfrm policy")]
-pub struct XfrmError(#[source] io::Error);
+pub enum XfrmError {
+    /// A 64-bit kernel without a translator of its messages (xfrm_user_rcv_msg in net/xfrm/xfrm_user.c).
+    #[error("not looked at: policies of IPsec, which this kernel shows to 64-bit programs only")]
+    OnlyTo64Bit(#[source] io::Error),
+    #[error("not looked at: policies of IPsec, see ip xfrm policy")]
+    Unreadable(#[source] io::Error),
+}
+
+impl From<io::Error> for XfrmError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) if cfg!(target_pointer_width = "32") => Self::OnlyTo64Bit(error),
+            _ => Self::Unreadable(error),
+        }
+    }
+}
 
 /// Which packets a policy is for, of those that this host forwards or sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,25 +49,25 @@ impl Policy {
 }
 
 /// `struct xfrm_userpolicy_info` (linux/xfrm.h), which begins with a `struct xfrm_selector`: where it has its fields,
-/// and its length.
+/// and its length without the padding at its end, which i386 has not.
 const SEL_DADDR: usize = 0;
 const SEL_SADDR: usize = 16;
 const SEL_FAMILY: usize = 40;
 const SEL_PREFIXLEN_D: usize = 42;
 const SEL_PREFIXLEN_S: usize = 43;
 const DIR: usize = 160;
-const POLICY: usize = 168;
+const POLICY: usize = 164;
 
 /// The policies of this network namespace, without those of single sockets; none if the kernel knows no IPsec.
 pub fn policies() -> Result<Vec<Policy>, XfrmError> {
     let socket = match Socket::xfrm() {
         Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => return Ok(Vec::new()),
-        socket => socket.map_err(XfrmError)?,
+        socket => socket?,
     };
     // A `struct rtgenmsg` of all families.
     let all = Request::dump(XFRM_MSG_GETPOLICY, &[0; 4]);
     let listed = socket.list(&all, policy);
-    listed.map_err(|failure| XfrmError(failure.into()))
+    listed.map_err(|failure| io::Error::from(failure).into())
 }
 
 fn policy(message: &Message<'_>) -> Option<Policy> {
