@@ -36,6 +36,12 @@ if [[ $depth != build ]]; then
 fi
 mapfile -t missing < <(missing_packages)
 [[ ${#missing[@]} -eq 0 ]] || install_packages "${missing[@]}"
+if [[ $depth != build && $depth != packets && " ${architectures[*]} " == *' i386 '* ]]; then # as tests/run.sh
+    bring_promtool
+    for suite in bullseye bookworm trixie; do
+        bring_nft "$suite"
+    done
+fi
 
 work=$PWD/target/architectures
 commit=$(git -c safe.directory='*' rev-parse HEAD 2>/dev/null) || commit=''

@@ -75,7 +75,8 @@ run_here() {
     mkdir -p "$work/$1/$(properties_of "$1" | cut -d' ' -f1)/tmp"
     list_tests "$1" | while read -r program filter; do
         # shellcheck disable=SC2086 # several words
-        NODEFWD_BIN=$work/$1/tests/nodefwd "$work/$1/tests/$program" $filter </dev/null && passed=1 || passed=0
+        RUST_TEST_THREADS=$((3 * $(nproc))) NODEFWD_BIN=$work/$1/tests/nodefwd env --default-signal=HUP,INT,QUIT \
+            "$work/$1/tests/$program" $filter </dev/null && passed=1 || passed=0
         echo "ended: $passed $program $filter"
     done
 }
