@@ -307,3 +307,18 @@ fn few_ports_among_many_entries_are_asked_for_one_by_one() {
     let of_two_protocols = [&translated[..], tcp].concat();
     assert_eq!(plan(&of_two_protocols, Some(1_000_000)), [whole(tcp)]);
 }
+
+/// By what the kernel ignores, it would be asked again and again for the same.
+#[test]
+fn what_the_kernel_cannot_select_by_is_not_asked_for() {
+    let sctp = wanted(Protocol::Sctp, "5-7", Which::All);
+    let all_ports = Dump {
+        family: Some(Family::Ipv4),
+        protocol: Some(Protocol::Sctp),
+        ..Dump::default()
+    };
+    assert_eq!(by_port(&sctp[..1], 12), Some(vec![all_ports]));
+    // Without a port it is the same in both directions.
+    let reversed = wanted(Protocol::Udp, "5-7", Which::Reversed);
+    assert_eq!(whole(&reversed), Dump::default());
+}

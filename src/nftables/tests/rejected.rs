@@ -192,6 +192,22 @@ fn of_very_many_refusals_the_first_one_is_reported() {
     });
 }
 
+/// One without an owner, which no socket would keep others from.
+#[test]
+fn a_table_that_is_there_is_not_taken_over() {
+    let ruleset = Ruleset {
+        owner: false,
+        ..ruleset()
+    };
+    in_own_namespace(|| {
+        let nftables = Nftables::open().unwrap();
+        nftables.add_table(&ruleset.table, false).unwrap();
+        let attempt = Attempt::new(ruleset.clone());
+        let refusal = attempt.refusal(attempt.transaction.bytes());
+        assert_eq!((refusal.sequence, refusal.errno), (1, Errno::EEXIST));
+    });
+}
+
 /// The table of faults has the figures of these tests.
 #[test]
 fn the_table_of_faults_has_these_figures() {
