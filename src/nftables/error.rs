@@ -115,6 +115,13 @@ pub(super) fn explain(
         (Step::Flowtable, Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EINVAL) => {
             NftablesError::NoFlowtable(refusal.errno)
         }
+        // Old kernels have it in a module of its own, which each element that counts needs.
+        (Step::Set(set), Errno::ENOENT) if ruleset.sets[set].counter => {
+            NftablesError::MissingExpression {
+                expression: "counter".into(),
+                step: describe(ruleset, step),
+            }
+        }
         (step, errno) => {
             let name = || missing_expression(transaction, refusal);
             let missing = errno == Errno::ENOENT && matches!(step, Step::Rule(..));

@@ -170,8 +170,10 @@ fn one_behind_a_link_that_is_cut_is_left_out() {
 #[test]
 fn when_all_fail_all_stay_in() {
     let net = Net::new(2);
+    let healthy = net.serve(BACKEND_PORT);
     let forwarder = tried(&net.backends).start(&net.node);
     let before = net.node.rules();
+    drop(healthy);
     net.backends
         .iter()
         .for_each(|host| wait_until_up(&net.node, host, false));

@@ -1,5 +1,6 @@
-//! SCTP traffic, in hand-made packets.
+//! SCTP traffic, in hand-made packets, and between sockets where the kernel has them.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
@@ -7,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::invalid::invalid;
 use crate::fixture::{
     Association, BACKEND_PORT, Chunk, FORWARDED_PORT, Family, Net, Nodefwd, RawSctp, nodefwd,
-    track_without_checksums, wait_until,
+    sctp_socket, track_without_checksums, wait_until,
 };
 
 /// The client's port.
@@ -83,5 +84,48 @@ fn without_random_ports_the_port_of_an_sctp_client_is_kept() {
         };
         assert_eq!(seen(&["--fully-random=false"], CLIENT_PORT), CLIENT_PORT);
         assert_ne!(seen(&[], CLIENT_PORT + 1), CLIENT_PORT + 1);
+    }
+}
+
+/// With an address each, as NAT knows one for each end only.
+#[test]
+#[ignore = "needs SCTP sockets"]
+fn sockets_of_sctp_connect_exchange_data_and_close() {
+    let net = Net::new(1);
+    let backend = &net.backends[0];
+    for family in Family::BOTH {
+        let address = SocketAddr::new(backend.address(family), BACKEND_PORT);
+        let listener = sctp_socket(backend, address);
+        listener.listen(1).expect("a listener");
+        for (masquerade, source) in [
+            ("--masquerade=true", backend.gateway(family)),
+            ("--masquerade=false", net.client.address(family)),
+        ] {
+            let call = forward(&net, &[masquerade, "--drain=3600"]);
+            let mut forwarder = call.start(&net.node);
+            let closed = "net/netfilter/nf_conntrack_sctp_timeout_closed";
+            net.node.set_sysctl(closed, "3600");
+            let from = SocketAddr::new(net.client.address(family), 0);
+            let mut client = sctp_socket(&net.client, from);
+            let to = net.node_addr(family, FORWARDED_PORT);
+            client.connect(&to.into()).expect("a connection");
+            let (mut server, peer) = listener.accept().expect("a connection");
+            assert_eq!(peer.as_socket().expect("an address").ip(), source);
+            let mut exchange = || {
+                let mut received = [0; 9];
+                client.write_all(b"a request").expect("sent");
+                server.read_exact(&mut received).expect("received");
+                server.write_all(&received).expect("sent");
+                client.read_exact(&mut received).expect("received");
+                assert_eq!(&received, b"a request");
+            };
+            exchange();
+            forwarder.signal(Signal::SIGTERM);
+            forwarder.wait_until_draining(1);
+            exchange();
+            drop(client);
+            forwarder.wait_until_drained();
+            forwarder.finish().expect_exit(0);
+        }
     }
 }

@@ -25,8 +25,11 @@ fn one_of_several_fails(net: &Net) -> (Process, TempFile) {
 fn a_change_is_one_transaction_that_touches_one_forward() {
     let net = Net::new(2);
     let _servers = [8080, 8081].map(|port| net.backends[0].serve(port));
+    // It fails once there is somebody to see it, however slow the machine is.
+    let healthy = net.backends[1].serve(8080);
     let (forwarder, _file) = one_of_several_fails(&net);
     let monitor = Monitor::start(&net.node);
+    drop(healthy);
     wait_until_up(&net.node, &net.backends[1], false);
     let changes = monitor.changes();
     let (transactions, changes): (Vec<&str>, Vec<&str>) =
