@@ -2,7 +2,9 @@
 //!
 //! The directories are watched that its path leads through, also by symbolic links, and only for the names in
 //! the path: so it is noticed when the file is written, when another takes its place, when a directory does, and
-//! when the kubelet exchanges the link `..data` of a volume (pkg/volume/util/atomic_writer.go).
+//! when the kubelet exchanges the link `..data` of a volume (pkg/volume/util/atomic_writer.go). The file is
+//! watched too: if it is bound into a container by itself, or has another name, only it tells that it is written
+//! by the other path.
 
 use log::warn;
 use nix::errno::Errno;
@@ -32,12 +34,17 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
     .union(AddWatchFlags::IN_ATTRIB)
     .union(AddWatchFlags::IN_ONLYDIR);
 
+/// What is noticed of the file itself.
+const WRITTEN: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE;
+
 /// A file whose changes are noticed, whether it is there or not.
 pub struct FileWatch {
     path: PathBuf,
     inotify: Inotify,
     /// The directories that the path leads through, each with the name in it.
     names: Vec<(WatchDescriptor, OsString)>,
+    /// The file, if it is there.
+    file: Option<WatchDescriptor>,
     /// When the file is to be read again.
     due: Option<Instant>,
     last: Option<Instant>,
@@ -50,6 +57,7 @@ impl FileWatch {
             path: env::current_dir()?.join(path),
             inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
             names: Vec::new(),
+            file: None,
             due: None,
             last: None,
         };
@@ -93,8 +101,10 @@ impl FileWatch {
 
     fn concerns(&self, event: &InotifyEvent) -> bool {
         let is_lost = event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
+        let is_written = self.file == Some(event.wd) && event.mask.contains(WRITTEN);
         let mut names = self.names.iter();
         is_lost
+            || is_written
             || names.any(|(directory, entry)| {
                 *directory == event.wd
                     && match &event.name {
@@ -124,9 +134,9 @@ impl FileWatch {
         due
     }
 
-    /// Watches the directories that the path leads through now. Each is watched before the name in it is
-    /// looked up, so that no change goes unnoticed meanwhile. If the path ends early, its last directory tells
-    /// when it goes on.
+    /// Watches the directories that the path leads through now, and the file. Each is watched before the name in
+    /// it is looked up, so that no change goes unnoticed meanwhile. If the path ends early, its last directory
+    /// tells when it goes on.
     fn follow(&mut self) -> io::Result<()> {
         let mut names: Vec<(WatchDescriptor, OsString)> = Vec::new();
         let mut directory = PathBuf::from("/");
@@ -156,14 +166,34 @@ impl FileWatch {
                 _ => directory = entry,
             }
         }
-        for (watch, _) in &self.names {
-            if names.iter().all(|(still, _)| still != watch) {
-                // The kernel has done so if the directory is gone.
-                let _ = self.inotify.rm_watch(*watch);
+        let file = match self.watch_file(&directory) {
+            Ok(file) => file,
+            Err(error) => {
+                result = result.and(Err(error));
+                None
+            }
+        };
+        for watch in self.names.iter().map(|(watch, _)| *watch).chain(self.file) {
+            if names.iter().all(|(still, _)| *still != watch) && file != Some(watch) {
+                // The kernel has done so if it is gone.
+                let _ = self.inotify.rm_watch(watch);
             }
         }
-        self.names = names;
+        (self.names, self.file) = (names, file);
         result
+    }
+
+    /// Watches the file itself, if it is there and can be read. Not a directory in its place: what is noticed of
+    /// the names in it would be forgotten.
+    fn watch_file(&self, path: &Path) -> io::Result<Option<WatchDescriptor>> {
+        if path.is_dir() {
+            return Ok(None);
+        }
+        match self.inotify.add_watch(path, WRITTEN) {
+            Ok(watch) => Ok(Some(watch)),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 }
 

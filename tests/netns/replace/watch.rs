@@ -234,6 +234,55 @@ fn every_link_on_the_way_to_the_file_is_watched() {
     watched.forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
+/// A file by itself that is bound into a container, or has a second name: the directory of the path that is
+/// written to is not the one that is watched.
+#[test]
+fn a_change_by_another_path_to_the_same_file_is_noticed() {
+    let folder = Folder::new();
+    let (root, file) = (folder.0.clone(), folder.file());
+    let mut watched = Watched::start(folder, &file);
+    let other = root.join("other.env");
+    for _ in 0..2 {
+        fs::hard_link(&file, &other).expect("a link");
+        let by_other = |_: &Folder, text| fs::write(&other, text).expect("written");
+        watched.expect_reload(by_other);
+        watched.expect_reload(by_other);
+        // Then it is another file.
+        watched.expect_reload(exchange);
+        fs::remove_file(&other).expect("removed");
+    }
+    watched.forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// Of another file, so many that the kernel has no room for the change that counts.
+#[test]
+fn a_change_among_more_than_the_kernel_can_keep_is_noticed() {
+    let folder = Folder::new();
+    let file = folder.file();
+    let mut watched = Watched::start(folder, &file);
+    watched.expect_reload(write);
+    watched.forwarder.signal(Signal::SIGSTOP);
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("a limit");
+    let limit: usize = limit.trim().parse().expect("a number");
+    let [one, other] = ["1", "2"].map(|name| watched.folder.etc().join(name));
+    fs::write(&one, "").expect("written");
+    // Two events each.
+    for _ in 0..limit / 4 + 1 {
+        fs::rename(&one, &other).expect("renamed");
+        fs::rename(&other, &one).expect("renamed");
+    }
+    watched.number += 1;
+    write(&watched.folder, text(watched.number));
+    watched.forwarder.signal(Signal::SIGCONT);
+    let address = format!("10.9.9.{} ", watched.number);
+    wait_until(
+        &address,
+        || watched.node.rules(),
+        |rules| rules.contains(&address),
+    );
+    watched.forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
 #[test]
 fn a_burst_of_changes_is_few_reloads_and_the_last_file_counts() {
     let folder = Folder::new();
@@ -242,12 +291,13 @@ fn a_burst_of_changes_is_few_reloads_and_the_last_file_counts() {
     let reloads =
         |watched: &Watched| count(&watched.forwarder, DONE) + count(&watched.forwarder, FAILED);
     let began = Instant::now();
-    watched.expect_reload(|folder, text| {
-        for _ in 0..5_000 {
-            exchange(folder, "NODEFWD_FORWARDS=tcp/80=10.8.8.8\n".into());
-        }
-        exchange(folder, text);
-    });
+    let rules = watched.node.rules();
+    while began.elapsed() < Duration::from_secs(4) {
+        exchange(&watched.folder, "NODEFWD_FORWARDS=tcp/80=10.8.8.8\n".into());
+    }
+    // Not only when it is over.
+    assert_ne!(watched.node.rules(), rules);
+    watched.expect_reload(exchange);
     // One at the start, one at the end, and one each second between.
     let most = 3 + began.elapsed().as_secs() as usize;
     assert!(reloads(&watched) <= most, "{}", watched.forwarder.stderr());
