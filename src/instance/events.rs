@@ -178,17 +178,27 @@ impl<'a> Events<'a> {
         self.clients.answer_reload(outcome);
     }
 
-    /// Has status show that the last reload has failed, until the rules change.
+    /// Has status show that the last reload has failed, until one succeeds.
     pub fn mark_failed_reload(&mut self) -> Result<(), NftablesError> {
         self.rules.mark_failed_reload()
     }
 
-    /// Puts the rules for another config in their place.
+    /// Puts the rules for another config in their place, after a change that is no reload: if the last one has
+    /// failed, that still holds.
     pub fn change_rules(&mut self, config: &Config) -> Result<(), RulesError> {
+        self.put_rules(config, self.rules.has_failed_reload())
+    }
+
+    /// The same for a reload.
+    pub fn reload_rules(&mut self, config: &Config) -> Result<(), RulesError> {
+        self.put_rules(config, false)
+    }
+
+    fn put_rules(&mut self, config: &Config, reload_failed: bool) -> Result<(), RulesError> {
         let mut health = Health::new(config, self.health.as_ref())?;
         let none = Down::default();
         let down = health.as_ref().map_or(&none, Health::applied);
-        self.rules.change(config, down)?;
+        self.rules.change(config, down, reload_failed)?;
         if let (Some(health), Some(before)) = (&mut health, self.health.take()) {
             health.take_attempts(before);
         }
@@ -252,18 +262,18 @@ impl<'a> Events<'a> {
         }
     }
 
-    /// What is forwarded, and what is not since its destination fails.
+    /// What is forwarded, and what is not since its destination fails, or a reload.
     pub fn summary(&self, config: &Config) -> String {
-        let summary = in_table(config);
-        match self.health.as_ref().map(Health::applied) {
-            Some(down) if !down.is_empty() => {
-                format!(
-                    "{summary}; destinations that fail: {}",
-                    first_few(down.iter())
-                )
-            }
-            _ => summary,
+        let mut summary = in_table(config);
+        let down = self.health.as_ref().map(Health::applied);
+        if let Some(down) = down.filter(|down| !down.is_empty()) {
+            let failed = first_few(down.iter());
+            summary.push_str(&format!("; destinations that fail: {failed}"));
         }
+        if self.rules.has_failed_reload() {
+            summary.push_str("; the last reload has failed");
+        }
+        summary
     }
 
     /// Empties the chains that new connections come in through. Running connections go on.

@@ -67,7 +67,10 @@ fn change(
     let kept = keep_forwarded_families(&mut wanted, &[]);
     wanted.log_warnings();
     let now_waiting = kept?;
-    exchange(config, waiting, events, wanted, now_waiting)
+    let changed = events.reload_rules(&wanted);
+    changed.map_err(InstanceError::Install)?;
+    follow(config, waiting, events, wanted, now_waiting);
+    Ok(())
 }
 
 /// Changes the rules to those for other answers for the same names. What was said of the families when the
@@ -79,18 +82,20 @@ pub fn put(
     mut wanted: Config,
 ) -> Result<(), ReloadError> {
     let now_waiting = keep_forwarded_families(&mut wanted, &config.not_forwarded)?;
-    exchange(config, waiting, events, wanted, now_waiting)
+    let changed = events.change_rules(&wanted);
+    changed.map_err(InstanceError::Install)?;
+    follow(config, waiting, events, wanted, now_waiting);
+    Ok(())
 }
 
-fn exchange(
+/// Goes on with the config for which the rules have changed.
+fn follow(
     config: &mut Config,
     waiting: &mut Waiting,
     events: &mut Events<'_>,
     wanted: Config,
     now_waiting: Waiting,
-) -> Result<(), ReloadError> {
-    let changed = events.change_rules(&wanted);
-    changed.map_err(InstanceError::Install)?;
+) {
     *waiting = now_waiting;
     let before = std::mem::replace(config, wanted);
     delete_all_stale_flows(config, events.signals());
@@ -104,5 +109,4 @@ fn exchange(
             with_causes(&error)
         ),
     }
-    Ok(())
 }

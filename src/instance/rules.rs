@@ -226,13 +226,21 @@ impl<'a> Rules<'a> {
         self.put(IfExists::Replace(&|| true))
     }
 
-    /// Puts the rules that do what another config asks for in their place, in one transaction. If that
-    /// fails, they stay.
-    pub fn change(&mut self, config: &Config, down: &Down) -> Result<(), RulesError> {
+    /// Puts the rules that do what another config asks for in their place, in one transaction: with or without
+    /// [that the last reload has failed](Self::mark_failed_reload). If that fails, they stay.
+    pub fn change(
+        &mut self,
+        config: &Config,
+        down: &Down,
+        reload_failed: bool,
+    ) -> Result<(), RulesError> {
         let devices = self.interfaces.look(config, self.nftables);
         let mut ruleset = Ruleset::without(config, down);
         ruleset.add_fast_path(config, names(&devices));
         ruleset.owner = self.ruleset.owner;
+        if reload_failed {
+            ruleset.mark_failed_reload();
+        }
         let before = (
             replace(&mut self.ruleset, ruleset),
             replace(&mut self.claims, Claims::of(config)),
@@ -282,9 +290,9 @@ impl<'a> Rules<'a> {
         let devices = flowtable.map(|flowtable| flowtable.devices.clone());
         ruleset.add_fast_path(config, devices.unwrap_or_default());
         ruleset.owner = self.ruleset.owner;
-        let last = self.ruleset.chains.last();
-        let failed_reload = last.filter(|chain| chain.name == RELOAD_FAILED);
-        ruleset.chains.extend(failed_reload.cloned());
+        if self.has_failed_reload() {
+            ruleset.mark_failed_reload();
+        }
         let before = replace(&mut self.ruleset, ruleset);
         let changed = self.nftables.change(&before, &self.ruleset);
         // Without an owner, another process may have changed the chains.
@@ -298,8 +306,13 @@ impl<'a> Rules<'a> {
         changed
     }
 
-    /// Adds the chain by which `status` tells that the last reload has failed; a change of the rules takes
-    /// it away.
+    /// Whether the last reload has failed.
+    pub fn has_failed_reload(&self) -> bool {
+        let last = self.ruleset.chains.last();
+        last.is_some_and(|chain| chain.name == RELOAD_FAILED)
+    }
+
+    /// Adds the chain by which `status` tells that the last reload has failed.
     pub fn mark_failed_reload(&mut self) -> Result<(), NftablesError> {
         let before = self.ruleset.clone();
         if self.ruleset.mark_failed_reload() {

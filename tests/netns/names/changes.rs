@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::{HOME, Names};
 use crate::fixture::{
-    BACKEND_PORT, FORWARDED_PORT, Family, OTHER_NAT, Process, Protocol, Says, TempFile,
+    BACKEND_PORT, FORWARDED_PORT, Family, Manager, OTHER_NAT, Process, Protocol, Says, TempFile,
     expect_parts, nodefwd, wait_until,
 };
 
@@ -170,6 +170,69 @@ fn a_reload_looks_names_up_and_keeps_those_that_it_cannot() {
     assert_eq!(names.net.node.ruleset(), "");
 }
 
+/// Also of a name that the instance did not have at its start, and of no other.
+#[test]
+fn after_a_reload_its_names_are_followed() {
+    let names = Names::new(2);
+    names.set(HOME, &[1]);
+    names.set("other.example", &[1]);
+    let file = TempFile::new(format!("NODEFWD_FORWARDS={}\n", forward()));
+    let call = names.call(&[]).env("NODEFWD_ENV_FILE", file.path());
+    let mut forwarder = call.start(&names.net.node);
+    file.write("NODEFWD_FORWARDS=tcp/80=other.example\n");
+    forwarder.signal(Signal::SIGHUP);
+    forwarder.wait_for_line("reloaded: ");
+    let before = names.dns.asked().len();
+    names.set("other.example", &[2]);
+    forwarder.wait_for_line("other.example now leads to 10.2.2.2");
+    let asked = names.dns.asked().split_off(before);
+    assert!(!asked.join(" ").contains(HOME), "{asked:?}");
+    // Rules that go have no names to follow.
+    let drains = names.call(&["--drain=60", &forward()]);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    let to = names.net.node_addr(Family::V4, FORWARDED_PORT);
+    let _server = names.net.backends[0].serve(BACKEND_PORT);
+    let mut forwarder = drains.start(&names.net.node);
+    let _flow = names.net.client.live_flow(Protocol::Tcp, to);
+    forwarder.signal(Signal::SIGTERM);
+    forwarder.wait_until_draining(1);
+    let before = names.dns.asked().len();
+    std::thread::sleep(Duration::from_secs(7));
+    assert_eq!(names.dns.asked().len(), before);
+}
+
+/// The file is as wrong as before.
+#[test]
+fn another_answer_hides_no_failed_reload() {
+    let names = Names::new(1);
+    let node = &names.net.node;
+    names.set(HOME, &[1]);
+    let good = format!("NODEFWD_FORWARDS={}\n", forward());
+    let file = TempFile::new(&good);
+    let manager = Manager::at_path("answer-after-reload");
+    let call = names.call(&[]).env("NODEFWD_ENV_FILE", file.path());
+    let mut forwarder = manager.of(call).start(node);
+    file.write(format!("{good}NODEFWD_DRAIN=x\n"));
+    forwarder.signal(Signal::SIGHUP);
+    let status = || nodefwd(["status"]).finish(node).expect_success();
+    forwarder.wait_for_line("warning: not reloaded");
+    expect_parts(&status(), ["the last reload failed"]);
+    names.dns.set(HOME, &[[10, 2, 1, 9].into()]);
+    forwarder.wait_for_line("home.example.org now leads to 10.2.1.9");
+    expect_parts(&status(), ["10.2.1.9:", "the last reload failed"]);
+    let mut said = manager.receive();
+    while !said.contains("10.2.1.9") {
+        said = manager.receive();
+    }
+    expect_parts(&said, ["; the last reload has failed"]);
+    file.write(good);
+    forwarder.signal(Signal::SIGHUP);
+    let said = forwarder.wait_for_line("reloaded: ");
+    assert!(!said.contains("failed"), "{said}");
+    assert!(!status().contains("failed"), "{}", status());
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
 /// For 10 seconds, it waits for the instance's reply.
 #[test]
 fn a_reload_that_waits_for_a_server_keeps_no_successor_out() {
@@ -222,6 +285,26 @@ fn an_answer_that_cannot_be_carried_out_leaves_the_rules() {
         ],
     );
     assert_eq!(node.rules(), rules);
+    // It is looked up again 15 seconds later, and the same is said no more.
+    let (begin, before) = (Instant::now(), names.dns.asked().len());
+    wait_for_questions(&names, 2);
+    assert!(
+        begin.elapsed() > Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
+    let refused = ", but the rules stay as they are: ";
+    names.dns.set(HOME, &[backend.address(Family::V4)]);
+    let asked = || names.dns.asked().len();
+    wait_until("an answer as before", asked, |asked| *asked >= before + 6);
+    assert_eq!(count(&forwarder, refused), 1);
+    // But when it was well meanwhile.
+    names.set(HOME, &[1]);
+    wait_until(
+        "what is said",
+        || count(&forwarder, refused),
+        |count| *count == 2,
+    );
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 

@@ -200,6 +200,21 @@ fn what_a_start_refuses_a_reload_refuses_too() {
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
+/// The forwards of a family that is off are those of the last file, too.
+#[test]
+fn a_family_that_is_switched_on_after_a_reload_has_its_rules() {
+    let node = Namespace::forwarding("node");
+    node.set_sysctl("net/ipv6/conf/all/forwarding", "0");
+    let file = TempFile::new("NODEFWD_FORWARDS=tcp/80=10.2.0.11,fd00:2::11\n");
+    let mut forwarder = with_file(&file).start(&node);
+    file.write("NODEFWD_FORWARDS=tcp/80=10.2.0.12,fd00:2::12\n");
+    reload(&mut forwarder, DONE);
+    node.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    forwarder.wait_for_line("ready: forwarding tcp/80=10.2.0.12:80 tcp/80=[fd00:2::12]:80");
+    assert!(!node.rules().contains("fd00:2::11"));
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
 /// As the shell's `<(…)` is one. Whoever has it open and writes nothing would stop the instance for ever.
 #[test]
 fn a_pipe_is_read_at_the_start_only() {
