@@ -3,6 +3,7 @@
 use crate::netlink::put_off_acknowledgement;
 use nix::errno::Errno;
 use nix::libc::{self, linger};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::socket::sockopt::{Linger, SocketError};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrStorage, connect, getsockopt,
@@ -11,6 +12,22 @@ use nix::sys::socket::{
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
+
+/// How many files are open beside attempts, at most.
+const OTHER_FILES: rlim_t = 128;
+
+/// Has the kernel let this process open so many attempts at once, as far as it may: by default 1,024 files, which is
+/// no more than what select(2) takes, and 524,288 for programs that do not use it (File Descriptor Limits in
+/// systemd.exec(5)). Where it cannot, [`Attempt::begin`] tells.
+pub fn make_room(attempts: usize) {
+    let Ok((limit, most)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    let wanted = (attempts as rlim_t).saturating_add(OTHER_FILES).min(most);
+    if wanted > limit {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, most);
+    }
+}
 
 /// What has come of an attempt: why it failed, if it did.
 pub type Outcome = Result<(), Errno>;

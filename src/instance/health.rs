@@ -9,7 +9,7 @@ use super::{delete_flows, deleted, flows, notify};
 use crate::config::{Config, Destination, Down, Forward, Service};
 use crate::nftables::list::Table;
 use crate::status;
-use crate::tcp::{Attempt, Begun, Outcome, Spare};
+use crate::tcp::{Attempt, Begun, Outcome, Spare, make_room};
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -89,6 +89,7 @@ impl Health {
         if targets.is_empty() {
             return Ok(None);
         }
+        make_room(targets.len());
         let mut health = Health {
             interval: config.health,
             targets,

@@ -187,10 +187,8 @@ fn when_all_fail_all_stay_in() {
         };
         assert_eq!(chain(&with_lists), chain(&before));
     }
-    expect_parts(
-        &forwarder.stderr(),
-        ["all destinations of tcp/80 over IPv4 fail: they get connections as if none did"],
-    );
+    let all_fail = "all destinations of tcp/80 over IPv4 fail: they get connections as if none did";
+    assert_eq!(said(&forwarder, all_fail), 1);
     // One server that has just started is reached at once, however long it takes to be tried twice.
     let _server = net.backends[0].serve(BACKEND_PORT);
     let node_addr = net.node_addr(Family::V4, FORWARDED_PORT);
@@ -201,6 +199,40 @@ fn when_all_fail_all_stay_in() {
     );
     wait_until_up(&net.node, &net.backends[0], true);
     assert_eq!(reached(&net), HashSet::from(["backend-1".to_owned()]));
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// Not those of the others, nor, when all fail, of the last one, as all stay in then.
+#[test]
+fn a_reset_ends_the_flows_of_what_is_left_out_from_then_on_only() {
+    let net = Net::new(3);
+    let _servers = net.serve(BACKEND_PORT);
+    let call = tried(&net.backends).args(&["--health-reset"]);
+    let forwarder = call.start(&net.node);
+    let refuse = |host: &Host| {
+        host.load(
+            "table inet busy {\n chain input {\n type filter hook input priority 0\n tcp dport 8080 tcp flags & (syn | ack) == syn reject with tcp reset\n }\n }",
+        );
+        wait_until_up(&net.node, host, false);
+    };
+    let to = net.node_addr(Family::V4, FORWARDED_PORT);
+    let flow_to = |server| loop {
+        let flow = net.client.live_flow(Protocol::Udp, to);
+        if flow.reply.server == server {
+            break flow;
+        }
+    };
+    let mut third = flow_to("backend-3");
+    let mut second = flow_to("backend-2");
+    refuse(&net.backends[0]);
+    refuse(&net.backends[1]);
+    forwarder.wait_for_line("deleted the conntrack entries of");
+    assert_ne!(second.request().expect("a reply").server, "backend-2");
+    third.expect_unchanged();
+    refuse(&net.backends[2]);
+    forwarder.wait_for_line("warning: all destinations of tcp/80 over IPv4 fail");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    third.expect_unchanged();
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 

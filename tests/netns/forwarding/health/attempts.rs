@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{said, tried, tried_every, up, wait_until_up};
-use crate::fixture::{BACKEND_PORT, Namespace, Net, expect_parts, nodefwd, wait_until};
+use crate::fixture::{BACKEND_PORT, Family, Namespace, Net, expect_parts, nodefwd, wait_until};
 
 /// Of the destination, or of a router before it.
 #[test]
@@ -78,6 +78,26 @@ fn what_cannot_be_tried_is_said() {
         assert!(!node.rules().contains("chain health"));
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
     }
+}
+
+/// All of them silent, and more than files may be open unless it asks for more.
+#[test]
+fn many_silent_destinations_are_tried_at_once() {
+    let net = Net::new(1);
+    let backend = &net.backends[0];
+    backend.load(
+        "table inet silent {\n chain input {\n type filter hook prerouting priority 0\n ip daddr 10.9.9.0/24 drop\n }\n }",
+    );
+    let via = backend.address(Family::V4);
+    net.node.ip(&format!("route add 10.9.9.0/24 via {via}"));
+    let addresses: Vec<String> = (1..=60).map(|host| format!("10.9.9.{host}")).collect();
+    let forward = format!("tcp/80={}", addresses.join(","));
+    let call = nodefwd(["--health=2", &forward]).wrapped(&["prlimit", "--nofile=50:4096"]);
+    let forwarder = call.start(&net.node);
+    let down = || said(&forwarder, "is down: 3 connections in a row have failed");
+    wait_until("all fail", down, |down| *down == addresses.len());
+    assert_eq!(said(&forwarder, "cannot try"), 0, "{}", forwarder.stderr());
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 /// That says nothing of destinations.
