@@ -27,8 +27,10 @@ def main(archive, folder):
             claimed, platform = (
                 "/".join(filter(None, (of.get("architecture"), of.get("variant")))) for of in (entry["platform"], config)
             )
-            if claimed != platform:
+            # podman 4.3 leaves the variant out of the image; containerd takes it from the index, or v7 for arm.
+            if platform not in (claimed, claimed.removesuffix("/v7")):
                 sys.exit(f"the image of {claimed} says that it is for {platform}")
+            platform = claimed
             into = pathlib.Path(folder) / platform.replace("/", "-")
             into.mkdir(parents=True)
             size = 0
