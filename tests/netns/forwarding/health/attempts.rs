@@ -5,7 +5,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{said, tried, tried_every, up, wait_until_up};
-use crate::fixture::{BACKEND_PORT, Family, Namespace, Net, expect_parts, nodefwd, wait_until};
+use crate::fixture::{
+    BACKEND_PORT, Family, Namespace, Net, TempFile, expect_parts, nodefwd, wait_until,
+};
 
 /// Of the destination, or of a router before it.
 #[test]
@@ -78,6 +80,26 @@ fn what_cannot_be_tried_is_said() {
         assert!(!node.rules().contains("chain health"));
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
     }
+}
+
+/// To make one and to close it is a fifth of the work.
+#[test]
+fn an_attempt_uses_the_socket_of_an_earlier_one() {
+    let net = Net::new(2);
+    let _servers = net.serve(BACKEND_PORT);
+    let calls = TempFile::new("");
+    let output = format!("--output={}", calls.path().display());
+    let call = tried(&net.backends).traced(&["--trace=socket,connect", &output]);
+    let forwarder = call.start(&net.node);
+    let text = || std::fs::read_to_string(calls.path()).expect("calls");
+    let attempts = || text().matches("sin_port=htons(8080)").count();
+    wait_until("attempts", attempts, |count| *count >= 12);
+    // One of each family for each backend.
+    let made = text()
+        .matches("SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK")
+        .count();
+    assert!((1..=4).contains(&made), "{}", text());
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 /// All of them silent, and more than files may be open unless it asks for more.
