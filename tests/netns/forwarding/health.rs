@@ -268,6 +268,33 @@ fn after_a_failure(reset: bool) -> Vec<bool> {
     unchanged.to_vec()
 }
 
+/// From an address that the node does not listen on, to the same destination. One that listens on all of its own would take
+/// it for a flow from before an address was removed.
+#[test]
+fn a_reset_leaves_alone_what_another_program_has_forwarded() {
+    let net = Net::new(2);
+    let _servers = net.serve(BACKEND_PORT);
+    net.node.load(
+        "table ip other {\n chain prerouting {\n type nat hook prerouting priority dstnat\n ip daddr 10.9.9.9 udp dport 80 dnat to 10.2.2.2:8080\n }\n }",
+    );
+    let to_other = SocketAddr::from(([10, 9, 9, 9], FORWARDED_PORT));
+    let mut others = net.client.live_flow(Protocol::Udp, to_other);
+    // Without its entry it would go nowhere from now on.
+    net.node.load("delete table ip other");
+    let own = net.node_addr(Family::V4, FORWARDED_PORT);
+    let own6 = net.node_addr(Family::V6, FORWARDED_PORT);
+    let listen = format!("--listen={},{}", own.ip(), own6.ip());
+    let call = tried(&net.backends).args(&["--health-reset", &listen]);
+    let forwarder = call.start(&net.node);
+    while net.client.live_flow(Protocol::Udp, own).reply.server != "backend-2" {}
+    net.backends[1].load(
+        "table inet busy {\n chain input {\n type filter hook input priority 0\n tcp dport 8080 reject with tcp reset\n }\n }",
+    );
+    forwarder.wait_for_line("deleted the conntrack entries of 1 connections");
+    others.expect_unchanged();
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
 #[test]
 fn running_flows_are_left_alone_unless_a_reset_is_asked_for() {
     assert_eq!(after_a_failure(false), [true, true]);
