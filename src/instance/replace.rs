@@ -5,6 +5,9 @@
 //! owns its table, and the lock. The new one makes sure that they are what they should be, and replaces the
 //! table in one transaction, as only its owner can. The old one waits meanwhile, and ends when it hears, and
 //! sees, that this is done. If the new one hangs up before, or takes too long, the old one goes on.
+//!
+//! The new one writes the whole table, even if little differs: to read the old one, which it would have to
+//! compare, takes longer (of 10,000 forwards 66 ms, as `status` does; the whole replacement takes 38).
 
 mod ask;
 mod clients;
