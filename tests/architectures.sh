@@ -2,9 +2,10 @@
 # usage: tests/architectures.sh [--build | --packets | --brief] [--image ARCHIVE] [--record] [ARCH…]
 # Builds nodefwd and its tests for other architectures with Debian 13's cross compilers, boots Debian's own
 # kernels for them in QEMU, without hardware support, and runs the tests there: unit tests and real packets
-# between network namespaces. i386 runs on this machine's kernel, with all tests. --brief runs a few of each kind in
-# those that are booted, --packets only tests/architectures/packets.sh, and --build none; --image takes the program from deploy/image.sh's archive instead of
-# building it; --record writes what came of it into tests/README.md. As root.
+# between network namespaces. i386 runs on this machine's kernel, with all tests.
+# --brief runs a few tests of each kind where it boots, --packets only tests/architectures/packets.sh, and --build none.
+# --image takes the program from the archive of deploy/image.sh instead of building it.
+# --record writes what came of it into tests/README.md. As root.
 set -euo pipefail
 # shellcheck source=tests/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
