@@ -16,6 +16,14 @@ fn is_served(host: &Host, from: &str, to: &str) -> bool {
 
 const FORWARD: &str = "tcp/80=10.2.1.2:8080,[fd00:2:1::2]:8080";
 
+/// Connections that come in on the second uplink are marked, and the packets of their replies.
+const MARKS_OF_THE_SECOND_UPLINK: &str = "table inet uplink {
+    chain in { type filter hook prerouting priority mangle;
+        iifname client-2 ct mark set 7
+        iifname != client-2 ct mark 7 meta mark set 7
+    }
+}";
+
 #[test]
 fn without_a_default_route_clients_elsewhere_get_no_answer() {
     let net = Net::new(1);
@@ -194,14 +202,7 @@ fn clients_of_a_listen_address_come_in_on_its_interface() {
             // A way back for what comes in there.
             net.node
                 .ip("rule add pref 50 fwmark 7 lookup 50\nroute add default via 10.1.2.2 table 50");
-            net.node.load(
-                "table inet uplink {
-                chain in { type filter hook prerouting priority mangle;
-                    iifname client-2 ct mark set 7
-                    iifname != client-2 ct mark 7 meta mark set 7
-                }
-            }",
-            );
+            net.node.load(MARKS_OF_THE_SECOND_UPLINK);
             assert!(is_served(&second, "192.0.2.7", "10.1.2.1"));
             Report::of(&net.node, "").expect_ok();
             net.node.ip("rule del pref 50\nroute flush table 50");
@@ -258,14 +259,7 @@ fn a_second_uplink_whose_replies_leave_by_the_first_is_a_warning_until_they_do_n
         warned(&["come in on client-2 leave through client, where few networks"]);
         net.node
             .ip("rule add pref 50 fwmark 7 lookup 51\nroute add default via 10.1.2.2 table 51");
-        net.node.load(
-            "table inet uplink {
-                chain in { type filter hook prerouting priority mangle;
-                    iifname client-2 ct mark set 7
-                    iifname != client-2 ct mark 7 meta mark set 7
-                }
-            }",
-        );
+        net.node.load(MARKS_OF_THE_SECOND_UPLINK);
         assert!(is_served(&second, "192.0.2.7", "10.1.2.1"));
         Report::of(&net.node, "").expect_ok();
     }
