@@ -7,8 +7,9 @@ use super::in_parallel;
 use super::trace::Trace;
 use crate::fixture::{Namespace, Nodefwd, nodefwd};
 
-/// How many calls fail at least, one in each run.
-pub const CALLS: usize = 30;
+/// How many calls fail at least, one in each run: those of two starts and removals. A TERM that comes
+/// soon enough leaves out what is looked at after the line 'ready: '.
+pub const CALLS: usize = 28;
 
 const TRACED: [&str; 2] = ["--decode-fds=all", "--trace=sendto,recvmsg,write"];
 
