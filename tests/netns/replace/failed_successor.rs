@@ -142,12 +142,15 @@ enum StoppedAt {
     Rules,
 }
 
+/// recv(2): on i386 a system call of its own, elsewhere recvfrom(2) without an address.
+const RECEIVE: &str = "/^recv(from)?$";
+
 impl StoppedAt {
     /// The system call, and how many of them there have been.
     fn call(self, rules_sent_at: usize) -> (&'static str, usize) {
         match self {
             StoppedAt::Sockets => ("dup3", 1),
-            StoppedAt::Permission => ("recvfrom", 2),
+            StoppedAt::Permission => (RECEIVE, 2),
             StoppedAt::Rules => ("sendto", rules_sent_at),
         }
     }
@@ -159,14 +162,13 @@ fn rules_sent_at(net: &Net, predecessor: &Nodefwd, successor: &Nodefwd) -> usize
     let trace = TempFile::new("");
     let output = format!("--output={}", trace.path().display());
     let running = predecessor.start(&net.node);
-    let traced = successor
-        .clone()
-        .traced(&["--trace=recvfrom,sendto", &output]);
+    let calls = format!("--trace={RECEIVE},sendto");
+    let traced = successor.clone().traced(&[&calls, &output]);
     let replaced_it = traced.start(&net.node);
     running.finish().expect_exit(0);
     replaced_it.stop(Signal::SIGTERM).expect_exit(0);
     let trace = fs::read_to_string(trace.path()).expect("a trace");
-    let calls = trace.lines().map(|line| line.starts_with("recvfrom("));
+    let calls = trace.lines().map(|line| line.starts_with("recv"));
     let (mut received, mut sent) = (0, 0);
     for is_receive in calls {
         received += usize::from(is_receive);
