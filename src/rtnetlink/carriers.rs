@@ -1,15 +1,15 @@
 //! The interfaces that carry what is forwarded.
 
+use super::ingress::MAX_RANGES;
 use super::interface::{IFINFOMSG, Lower};
-use super::{Interface, Route, Routes, RtnetlinkError};
+use super::{Ingress, Interface, Route, Routes, RtnetlinkError};
 use crate::config::{Allowed, Config, Family, InterfaceName, is_link_local};
 use crate::netlink::Request;
 use nix::libc;
 use std::collections::BTreeSet;
 
-/// How many destinations of a family, and how many ranges of sources, are looked up.
+/// How many destinations of a family are looked up.
 const MAX_DESTINATIONS: usize = 256;
-const MAX_RANGES: usize = 16;
 
 impl Routes {
     /// All interfaces.
@@ -58,8 +58,8 @@ impl Routes {
         Ok(found)
     }
 
-    /// With ranges of sources, where the routes to them lead; else any interface with an address that clients can
-    /// connect to.
+    /// Any interface with an address that clients can connect to, and where the routes to ranges of sources lead: clients
+    /// may come in there too. The ranges alone do not tell, since routes may lead to parts of them.
     fn client_interfaces(
         &self,
         config: &Config,
@@ -80,16 +80,10 @@ impl Routes {
             return Ok(found);
         }
         if let Allowed::Ranges(ranges) = config.sources.of(family) {
-            for client in ranges
-                .iter()
-                .take(MAX_RANGES)
-                .filter_map(|it| it.hosts().next())
-            {
-                if let Some(Route::Through(index)) = self.find(client, None, None)? {
-                    found.insert(index);
-                }
+            for range in ranges.iter().take(MAX_RANGES) {
+                let ingress = Ingress::of_range(self, *range)?;
+                found.extend(ingress.map(|ingress| ingress.interface.index));
             }
-            return Ok(found);
         }
         for own in self.own_addresses()? {
             let listed = listen.addresses().is_empty() || listen.addresses().contains(&own.address);

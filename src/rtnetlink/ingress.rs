@@ -12,7 +12,7 @@ const UNKNOWN_CLIENTS: (Ipv4Addr, Ipv6Addr) = (
 );
 
 /// How many ranges of sources are looked up.
-const MAX_RANGES: usize = 16;
+pub(super) const MAX_RANGES: usize = 16;
 /// How many clients of a range are tried.
 const MAX_CLIENTS: usize = 8;
 
@@ -50,7 +50,7 @@ impl Ingress {
     }
 
     /// Where the first client of a range comes in that is not this host itself.
-    fn of_range(routes: &Routes, range: IpNet) -> Result<Option<Self>, RtnetlinkError> {
+    pub(super) fn of_range(routes: &Routes, range: IpNet) -> Result<Option<Self>, RtnetlinkError> {
         for client in range.hosts().take(MAX_CLIENTS) {
             if let Some(Route::Through(index)) = routes.find(client, None, None)? {
                 let interface = routes.interface(index)?;

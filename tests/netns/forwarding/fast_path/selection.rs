@@ -86,12 +86,14 @@ fn sources_that_may_not_connect_are_dropped_and_destinations_own_connections_are
     let net = Net::new(1);
     let _servers = net.serve(BACKEND_PORT);
     let denied = net.another_client(2);
+    net.node.load(COUNTER);
     let ranges = "--src-ranges=10.1.1.0/24,fd00:1:1::/64,10.2.0.0/16,fd00:2::/32";
     for hairpin in ["--hairpin=false", "--hairpin=true"] {
         let call = forward_both(&net.backends).args(&["--fast-path=auto", ranges, hairpin]);
         let _forwarder = call.start(&net.node);
         for (protocol, family) in PROTOCOLS_AND_FAMILIES {
-            offloaded_flow(&net, &net.client, protocol, family);
+            let mut flow = offloaded_flow(&net, &net.client, protocol, family);
+            expect_bypass(&net.node, &mut flow);
             let to = |host: &Host| SocketAddr::new(host.gateway(family), FORWARDED_PORT);
             denied.expect_silence(protocol, to(&denied));
             let backend = &net.backends[0];

@@ -1,13 +1,15 @@
 //! What the kernel makes of it, whichever runs: stock ones have flowtables, those of small virtual machines often
 //! have not.
 
+use std::collections::BTreeSet;
+
 use nix::sys::signal::Signal;
 
 use super::{FORWARDS, INTERFACES, forward_both};
 use crate::check::Report;
 use crate::fixture::{
     BACKEND_PORT, FORWARDED_PORT, Namespace, Net, PROTOCOLS_AND_FAMILIES, expect_parts,
-    expect_reply,
+    expect_reply, nodefwd,
 };
 
 /// Why a kernel does without, in every message.
@@ -91,5 +93,30 @@ fn check_says_whether_the_kernel_has_flowtables() {
         } else {
             expect_parts(&found.line(level, "fast path").text, [MISSING]);
         }
+    }
+}
+
+/// Whatever the kernel makes of it: the printed rules name the interfaces.
+#[test]
+fn auto_takes_the_interfaces_that_allowed_clients_can_come_in_on() {
+    let net = Net::new(1);
+    // One without an address of its own, as of a tunnel.
+    net.node
+        .ip("link add tunnel type veth peer name end\nlink set tunnel up\nroute add 10.77.0.0/16 dev tunnel");
+    // The first host of the client's networks is the node itself; no route leads to the first of those around them.
+    let usual = ["backend-1", "client"];
+    for (ranges, expected) in [
+        ("", &usual[..]),
+        ("10.1.1.0/24,fd00:1:1::/64", &usual),
+        ("10.0.0.0/8,fd00::/8", &usual),
+        ("10.77.0.0/16", &["backend-1", "client", "tunnel"]),
+    ] {
+        let call = nodefwd(["render", "--fast-path=auto", "--src-ranges", ranges]);
+        let call = call.args(&FORWARDS.split(' ').collect::<Vec<_>>());
+        let rules = call.finish(&net.node).expect_success();
+        let devices = rules.lines().find(|line| line.contains("devices = "));
+        let names = devices.into_iter().flat_map(|line| line.split('"'));
+        let names: BTreeSet<_> = names.skip(1).step_by(2).collect();
+        assert_eq!(Vec::from_iter(names), expected, "{ranges}");
     }
 }
