@@ -88,6 +88,17 @@ pub fn chain_name(service: Service) -> String {
     format!("{}-{}-{family}", service.protocol, service.ports)
 }
 
+/// The chain of a forward, by the name of that chain or of one that belongs to it: `tcp-80-ipv4` by `tcp-80-ipv4-2`.
+/// Other chains belong to none but themselves.
+pub fn main_chain_name(chain: &str) -> &str {
+    let end = |family| {
+        let family = format!("-{}", family_name(family));
+        Some(chain.find(&family)? + family.len())
+    };
+    let end = Family::ALL.into_iter().find_map(end);
+    end.map_or(chain, |end| &chain[..end])
+}
+
 /// One table of family `inet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
@@ -375,7 +386,7 @@ pub enum Numbers {
 }
 
 /// Where `dnat` sends a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Dnat {
     /// To the port that it came to.
     SamePort(IpAddr),

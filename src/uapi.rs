@@ -107,7 +107,6 @@ pub const NFT_BITWISE_MASK_XOR: u32 = 0;
 pub const NFTA_CMP_SREG: u16 = 1;
 pub const NFTA_CMP_OP: u16 = 2;
 pub const NFTA_CMP_DATA: u16 = 3;
-#[cfg(test)]
 pub const NFTA_COUNTER_BYTES: u16 = 1;
 pub const NFTA_COUNTER_PACKETS: u16 = 2;
 pub const NFTA_CT_DREG: u16 = 1;

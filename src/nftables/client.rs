@@ -1,11 +1,11 @@
 //! The socket to nf_tables, and what a ruleset goes through on it: installed, closed, removed.
 
 use super::batch::{Batch, Step, Transaction};
-use super::encode;
+use super::encode::{self, Counts};
 use super::error::{NftablesError, describe, explain, refused};
-use super::list::{self, TableInfo};
+use super::list::{self, Table, TableInfo};
 use crate::netlink::{Failure, Socket};
-use crate::ruleset::{Flowtable, Ruleset};
+use crate::ruleset::{Flowtable, Ruleset, Statement};
 use log::{debug, trace};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -153,9 +153,24 @@ impl Nftables {
         done.map_err(|failure| refused(failure, "add", table))
     }
 
-    /// Turns the chains of one ruleset, which is in the kernel, into those of another, which has the same sets.
+    /// Turns the chains of one ruleset, which is in the kernel, into those of another, which has the same sets. The
+    /// counters of what differs go on; a packet between the look at them and the transaction is not counted.
     pub fn change(&self, before: &Ruleset, after: &Ruleset) -> Result<(), NftablesError> {
-        match encode::change(before, after) {
+        let table = Table::inet(&before.table);
+        let mut counts = Counts::default();
+        for chain in encode::changed_chains(before, after) {
+            if chain
+                .rules
+                .iter()
+                .flatten()
+                .any(|it| *it == Statement::Counter)
+            {
+                let rules = self.list(|socket| list::rules(socket, &table, Some(&chain.name)))?;
+                let count = |rule: &list::Rule| rule.count();
+                counts.add(chain, &rules.iter().map(count).collect::<Vec<_>>());
+            }
+        }
+        match encode::change(before, after, counts) {
             None => Ok(()),
             Some(transaction) => {
                 let done = self.transact(&transaction);

@@ -1,8 +1,10 @@
 //! Ruleset → one transaction of netlink messages; `change` has those that change what is installed.
 
 mod change;
+mod counts;
 
-pub use change::{add_interfaces, change, close, end_overlap};
+pub use change::{add_interfaces, change, changed_chains, close, end_overlap};
+pub use counts::Counts;
 
 use super::batch::{Batch, Step, Transaction};
 use super::choice::choose;
@@ -11,7 +13,7 @@ use super::expr::{
     address_length, destination, is_family, nfproto, register_after, service, source,
 };
 use super::flowtable::add_flowtable;
-use super::list::message_type;
+use super::list::{Count, message_type};
 use super::matches::{
     has_syn, has_syn_or_rst, is_bridge, is_established, is_in, is_invalid, is_original,
     is_to_others, is_translated, is_type, leads_to_input, link_local_destination,
@@ -72,6 +74,7 @@ fn batch(ruleset: &Ruleset, replaces: bool, generation: Option<u32>) -> Batch {
         batch: Batch::new(generation),
         table: Table::new(c_string(&ruleset.table), ProtoFamily::Inet),
         overlap: replaces,
+        counts: Counts::default(),
     };
     if replaces {
         encoder
@@ -104,6 +107,8 @@ struct Encoder {
     table: Table,
     /// Whether base chains are added twice.
     overlap: bool,
+    /// What counters go on from.
+    counts: Counts,
 }
 
 impl Encoder {
@@ -157,8 +162,9 @@ impl Encoder {
             for (rule_index, rule) in chain.rules.iter().enumerate() {
                 let step = Step::Rule(chain_index, rule_index);
                 let mut expressions = Vec::new();
+                let count = self.counts.take(&chain.name, rule);
                 for statement in rule {
-                    encode(&ids, statement, &mut expressions);
+                    encode(&ids, count, statement, &mut expressions);
                 }
                 for name in self.names(chain) {
                     let chain = Chain::new(c_string(&name), &self.table);
@@ -210,10 +216,16 @@ fn at_hook(hook: Hook) -> (ChainType, nftnl::Hook, i32) {
     }
 }
 
-/// `ids` are the sets of the ruleset, with the numbers by which rules of the transaction know them.
+/// `ids` are the sets of the ruleset, with the numbers by which rules of the transaction know them; the rule's
+/// counter begins with `count`.
 ///
 /// Longer than a screen, as it is a table: one line or a few for each statement, which the compiler finds complete.
-fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Expression>) {
+fn encode(
+    ids: &HashMap<&str, u32>,
+    count: Count,
+    statement: &Statement,
+    out: &mut Vec<Expression>,
+) {
     let set = |name: &str| SetReference {
         name: c_string(name),
         id: ids.get(name).copied().unwrap_or(0),
@@ -295,7 +307,7 @@ fn encode(ids: &HashMap<&str, u32>, statement: &Statement, out: &mut Vec<Express
         Statement::Established => out.extend(is_established()),
         Statement::Invalid => out.extend(is_invalid()),
         Statement::TcpSynOrRst => out.extend(has_syn_or_rst()),
-        Statement::Counter => out.push(expr::counter()),
+        Statement::Counter => out.push(expr::counter(count)),
         Statement::Drop => out.push(expr::verdict(libc::NF_DROP)),
         Statement::Return => out.push(expr::verdict(libc::NFT_RETURN)),
         Statement::Jump(chain) => out.push(expr::to_chain(libc::NFT_JUMP, &c_string(chain))),

@@ -3,6 +3,7 @@
 //! nftnl has types for some of them, all tied to the first register; fib, numgen, hash, look-ups
 //! with a destination register and flags of NAT are missing. So all are made here, in one way.
 
+use super::list::Count;
 use crate::config::Family;
 use crate::uapi::*;
 use nftnl::nftnl_sys::{self as sys, libc};
@@ -216,9 +217,15 @@ pub fn to_chain(code: i32, chain: &CStr) -> Expression {
     verdict(code).text(sys::NFTNL_EXPR_IMM_CHAIN, chain)
 }
 
-/// Counts packets and bytes.
-pub fn counter() -> Expression {
-    Expression::new(c"counter")
+/// Counts packets and bytes, from there on.
+pub fn counter(from: Count) -> Expression {
+    let counter = Expression::new(c"counter");
+    if from == Count::default() {
+        return counter;
+    }
+    counter
+        .bytes(sys::NFTNL_EXPR_CTR_PACKETS, &from.packets.to_ne_bytes())
+        .bytes(sys::NFTNL_EXPR_CTR_BYTES, &from.bytes.to_ne_bytes())
 }
 
 /// Translates the destination to the address at [`REG_1`] and the port in `port_register`.

@@ -160,6 +160,26 @@ impl Rule {
     pub fn expressions(&self) -> Attributes<'_> {
         Attributes(&self.expressions)
     }
+
+    /// What its counter has counted, if it has one.
+    pub fn count(&self) -> Option<Count> {
+        self.expressions().iter().find_map(|(_, bytes)| {
+            let expression = Attributes(bytes);
+            let is_counter = expression.text(NFTA_EXPR_NAME)? == "counter";
+            let data = is_counter.then(|| expression.nested(NFTA_EXPR_DATA))?;
+            Some(Count {
+                packets: data.u64(NFTA_COUNTER_PACKETS)?,
+                bytes: data.u64(NFTA_COUNTER_BYTES)?,
+            })
+        })
+    }
+}
+
+/// What a counter has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    pub packets: u64,
+    pub bytes: u64,
 }
 
 /// The rules of a chain, in order; without a chain, of all chains of the table.

@@ -1,14 +1,18 @@
 //! The rules when a destination fails: how little changes, and what a reload and a successor make of it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
+use super::super::balance::add_addresses;
 use super::{reached, tried, tried_every, up, wait_until_up};
 use crate::fixture::{
-    BACKEND_PORT, Family, Monitor, Net, Process, TempFile, expect_parts, nodefwd, wait_until,
+    BACKEND_PORT, Family, Monitor, Namespace, Net, Process, Protocol, Server, TempFile,
+    expect_parts, nodefwd, wait_until,
 };
 
 /// A forwarder of which one forward has a destination that fails, and its file.
@@ -130,4 +134,63 @@ fn a_successor_knows_what_fails() {
     assert_eq!(reached(&net), HashSet::from(["backend-1".to_owned()]));
     forwarder.finish().expect_exit(0);
     successor.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// How many connections each destination of the only forward has got.
+fn connections(node: &Namespace) -> BTreeMap<String, u64> {
+    let json = nodefwd(["status", "--format=json"]).finish(node);
+    let json: Value = serde_json::from_str(&json.expect_success()).expect("JSON");
+    let destinations = &json["instances"][0]["forwards"][0]["destinations"];
+    let destinations = destinations.as_array().expect("destinations").iter();
+    let count = |destination: &Value| {
+        let count = destination["connections"].as_u64().expect("a number");
+        (destination["to"].to_string(), count)
+    };
+    destinations.map(count).collect()
+}
+
+/// Those of a failing destination's clients too, which others have got meanwhile by chains that go when it is back.
+fn expect_counts_go_on(balance: &str, destinations: u16) {
+    let net = Net::new(2);
+    let [one, other] = net.two_backends().map(|host| host.address(Family::V4));
+    let ports = BACKEND_PORT..BACKEND_PORT + destinations - 1;
+    let others: Vec<SocketAddr> = ports.map(|port| SocketAddr::new(one, port)).collect();
+    let _server = Server::start(&net.backends[0], "backend-1", &others);
+    let healthy = net.backends[1].serve(BACKEND_PORT);
+    let list: Vec<String> = others.iter().map(SocketAddr::to_string).collect();
+    let forward = format!("tcp/80={},{other}:{BACKEND_PORT}", list.join(","));
+    let balance = format!("--balance={balance}");
+    let forwarder = nodefwd(["--health=1", &balance, &forward]).start(&net.node);
+    let sources = add_addresses(&net, Family::V4);
+    let connect = || {
+        let to = net.node_addr(Family::V4, 80);
+        for source in &sources {
+            let from = SocketAddr::new(*source, 0);
+            let reply = net.client.request_from(Protocol::Tcp, from, to);
+            reply.expect("a reply");
+        }
+        connections(&net.node)
+    };
+    let all = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
+    let mut before = connect();
+    assert!(all(&before) >= 100 && before.len() == usize::from(destinations));
+    drop(healthy);
+    wait_until_up(&net.node, &net.backends[1], false);
+    assert_eq!(connections(&net.node), before);
+    let while_down = connect();
+    assert!(all(&while_down) >= all(&before) + 100, "{while_down:?}");
+    before = while_down;
+    let _back = net.backends[1].serve(BACKEND_PORT);
+    wait_until_up(&net.node, &net.backends[1], true);
+    assert_eq!(connections(&net.node), before);
+    assert!(all(&connect()) >= all(&before) + 100);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+#[test]
+fn counts_of_connections_go_on_when_a_destination_fails_and_when_it_is_back() {
+    for balance in ["random", "round-robin", "source"] {
+        expect_counts_go_on(balance, 2);
+        expect_counts_go_on(balance, 40);
+    }
 }
