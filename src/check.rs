@@ -218,7 +218,7 @@ fn check(mut config: Config, options: &CheckOptions, max_rules: usize) -> Vec<Fi
         findings.extend(fast_path::findings(nftables, ruleset, &config));
     }
     let nftables = accepted.as_ref().map(|(nftables, _)| nftables);
-    findings.extend(surroundings(nftables, &config, &scope));
+    findings.extend(surroundings(nftables, config.clone(), &scope));
     if options.connect {
         findings.extend(connect::findings(&config));
     }

@@ -1,9 +1,11 @@
 //! One running forwarder: check, install, wait, remove.
 //!
-//! [`run`] drives it. `install` and `rules` put the table into the kernel and keep it there, `events`
-//! waits, `flows` tells which conntrack entries are the instance's, `drain` lets them end, `replace` hands
-//! the table over to another process; `names` looks them up again; `notify` speaks to the service manager.
+//! [`run`] drives it. `install` and `rules` put the table into the kernel and keep it there, `events` waits, `flows`
+//! tells which conntrack entries are the instance's, `deletion` deletes those that bypass its rules, `drain` lets them
+//! end, `replace` hands the table over to another process; `names` looks them up again; `notify` speaks to the service
+//! manager.
 
+mod deletion;
 mod drain;
 mod events;
 mod fast_path;
@@ -25,16 +27,17 @@ mod watch;
 use crate::capability;
 use crate::check;
 use crate::config::{Config, ConfigError, Down, Family, Forward};
-use crate::conntrack::{self, Conntrack, ConntrackError, Flow, Wanted};
+use crate::conntrack::{Conntrack, ConntrackError, Flow};
 use crate::lock::{Holder, LockError};
 use crate::logging::with_causes;
-use crate::netlink::give_up_when;
 use crate::nftables::{Nftables, NftablesError};
-use crate::rtnetlink::{Addresses, RtnetlinkError};
-use crate::siblings::{self, Claims};
+use crate::rtnetlink::Addresses;
 use crate::sysctl::{Forwarding, ForwardingError};
+use deletion::{
+    delete_abandoned_flows, delete_all_stale_flows, delete_flows, delete_stale_flows, deleted,
+};
 use events::{Event, Events};
-use flows::{ClaimMatcher, FlowMatcher};
+use flows::FlowMatcher;
 use forwarding::{ForwardingReport, in_table, take_in};
 use health::Health;
 use host::{HostChange, HostChanges};
@@ -107,7 +110,7 @@ pub fn run(
     let down = health::take_over(&config, health.as_mut());
     let rules = install(&nftables, signals, &config, &down, predecessor)?;
     clients.refresh_credentials()?;
-    let report = begin(&config, started, signals);
+    let report = begin(&mut config, started, signals);
     if let Err(error) = capability::keep_net_admin_only() {
         let causes = with_causes(&error);
         warn!("keeping privileges that are not needed: {causes}");
@@ -135,7 +138,7 @@ pub fn run(
 }
 
 /// Deletes what would bypass the new rules, says that they are in the kernel, and looks around.
-fn begin(config: &Config, started: Instant, signals: &Signals) -> ForwardingReport {
+fn begin(config: &mut Config, started: Instant, signals: &Signals) -> ForwardingReport {
     delete_stale_flows(config, &flows::can_be_stale(config), signals);
     let ends = signals.have_come();
     if !ends {
@@ -305,74 +308,6 @@ fn hand_over(successor: Holder, config: &Config) -> Result<(), InstanceError> {
         ),
     );
     Ok(())
-}
-
-/// Deletes the conntrack entries of connections that an instance with this config forwarded, and that no
-/// instance forwards any more; says how many.
-fn delete_abandoned_flows(config: &Config) -> Result<usize, InstanceError> {
-    // A socket of its own: after a replacement, the other one is the successor's.
-    let nftables = Nftables::open()?;
-    let mut claims = Vec::new();
-    for table in siblings::instances(&nftables)? {
-        let theirs = Claims::read(&Nftables::open()?, &table.name)?;
-        claims.extend(theirs.map(ClaimMatcher::from));
-    }
-    let wanted = flows::can_be_forwarded(config);
-    let ended = delete_flows(config, &wanted, &|matcher, flow| {
-        matcher.is_forwarded(flow) && !claims.iter().any(|claims| claims.matches(flow))
-    });
-    Ok(deleted(ended))
-}
-
-fn delete_all_stale_flows(config: &Config, signals: &Signals) {
-    let wanted = [flows::can_be_stale(config), flows::can_be_half_open(config)];
-    delete_stale_flows(config, &wanted.concat(), signals);
-}
-
-/// Gives up when a signal comes.
-fn delete_stale_flows(config: &Config, wanted: &[Wanted], signals: &Signals) {
-    let mut ended = Ok(0);
-    give_up_when(signals.flag(), None, || {
-        ended = delete_flows(config, wanted, &|matcher, flow| matcher.is_stale(flow));
-    });
-    if signals.have_come() {
-        return;
-    }
-    match deleted(ended) {
-        0 => {}
-        ended => info!("deleted {ended} stale conntrack entries"),
-    }
-}
-
-#[derive(Debug, Error)]
-enum FlowsError {
-    #[error(transparent)]
-    Addresses(#[from] RtnetlinkError),
-    #[error(transparent)]
-    Conntrack(#[from] ConntrackError),
-}
-
-/// Deletes conntrack entries, which are among the wanted ones, and says how many.
-fn delete_flows(
-    config: &Config,
-    wanted: &[Wanted],
-    matches: &dyn Fn(&FlowMatcher<'_>, &Flow) -> bool,
-) -> Result<usize, FlowsError> {
-    if wanted.is_empty() || conntrack::is_empty() {
-        return Ok(0);
-    }
-    let addresses = Addresses::read_of(config.listen.interfaces())?;
-    let matcher = FlowMatcher::new(config, &addresses);
-    Ok(Conntrack::open()?.delete(wanted, &|flow| matches(&matcher, flow))?)
-}
-
-/// Forwarding does not depend on it, so a failure is only worth a warning.
-fn deleted(flows: Result<usize, FlowsError>) -> usize {
-    flows.unwrap_or_else(|error| {
-        let causes = with_causes(&error);
-        warn!("conntrack entries are not deleted: {causes}");
-        0
-    })
 }
 
 /// Drops the forwards of families that this host does not forward, each with a warning. Fails if there is

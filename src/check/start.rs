@@ -20,11 +20,16 @@ const MAX_TIME_AT_START: Duration = Duration::from_secs(1);
 const MAX_WARNINGS_AT_START: usize = 8;
 
 /// Logs what is surely wrong around an instance whose rules are installed. Ends at once when the flag is
-/// set.
-pub fn warn(config: &Config, flag: &Arc<AtomicBool>) {
-    let mut config = config.clone();
-    let all = config.forwards.len();
-    config.forwards.truncate(MAX_FORWARDS_AT_START);
+/// set. The config is the same afterwards.
+pub fn warn(config: &mut Config, flag: &Arc<AtomicBool>) {
+    let looked_at = config.forwards.len().min(MAX_FORWARDS_AT_START);
+    let rest = config.forwards.split_off(looked_at);
+    look(config, rest.len(), flag);
+    config.forwards.extend(rest);
+}
+
+/// The same for these forwards, which are not all.
+fn look(config: &Config, more: usize, flag: &Arc<AtomicBool>) {
     let scope = Scope {
         max_rules: MAX_RULES_AT_START,
         installed: true,
@@ -35,14 +40,15 @@ pub fn warn(config: &Config, flag: &Arc<AtomicBool>) {
     give_up_when(flag, Some(MAX_TIME_AT_START), || {
         // One of its own, as the search may be given up in the middle of a reply.
         let nftables = Nftables::open();
-        findings = surroundings(nftables.as_ref().ok(), &config, &scope);
+        findings = surroundings(nftables.as_ref().ok(), config.clone(), &scope);
     });
     if flag.load(Ordering::SeqCst) {
         return;
     }
     let mut unseen = Vec::new();
-    if all > MAX_FORWARDS_AT_START {
-        unseen.push(format!("{} of {all} forwards", all - MAX_FORWARDS_AT_START));
+    if more > 0 {
+        let all = config.forwards.len() + more;
+        unseen.push(format!("{more} of {all} forwards"));
     }
     let mut warnings: BTreeMap<&str, usize> = BTreeMap::new();
     for Finding {

@@ -11,7 +11,7 @@ use crate::logging::with_causes;
 use crate::netlink::gives_up;
 use crate::nftables::{Nftables, NftablesError};
 use crate::rtnetlink::RtnetlinkError;
-use crate::xfrm;
+use crate::xfrm::{self, Policy, XfrmError};
 use std::error::Error as Cause;
 use thiserror::Error;
 
@@ -43,9 +43,12 @@ pub struct Scope {
 }
 
 /// Routes, other programs' tables and sockets. Without a socket to nftables, tables are left out.
-pub fn surroundings(nftables: Option<&Nftables>, config: &Config, scope: &Scope) -> Vec<Finding> {
+pub fn surroundings(
+    nftables: Option<&Nftables>,
+    mut config: Config,
+    scope: &Scope,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut config = config.clone();
     let opened = Paths::open(scope.from, &config.listen).inspect(|paths| {
         let unused = paths.unused_families(&config);
         findings.extend(paths::unused(&unused, &config));
@@ -113,7 +116,12 @@ fn other_tables(
     paths: &Paths,
     scope: &Scope,
 ) -> Result<Vec<Finding>, QueryError> {
-    let unseen = unseen(paths, scope)?;
+    let policies = if scope.at_start {
+        Ok(Vec::new())
+    } else {
+        xfrm::policies()
+    };
+    let unseen = unseen(paths, &policies)?;
     for _ in 0..MAX_READ_RETRIES {
         let generation = nftables.generation()?;
         let mut firewall = Firewall::read(nftables, scope.max_rules)?;
@@ -122,6 +130,9 @@ fn other_tables(
         if !unseen.is_empty() {
             // What was not looked at may drop it.
             found.retain(|finding| finding.level != Level::Ok);
+        }
+        if let Err(error @ XfrmError::OnlyTo64Bit(_)) = &policies {
+            note(&mut found, error);
         }
         findings.extend(found);
         if nftables.generation()? == generation {
@@ -133,16 +144,27 @@ fn other_tables(
 }
 
 /// What may drop packets too, but is not looked into: programs at interfaces, and policies of IPsec.
-fn unseen(paths: &Paths, scope: &Scope) -> Result<Vec<Finding>, RtnetlinkError> {
+fn unseen(
+    paths: &Paths,
+    policies: &Result<Vec<Policy>, XfrmError>,
+) -> Result<Vec<Finding>, RtnetlinkError> {
     let mut unseen: Vec<Finding> = paths.filtered()?.into_iter().collect();
-    if !scope.at_start {
-        unseen.extend(match xfrm::policies() {
-            Ok(policies) => paths.subject_to(&policies),
-            // The rest of what is found stays.
-            Err(error) => Some(unread("firewall", &error)),
-        });
-    }
+    unseen.extend(match policies {
+        Ok(policies) => paths.subject_to(policies),
+        // On such a kernel there is no way to look at them: a warning each time would hide others.
+        Err(XfrmError::OnlyTo64Bit(_)) => None,
+        // The rest of what is found stays.
+        Err(error) => Some(unread("firewall", error)),
+    });
     Ok(unseen)
+}
+
+/// Says at the end of the lines that are well what they know nothing of.
+fn note(findings: &mut [Finding], error: &XfrmError) {
+    let well = findings
+        .iter_mut()
+        .filter(|finding| finding.level == Level::Ok);
+    well.for_each(|finding| finding.text += &format!("; {error}"));
 }
 
 fn unread(subject: &'static str, error: &dyn Cause) -> Finding {
@@ -152,4 +174,26 @@ fn unread(subject: &'static str, error: &dyn Cause) -> Finding {
         Level::Doubt
     };
     Finding::new(level, subject, with_causes(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// A 32-bit program on a 64-bit kernel can do nothing about it.
+    #[test]
+    fn what_no_program_of_its_kind_can_see_is_a_note_and_no_warning() {
+        let error = XfrmError::OnlyTo64Bit(io::ErrorKind::Unsupported.into());
+        let finding = |level| Finding::new(level, "firewall", "it");
+        let mut findings = [Level::Ok, Level::Failure].map(finding);
+        note(&mut findings, &error);
+        assert_eq!(
+            findings.map(|finding| finding.text),
+            [
+                "it; not looked at: policies of IPsec, which this kernel shows to 64-bit programs only",
+                "it"
+            ]
+        );
+    }
 }

@@ -183,18 +183,14 @@ impl<'a> Events<'a> {
         self.rules.mark_failed_reload()
     }
 
-    /// Puts the rules for another config in their place, after a change that is no reload: if the last one has
-    /// failed, that still holds.
-    pub fn change_rules(&mut self, config: &Config) -> Result<(), RulesError> {
-        self.put_rules(config, self.rules.has_failed_reload())
+    /// Whether the last reload has failed, which a change that is no reload leaves as it is.
+    pub fn has_failed_reload(&self) -> bool {
+        self.rules.has_failed_reload()
     }
 
-    /// The same for a reload.
-    pub fn reload_rules(&mut self, config: &Config) -> Result<(), RulesError> {
-        self.put_rules(config, false)
-    }
-
-    fn put_rules(&mut self, config: &Config, reload_failed: bool) -> Result<(), RulesError> {
+    /// Puts the rules for another config in their place, and has status show that the last reload has failed, or
+    /// that it has not.
+    pub fn change_rules(&mut self, config: &Config, reload_failed: bool) -> Result<(), RulesError> {
         let mut health = Health::new(config, self.health.as_ref())?;
         let none = Down::default();
         let down = health.as_ref().map_or(&none, Health::applied);
@@ -252,7 +248,7 @@ impl<'a> Events<'a> {
     pub fn follow_interfaces(&mut self, config: &Config) {
         let followed = match self.rules.follow_interfaces(config) {
             // Until now there was no interface that it could take.
-            Ok(Followed::NeedsRules) => self.change_rules(config),
+            Ok(Followed::NeedsRules) => self.change_rules(config, self.has_failed_reload()),
             Ok(Followed::Done) => Ok(()),
             Err(error) => Err(error),
         };

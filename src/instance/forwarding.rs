@@ -81,7 +81,7 @@ pub fn take_in(
         }
         let mut wider = config.clone();
         wider.add_forwards(forwards.iter().cloned());
-        if let Err(error) = events.change_rules(&wider) {
+        if let Err(error) = events.change_rules(&wider, events.has_failed_reload()) {
             let causes = with_causes(&error);
             warn!("{family} forwarding is on now, but {family} is still left out: {causes}");
             return true;

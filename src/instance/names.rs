@@ -2,7 +2,7 @@
 //! as a reload does; without one they stay.
 
 use super::events::Events;
-use super::reload::{ReloadError, put};
+use super::reload::{ReloadError, follow_names};
 use super::{Waiting, notify};
 use crate::config::{Answer, Config, HostName, first_few, going_on};
 use crate::logging::with_causes;
@@ -111,7 +111,7 @@ pub fn apply(config: &mut Config, waiting: &mut Waiting, events: &mut Events<'_>
         .map(|answer| answer.failure.clone())
         .collect();
     let wanted = config.answered(updated).map_err(ReloadError::from);
-    match wanted.and_then(|wanted| put(config, waiting, events, wanted)) {
+    match wanted.and_then(|wanted| follow_names(config, waiting, events, wanted)) {
         Ok(()) => {
             moved.iter().for_each(|moved| info!("{moved}"));
             notify::forwarding(&events.summary(config));

@@ -5,11 +5,9 @@ mod request;
 
 pub use request::{RequestError, request};
 
+use super::deletion::{delete_abandoned_flows, delete_all_stale_flows};
 use super::events::Events;
-use super::{
-    InstanceError, Waiting, delete_abandoned_flows, delete_all_stale_flows,
-    keep_forwarded_families, notify,
-};
+use super::{InstanceError, Waiting, keep_forwarded_families, notify};
 use crate::config::{Config, ConfigError};
 use crate::logging::with_causes;
 use log::{info, warn};
@@ -34,7 +32,7 @@ pub fn reload(
     read: &dyn Fn(&Config) -> Result<Config, ConfigError>,
 ) -> bool {
     notify::reloading();
-    match change(config, waiting, events, read) {
+    match read_again(config, waiting, events, read) {
         Ok(()) => {
             let summary = events.summary(config);
             info!("reloaded: {summary}");
@@ -57,7 +55,7 @@ pub fn reload(
     }
 }
 
-fn change(
+fn read_again(
     config: &mut Config,
     waiting: &mut Waiting,
     events: &mut Events<'_>,
@@ -66,36 +64,33 @@ fn change(
     let mut wanted = read(config)?;
     let kept = keep_forwarded_families(&mut wanted, &[]);
     wanted.log_warnings();
-    let now_waiting = kept?;
-    let changed = events.reload_rules(&wanted);
-    changed.map_err(InstanceError::Install)?;
-    follow(config, waiting, events, wanted, now_waiting);
-    Ok(())
+    let wanted = (wanted, kept?);
+    change(config, waiting, events, wanted, false)
 }
 
 /// Changes the rules to those for other answers for the same names. What was said of the families when the
-/// options were read holds on.
-pub fn put(
+/// options were read holds on, and that the last reload has failed.
+pub fn follow_names(
     config: &mut Config,
     waiting: &mut Waiting,
     events: &mut Events<'_>,
     mut wanted: Config,
 ) -> Result<(), ReloadError> {
-    let now_waiting = keep_forwarded_families(&mut wanted, &config.not_forwarded)?;
-    let changed = events.change_rules(&wanted);
-    changed.map_err(InstanceError::Install)?;
-    follow(config, waiting, events, wanted, now_waiting);
-    Ok(())
+    let kept = keep_forwarded_families(&mut wanted, &config.not_forwarded)?;
+    let reload_failed = events.has_failed_reload();
+    change(config, waiting, events, (wanted, kept), reload_failed)
 }
 
-/// Goes on with the config for which the rules have changed.
-fn follow(
+/// Changes the rules to those for another config, with the forwards that it waits for, and goes on with that.
+fn change(
     config: &mut Config,
     waiting: &mut Waiting,
     events: &mut Events<'_>,
-    wanted: Config,
-    now_waiting: Waiting,
-) {
+    (wanted, now_waiting): (Config, Waiting),
+    reload_failed: bool,
+) -> Result<(), ReloadError> {
+    let changed = events.change_rules(&wanted, reload_failed);
+    changed.map_err(InstanceError::Install)?;
     *waiting = now_waiting;
     let before = std::mem::replace(config, wanted);
     delete_all_stale_flows(config, events.signals());
@@ -109,4 +104,5 @@ fn follow(
             with_causes(&error)
         ),
     }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::fast_path::{Device, forget_missing};
 use crate::logging::with_causes;
 use crate::nftables::{Changed, Nftables, NftablesError, TableEvents};
 use crate::rtnetlink::RtnetlinkError;
-use crate::ruleset::{Flowtable, RELOAD_FAILED, Ruleset};
+use crate::ruleset::{Flowtable, Ruleset};
 use crate::siblings::{Claims, SiblingError};
 use log::{debug, info, warn};
 use std::cell::Cell;
@@ -61,6 +61,8 @@ pub struct Rules<'a> {
     signals: &'a Signals,
     /// As they should be.
     ruleset: Ruleset,
+    /// Whether the last reload has failed, which the rules are to show.
+    reload_failed: bool,
     claims: Claims,
     /// Of the fast path.
     interfaces: Interfaces,
@@ -90,6 +92,7 @@ impl<'a> Rules<'a> {
             nftables,
             signals,
             ruleset,
+            reload_failed: false,
             claims: Claims::of(config),
             interfaces,
             changes: None,
@@ -249,6 +252,7 @@ impl<'a> Rules<'a> {
         if changed.is_err() {
             (self.ruleset, self.claims) = before;
         } else {
+            self.reload_failed = reload_failed;
             self.applied(devices);
         }
         changed
@@ -290,7 +294,7 @@ impl<'a> Rules<'a> {
         let devices = flowtable.map(|flowtable| flowtable.devices.clone());
         ruleset.add_fast_path(config, devices.unwrap_or_default());
         ruleset.owner = self.ruleset.owner;
-        if self.has_failed_reload() {
+        if self.reload_failed {
             ruleset.mark_failed_reload();
         }
         let before = replace(&mut self.ruleset, ruleset);
@@ -308,15 +312,16 @@ impl<'a> Rules<'a> {
 
     /// Whether the last reload has failed.
     pub fn has_failed_reload(&self) -> bool {
-        let last = self.ruleset.chains.last();
-        last.is_some_and(|chain| chain.name == RELOAD_FAILED)
+        self.reload_failed
     }
 
-    /// Adds the chain by which `status` tells that the last reload has failed.
+    /// Adds the chain by which `status` tells that the last reload has failed. If that fails, the next change does.
     pub fn mark_failed_reload(&mut self) -> Result<(), NftablesError> {
-        let before = self.ruleset.clone();
-        if self.ruleset.mark_failed_reload() {
-            self.nftables.change(&before, &self.ruleset)?;
+        self.reload_failed = true;
+        let mut marked = self.ruleset.clone();
+        if marked.mark_failed_reload() {
+            self.nftables.change(&self.ruleset, &marked)?;
+            self.ruleset = marked;
         }
         Ok(())
     }

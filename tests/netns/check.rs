@@ -70,20 +70,6 @@ impl Line {
     }
 }
 
-/// Of most 64-bit kernels, a 32-bit program can see no policies of IPsec: the line about that, of each instance, stands
-/// for the `ok` of the firewall, unless that has other lines.
-fn leave_out_policies_of_ipsec(lines: &mut Vec<Line>) {
-    let is_about_them =
-        |line: &Line| line.level != "ok" && line.text.contains("shows to 64-bit programs only");
-    while let Some(index) = lines.iter().position(is_about_them) {
-        let mut line = lines.remove(index);
-        if lines.iter().all(|other| other.subject != line.subject) {
-            line.level = "ok".to_owned();
-            lines.insert(index, line);
-        }
-    }
-}
-
 /// The whole report.
 #[derive(Debug)]
 pub struct Report(Vec<Line>);
@@ -115,9 +101,7 @@ impl Report {
     }
 
     fn read(text: &str) -> Self {
-        let mut lines: Vec<_> = text.lines().map(Line::parse).collect();
-        leave_out_policies_of_ipsec(&mut lines);
-        Report(lines)
+        Report(text.lines().map(Line::parse).collect())
     }
 
     pub fn of_level(&self, level: &str) -> Vec<&Line> {
