@@ -1,13 +1,16 @@
 //! Rules that change under flows: reloads, replacements, and stale flows.
 
+use std::io::ErrorKind;
 use std::mem;
 
 use nix::sys::signal::Signal;
 
-use super::{COUNTER, Fast, INTERFACES, expect_bypass, expect_taken, forward_both};
+use super::{
+    COUNTER, Fast, INTERFACES, entry, expect_bypass, expect_taken, forward_both, offloaded_flow,
+};
 use crate::fixture::{
-    BACKEND_PORT, FORWARDED_PORT, Family, Net, PROTOCOLS_AND_FAMILIES, Protocol, TempFile, nodefwd,
-    wait_until,
+    BACKEND_PORT, FORWARDED_PORT, Family, Host, Net, OTHER_NAT, PROTOCOLS_AND_FAMILIES, Protocol,
+    TempFile, nodefwd, wait_until,
 };
 
 #[test]
@@ -83,18 +86,61 @@ fn a_reload_turns_it_on_and_off_and_moves_udp_flows() {
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
-/// A start deletes those that bypass its rules, in another instance's flowtable too.
+/// As without a fast path, though they are in the replaced instance's flowtable.
 #[test]
 #[ignore = "needs flowtables"]
-fn stale_flows_are_deleted() {
-    let fast = Fast::start(&[INTERFACES]);
+fn a_replacement_ends_flows_of_sources_that_are_no_longer_allowed_and_no_others() {
+    let fast = Fast::start(&["--fast-path=auto"]);
     let net = &fast.net;
-    let mut udp = fast.flow(Protocol::Udp, Family::V4);
-    let mut tcp = fast.flow(Protocol::Tcp, Family::V4);
-    let ranges = "--src-ranges=10.1.77.0/24,fd00:1::/32";
-    let call = forward_both(&net.backends).args(&[INTERFACES, ranges, "--replace"]);
+    let other = net.another_client(2);
+    net.node.load(COUNTER);
+    let open = |client: &Host| {
+        PROTOCOLS_AND_FAMILIES.map(|(protocol, family)| {
+            let flow = offloaded_flow(net, client, protocol, family);
+            (protocol, family, flow)
+        })
+    };
+    let (denied, mut allowed) = (open(&net.client), open(&other));
+    let ranges = "--src-ranges=10.1.2.0/24,fd00:1:2::/64";
+    let call = forward_both(&net.backends).args(&["--fast-path=auto", ranges, "--replace"]);
     let _successor = call.start(&net.node);
-    // The client may not connect any more.
-    udp.expect_silence();
-    tcp.expect_silence();
+    for (_, _, mut flow) in denied {
+        flow.expect_silence();
+    }
+    for (protocol, family, flow) in &mut allowed {
+        flow.expect_unchanged();
+        expect_taken(&net.node, *protocol, *family, flow);
+        expect_bypass(&net.node, flow);
+    }
+}
+
+/// Other NAT keeps the entries of clients that sent before the start: those bypass the rules, and with them the fast
+/// path.
+#[test]
+#[ignore = "needs flowtables"]
+fn udp_flows_from_before_a_start_are_forwarded_and_taken_over() {
+    let net = Net::new(1);
+    let _servers = net.serve(BACKEND_PORT);
+    net.node.load(OTHER_NAT);
+    let early = Family::BOTH.map(|family| {
+        let to = net.node_addr(family, FORWARDED_PORT);
+        let mut flow = net.client.connect(Protocol::Udp, to).expect("a socket");
+        assert_eq!(flow.expect_closed(), ErrorKind::ConnectionRefused);
+        let found = entry(&net.node, Protocol::Udp, family, flow.source().port());
+        assert!(found.contains("[UNREPLIED]"), "{found}");
+        (family, flow)
+    });
+    let call = forward_both(&net.backends).args(&["--fast-path=auto"]);
+    let _forwarder = call.start(&net.node);
+    for (family, mut flow) in early {
+        let port = flow.source().port();
+        let ask = || {
+            let reply = flow.request().expect("a reply");
+            assert_eq!(reply.server, "backend-1");
+            entry(&net.node, Protocol::Udp, family, port)
+        };
+        wait_until("a flow in the flowtable", ask, |entry| {
+            entry.contains("[OFFLOAD]")
+        });
+    }
 }

@@ -1,13 +1,17 @@
 //! What ends: flows, by themselves or with the instance, and the instance with flows that run.
 
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 
 use super::{COUNTER, Fast, INTERFACES, entry, expect_bypass, forward_both, forwarded};
 use crate::fixture::{
-    FORWARDED_PORT, Family, LiveFlow, OTHER_NAT, PROTOCOLS_AND_FAMILIES, Protocol, wait_until,
+    BACKEND_PORT, EVENT_TIMEOUT, FORWARDED_PORT, Family, LiveFlow, Net, OTHER_NAT,
+    PROTOCOLS_AND_FAMILIES, Protocol, wait_until,
 };
 
 /// So long that no test reaches its end, and longer than any state of a closed connection lasts.
@@ -94,6 +98,84 @@ fn closed_and_reset_connections_make_room_for_new_ones() {
             let reply = wait_until("a connection", connect, |reply| reply.is_ok());
             reply.expect("a reply");
         }
+    }
+}
+
+/// A TCP connection through the flowtable, the client's end first.
+fn connection(net: &Net, family: Family) -> [TcpStream; 2] {
+    let address = SocketAddr::new(net.backends[0].address(family), BACKEND_PORT);
+    let listener = net.backends[0].run(|| TcpListener::bind(address));
+    let to = net.node_addr(family, FORWARDED_PORT);
+    let client = net
+        .client
+        .run(|| TcpStream::connect(to))
+        .expect("connected");
+    let (server, _) = listener.and_then(|it| it.accept()).expect("a connection");
+    let port = client.local_addr().expect("a port").port();
+    let ends = [client, server];
+    for end in &ends {
+        let set = end.set_read_timeout(Some(EVENT_TIMEOUT));
+        set.expect("a read timeout");
+    }
+    let ask = || {
+        pass(&ends[0], &ends[1]);
+        pass(&ends[1], &ends[0]);
+        entry(&net.node, Protocol::Tcp, family, port)
+    };
+    wait_until("a flow in the flowtable", ask, |entry| {
+        entry.contains("[OFFLOAD]")
+    });
+    ends
+}
+
+/// Sends a byte from one end to the other.
+#[track_caller]
+fn pass(mut from: &TcpStream, mut to: &TcpStream) {
+    from.write_all(b"?").expect("sent");
+    to.read_exact(&mut [0]).expect("a byte");
+}
+
+/// Whichever side ends its half, the other one goes on for longer than an idle flow stays in the flowtable, or a
+/// half-closed one in conntrack.
+#[test]
+#[ignore = "needs flowtables"]
+fn half_closed_connections_go_on() {
+    let net = Net::new(1);
+    let _forwarder = forward_both(&net.backends)
+        .args(&[INTERFACES])
+        .start(&net.node);
+    for (name, seconds) in [
+        ("nf_flowtable_tcp_timeout", "3"),
+        ("nf_conntrack_tcp_timeout_fin_wait", "5"),
+        ("nf_conntrack_tcp_timeout_close_wait", "5"),
+        ("nf_conntrack_tcp_timeout_last_ack", "5"),
+    ] {
+        net.node
+            .set_sysctl(&format!("net/netfilter/{name}"), seconds);
+    }
+    let mut halves = Vec::new();
+    for family in Family::BOTH {
+        let [client, server] = connection(&net, family);
+        halves.push((client, server));
+        let [client, server] = connection(&net, family);
+        halves.push((server, client));
+    }
+    for (ending, going_on) in &mut halves {
+        ending.shutdown(Shutdown::Write).expect("half closed");
+        let size = going_on.read(&mut [0]).expect("an end");
+        assert_eq!(size, 0);
+    }
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(15) {
+        for (ending, going_on) in &halves {
+            pass(going_on, ending);
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    for (mut ending, going_on) in halves {
+        drop(going_on);
+        let size = ending.read(&mut [0]).expect("an end");
+        assert_eq!(size, 0);
     }
 }
 

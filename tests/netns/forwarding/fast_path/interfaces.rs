@@ -1,13 +1,17 @@
 //! Interfaces that come, go and are renamed, and those with others below them.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 
-use super::{COUNTER, FORWARDS, Fast, expect_bypass, expect_taken, forward_both, forwarded};
+use super::{
+    COUNTER, FORWARDS, Fast, INTERFACES, expect_bypass, expect_taken, forward_both, forwarded,
+};
 use crate::fixture::{
-    BACKEND_PORT, Bridge, FORWARDED_PORT, Family, LiveFlow, Net, PROTOCOLS_AND_FAMILIES, Protocol,
-    nodefwd, wait_until,
+    BACKEND_PORT, Bridge, FORWARDED_PORT, Family, LiveFlow, Namespace, Net, PROTOCOLS_AND_FAMILIES,
+    Protocol, nodefwd, wait_until,
 };
 
 /// Whether the kernel has this interface in a flowtable.
@@ -261,26 +265,32 @@ fn over_wireguard_flows_are_taken_over() {
     }
 }
 
-/// Root of a user namespace may have one too.
+/// Root of a user namespace may have one too, in a network namespace of its own.
 #[test]
 #[ignore = "needs flowtables"]
-fn in_a_user_namespace_the_kernel_takes_it() {
-    let net = Net::new(1);
-    let script = "ip link add late type dummy && ip link set late up
-        echo 1 > /proc/sys/net/ipv4/ip_forward
-        exec \"$@\"";
-    let unshare = [
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--net",
-        "sh",
-        "-c",
-        script,
-        "sh",
-    ];
-    let call = nodefwd(["tcp/80=10.2.1.2", "--fast-path=late"]).wrapped(&unshare);
-    let forwarder = call.start(&net.node);
-    forwarder.wait_for_line("fast path: on late");
-    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+fn in_a_user_namespace_flows_are_taken_over() {
+    let (node, process) = Namespace::of_user_namespace("node");
+    node.forward();
+    let net = Net::around(node, 1);
+    let _servers = net.serve(BACKEND_PORT);
+    net.node.load(COUNTER);
+    let user = format!("--user=/proc/{}/ns/user", process.id());
+    let inside = ["nsenter", &user, "--preserve-credentials"];
+    for options in ["--fast-path=auto", INTERFACES] {
+        let call = forward_both(&net.backends).args(&[options]);
+        let forwarder = call.wrapped(&inside).start(&net.node);
+        assert_ne!(
+            user_namespace(forwarder.id()),
+            user_namespace(std::process::id())
+        );
+        for (protocol, family, mut flow) in flows(&net) {
+            expect_taken(&net.node, protocol, family, &mut flow);
+            expect_bypass(&net.node, &mut flow);
+        }
+        forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    }
+}
+
+fn user_namespace(process: u32) -> PathBuf {
+    fs::read_link(format!("/proc/{process}/ns/user")).expect("a user namespace")
 }

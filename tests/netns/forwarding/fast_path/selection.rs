@@ -1,7 +1,8 @@
 //! Which flows are taken over, and that what is decided at the first packet stays so.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::mem;
+use std::net::{IpAddr, SocketAddr};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -15,6 +16,7 @@ use crate::fixture::{
     BACKEND_PORT, FORWARDED_PORT, Family, Host, Net, PROTOCOLS_AND_FAMILIES, Protocol,
     expect_parts, expect_reply, nodefwd,
 };
+use crate::forwarding::balance::add_addresses;
 
 #[test]
 #[ignore = "needs flowtables"]
@@ -145,6 +147,53 @@ fn connections_are_counted_balanced_and_shown_as_without() {
     let text = nodefwd(["status"]).finish(&net.node).expect_success();
     expect_parts(&text, ["fast-path client, backend-1, backend-2"]);
     flows.iter_mut().for_each(|flow| flow.expect_unchanged());
+}
+
+/// In the flowtable of a successor as well.
+#[test]
+#[ignore = "needs flowtables"]
+fn balanced_by_source_the_flows_of_a_client_stay_with_its_backend() {
+    let net = Net::new(2);
+    let _servers = net.serve(BACKEND_PORT);
+    let call = forward_both(&net.backends).args(&["--fast-path=auto", "--balance=source"]);
+    let mut forwarder = call.start(&net.node);
+    let taken = |protocol, family, source: IpAddr| {
+        let from = SocketAddr::new(source, 0);
+        let to = net.node_addr(family, FORWARDED_PORT);
+        let mut flow = net.client.live_flow_from(protocol, from, to);
+        expect_taken(&net.node, protocol, family, &mut flow);
+        flow
+    };
+    let sources = Family::BOTH.map(|family| (family, add_addresses(&net, family)));
+    let mut flows = Vec::new();
+    for protocol in Protocol::BOTH {
+        for (family, sources) in &sources {
+            // Six of them choose the same backend with a probability of 2^-5, but always the same ones.
+            let begin = |source: &IpAddr| {
+                let flow = taken(protocol, *family, *source);
+                (protocol, *family, *source, flow)
+            };
+            let of_family: Vec<_> = sources[..6].iter().map(begin).collect();
+            let servers = of_family.iter().map(|(.., flow)| &flow.reply.server);
+            assert_eq!(
+                BTreeSet::from_iter(servers).len(),
+                2,
+                "{protocol:?} {family:?}"
+            );
+            flows.extend(of_family);
+        }
+    }
+    for _ in 0..2 {
+        for (protocol, family, source, flow) in &mut flows {
+            flow.expect_unchanged();
+            let other = taken(*protocol, *family, *source);
+            assert_eq!(other.reply.server, flow.reply.server, "{source}");
+        }
+        let successor = call.clone().args(&["--replace"]).start(&net.node);
+        mem::replace(&mut forwarder, successor)
+            .finish()
+            .expect_exit(0);
+    }
 }
 
 /// What the kernel counts of a flow (net.netfilter.nf_conntrack_acct) goes on.
