@@ -13,19 +13,48 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-/// How many files are open beside attempts, at most.
+/// How many files are kept for all that is no attempt: so many, or half of what may be open if that is less, but not
+/// less than an instance has open while it reloads.
 const OTHER_FILES: rlim_t = 128;
+const MIN_OTHER_FILES: rlim_t = 32;
 
-/// Has the kernel let this process open so many attempts at once, as far as it may: by default 1,024 files, which is
-/// no more than what select(2) takes, and 524,288 for programs that do not use it (File Descriptor Limits in
-/// systemd.exec(5)). Where it cannot, [`Attempt::begin`] tells.
-pub fn make_room(attempts: usize) {
-    let Ok((limit, most)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return;
-    };
-    let wanted = (attempts as rlim_t).saturating_add(OTHER_FILES).min(most);
-    if wanted > limit {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, most);
+/// How many attempts may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    pub attempts: usize,
+    /// How many files this process may open, and how many it would need for all attempts.
+    pub limit: u64,
+    pub needed: u64,
+}
+
+impl Room {
+    /// Has the kernel let this process open so many attempts at once, as far as it may: by default 1,024 files, which
+    /// is no more than what select(2) takes, and 524,288 for programs that do not use it (File Descriptor Limits in
+    /// systemd.exec(5)).
+    pub fn make(attempts: usize) -> Self {
+        let needed = (attempts as rlim_t).saturating_add(OTHER_FILES);
+        let Ok((mut limit, most)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+            return Self::of(needed, needed);
+        };
+        let wanted = needed.min(most);
+        if wanted > limit && setrlimit(Resource::RLIMIT_NOFILE, wanted, most).is_ok() {
+            limit = wanted;
+        }
+        Self::of(limit, needed)
+    }
+
+    fn of(limit: rlim_t, needed: rlim_t) -> Self {
+        let others = (limit / 2).clamp(MIN_OTHER_FILES, OTHER_FILES);
+        Room {
+            attempts: limit.saturating_sub(others).max(1) as usize,
+            limit,
+            needed,
+        }
+    }
+
+    /// Whether some attempts have to wait for others.
+    pub fn is_short(&self) -> bool {
+        self.limit < self.needed
     }
 }
 
@@ -119,6 +148,16 @@ impl Spare {
         }
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Closes one.
+    pub fn close_one(&mut self) {
+        self.0.pop();
+    }
+
     /// One whose socket can connect to that.
     pub fn take(&mut self, to: &SocketAddr) -> Option<Attempt> {
         let family = family(to);
@@ -168,6 +207,18 @@ mod tests {
                 (attempt.outcome(), Some(attempt))
             }
         }
+    }
+
+    #[test]
+    fn files_are_left_for_all_else() {
+        let attempts = |limit, needed| Room::of(limit, needed).attempts;
+        assert_eq!(attempts(1024, 128 + 896), 896);
+        assert!(!Room::of(1024, 1024).is_short());
+        assert!(Room::of(1024, 1025).is_short());
+        assert_eq!(attempts(256, 1128), 128);
+        assert_eq!(attempts(64, 1128), 32);
+        assert_eq!(attempts(40, 1128), 8);
+        assert_eq!(attempts(16, 1128), 1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `NODEFWD_HEALTH`: which destinations fail. Each is tried once in an interval, and sooner after a failure, by a TCP
 //! connection that is given up as soon as it would be there; all of them spread over the interval, without a thread.
 
+mod kept;
 mod left_out;
 #[cfg(test)]
 mod tests;
@@ -8,10 +9,11 @@ mod tests;
 pub use left_out::{apply, take_over};
 
 use crate::config::{Config, Destination, Down};
-use crate::tcp::{Attempt, Begun, Outcome, Spare, make_room};
+use crate::tcp::{Attempt, Begun, Outcome, Room, Spare};
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -40,6 +42,11 @@ pub struct Health {
     /// Readable when an attempt is over. Its events have indexes of targets.
     attempts: Epoll,
     spare: Spare,
+    /// How many run, and may run.
+    running: usize,
+    room: Room,
+    /// Those whose attempt is due: they begin in this order, when there is room.
+    waiting: VecDeque<usize>,
     /// No attempt has failed, and none follows a failure, before this.
     timer: Option<Instant>,
     /// When the round began in which each is tried once, and which is the next one.
@@ -50,8 +57,8 @@ pub struct Health {
     changed: bool,
     /// When it is tried again to carry it out.
     retry: Option<Instant>,
-    /// Whether the last attempt could not even begin.
-    hindered: bool,
+    /// When an attempt could not even begin last.
+    hindered: Option<Instant>,
 }
 
 /// A destination.
@@ -61,6 +68,8 @@ struct Target {
     /// How many attempts in a row have contradicted that.
     contradictions: u32,
     attempt: Option<Attempt>,
+    /// Whether it is among those that wait.
+    waits: bool,
     /// When the last attempt began, and when the next one does if not in its turn.
     began: Instant,
     again: Option<Instant>,
@@ -80,6 +89,7 @@ impl Health {
                 is_up: known.is_none_or(|known| known.is_up),
                 contradictions: known.map_or(0, |known| known.contradictions),
                 attempt: None,
+                waits: false,
                 began: now,
                 again: None,
             }
@@ -88,57 +98,32 @@ impl Health {
         if targets.is_empty() {
             return Ok(None);
         }
-        make_room(targets.len());
+        let room = Room::make(targets.len());
+        // Once, not with each reload.
+        if room.is_short() && before.is_none_or(|before| !before.room.is_short()) {
+            warn_of_room(&room, targets.len());
+        }
         let mut health = Health {
             interval: config.health,
             targets,
             attempts: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             spare: Spare::default(),
+            running: 0,
+            room,
+            waiting: VecDeque::new(),
             timer: None,
             round: now,
             next: 0,
             applied: Down::default(),
             changed: false,
             retry: None,
-            hindered: false,
+            hindered: None,
         };
         health.applied = health.down();
         if let Some(before) = before.filter(|before| before.interval == health.interval) {
             health.go_on(before);
         }
         Ok(Some(health))
-    }
-
-    /// Goes on with the round where it was: else the last destinations never have their turn while others come and go.
-    fn go_on(&mut self, before: &Self) {
-        let next = before.targets[before.next].to;
-        self.round = before.round;
-        self.next = self.targets.partition_point(|target| target.to < next);
-        if self.next == self.targets.len() {
-            (self.round, self.next) = (before.round + self.interval, 0);
-        }
-    }
-
-    /// Takes up the attempts that run: a destination is silent only if one lasts.
-    pub fn take_attempts(&mut self, before: Self) {
-        for mut known in before.targets {
-            let place = self.targets.binary_search_by_key(&known.to, |own| own.to);
-            let Ok(index) = place else { continue };
-            let own = &mut self.targets[index];
-            (own.began, own.again) = (known.began, known.again);
-            let attempt = known.attempt.take();
-            let watched = |attempt: &Attempt| self.attempts.add(attempt, event(index)).is_ok();
-            own.attempt = attempt.filter(watched);
-        }
-        self.timer = self.next_timer();
-    }
-
-    /// Takes these destinations, of those that are tried, for failed.
-    pub fn assume(&mut self, down: &Down) {
-        for target in &mut self.targets {
-            target.is_up &= !down.contains(&target.to);
-        }
-        self.applied = self.down();
     }
 
     /// The destinations that fail.
@@ -196,7 +181,7 @@ impl Health {
             self.follow_timer(now);
         }
         while self.due() <= now {
-            self.begin(self.next, now);
+            self.enqueue(self.next);
             self.next += 1;
             if self.next == self.targets.len() {
                 self.next = 0;
@@ -204,10 +189,11 @@ impl Health {
                 self.round = now.max(self.round + self.interval);
             }
         }
+        self.begin_waiting(now);
         Ok(self.changed && self.retry.is_none_or(|retry| retry <= now))
     }
 
-    /// Takes attempts that last too long for failed, and begins those that follow a failure.
+    /// Takes attempts that last too long for failed; those that follow a failure are due.
     fn follow_timer(&mut self, now: Instant) {
         for index in 0..self.targets.len() {
             let attempt = self.targets[index].attempt.as_ref();
@@ -215,7 +201,7 @@ impl Health {
                 self.judge(index, Err(Errno::ETIMEDOUT));
             }
             if self.targets[index].again.is_some_and(|again| again <= now) {
-                self.begin(index, now);
+                self.enqueue(index);
             }
         }
         self.timer = self.next_timer();
@@ -230,8 +216,7 @@ impl Health {
             };
             for event in &events[..count] {
                 let index = event.data() as usize;
-                let target = self.targets.get_mut(index);
-                let Some(attempt) = target.and_then(|target| target.attempt.take()) else {
+                let Some(attempt) = self.end(index) else {
                     continue;
                 };
                 let outcome = attempt.outcome();
@@ -246,17 +231,44 @@ impl Health {
         }
     }
 
-    fn begin(&mut self, index: usize, now: Instant) {
+    /// Has a destination tried in its turn, unless that is under way.
+    fn enqueue(&mut self, index: usize) {
         let target = &mut self.targets[index];
         target.again = None;
-        if target.attempt.is_some() {
-            return;
+        if target.attempt.is_none() && !target.waits {
+            target.waits = true;
+            self.waiting.push_back(index);
         }
+    }
+
+    /// Begins the attempts that are due, as long as there is room.
+    fn begin_waiting(&mut self, now: Instant) {
+        while self.running < self.room.attempts {
+            let Some(index) = self.waiting.pop_front() else {
+                return;
+            };
+            self.targets[index].waits = false;
+            self.begin(index, now);
+        }
+    }
+
+    /// The attempt that has run, if one has.
+    fn end(&mut self, index: usize) -> Option<Attempt> {
+        let attempt = self.targets.get_mut(index)?.attempt.take();
+        self.running -= usize::from(attempt.is_some());
+        attempt
+    }
+
+    fn begin(&mut self, index: usize, now: Instant) {
+        let target = &mut self.targets[index];
         target.began = now;
         let deadline = now + self.interval.min(MAX_TIMEOUT);
         let to = target.to.socket_address();
         let spare = self.spare.take(&to);
         let is_spare = spare.is_some();
+        if !is_spare && self.running + self.spare.count() >= self.room.attempts {
+            self.spare.close_one();
+        }
         let begun = match spare {
             Some(spare) => spare.begin_again(to, deadline),
             None => Attempt::begin(to, deadline),
@@ -275,25 +287,28 @@ impl Health {
         match begun {
             Ok(Begun::Runs(attempt)) => {
                 target.attempt = Some(attempt);
-                self.hindered = false;
+                self.running += 1;
                 self.set_timer(deadline);
             }
             Ok(Begun::Over(outcome)) => self.judge(index, outcome),
             Err(errno) => {
-                if !self.hindered {
+                // Not for each of many, of which some can be tried.
+                let last = self.hindered.replace(now);
+                if last.is_none_or(|last| last + 2 * self.interval < now) {
                     warn!(
                         "cannot try whether destinations answer, so those that fail are not left out: {}",
                         errno.desc()
                     );
                 }
-                self.hindered = true;
             }
         }
     }
 
     fn judge(&mut self, index: usize, outcome: Outcome) {
+        // Closes its socket.
+        self.end(index);
         let target = &mut self.targets[index];
-        (target.attempt, target.again) = (None, None);
+        target.again = None;
         if outcome.is_ok() == target.is_up {
             target.contradictions = 0;
             return;
@@ -320,6 +335,18 @@ impl Health {
             ),
         }
     }
+}
+
+/// Says that not all destinations can be tried at the same time.
+fn warn_of_room(room: &Room, targets: usize) {
+    let Room {
+        attempts,
+        limit,
+        needed,
+    } = room;
+    warn!(
+        "of {targets} destinations, {attempts} are tried at a time, as this process may open {limit} files: where more do not answer, that is noticed later; raise its hard limit to {needed}: LimitNOFILE={needed} in the unit, or ulimit -n {needed} in the shell that starts it"
+    );
 }
 
 /// That the attempt of a target is over; once, so that nothing is said of a socket that is kept.

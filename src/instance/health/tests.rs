@@ -85,3 +85,16 @@ fn a_round_goes_on_where_it_was_when_destinations_come_and_go() {
     let expected = ("10.2.0.1", round + Duration::from_secs(8));
     assert_eq!((next(&health).as_str(), health.round), expected);
 }
+
+#[test]
+fn those_that_wait_keep_their_places_when_destinations_come_and_go() {
+    let mut before = of("10.2.0.1,10.2.0.3,10.2.0.5", None);
+    for index in [2, 0, 1] {
+        before.enqueue(index);
+    }
+    // Those that wait already do not wait twice.
+    before.enqueue(0);
+    let mut health = of("10.2.0.1,10.2.0.2,10.2.0.5", Some(&before));
+    health.take_attempts(before);
+    assert_eq!(health.waiting, [2, 0]);
+}

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::{said, tried, tried_every, up, wait_until_up};
 use crate::fixture::{
-    BACKEND_PORT, Family, Namespace, Net, TempFile, expect_parts, nodefwd, wait_until,
+    BACKEND_PORT, Family, Namespace, Net, Nodefwd, TempFile, expect_parts, nodefwd, wait_until,
 };
 
 /// Of the destination, or of a router before it.
@@ -102,24 +102,74 @@ fn an_attempt_uses_the_socket_of_an_earlier_one() {
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
+/// So many destinations that do not answer. Gives their addresses; the backend has a set of those that were tried.
+fn silent(net: &Net, count: u8) -> Vec<String> {
+    let backend = &net.backends[0];
+    backend.load(
+        "table inet silent {\n set tried {\n type ipv4_addr\n size 512\n flags dynamic\n }\n chain input {\n type filter hook prerouting priority 0\n ip daddr 10.9.9.0/24 add @tried { ip daddr } drop\n }\n }",
+    );
+    let via = backend.address(Family::V4);
+    net.node.ip(&format!("route add 10.9.9.0/24 via {via}"));
+    (1..=count).map(|host| format!("10.9.9.{host}")).collect()
+}
+
+const DOWN: &str = "is down: 3 connections in a row have failed";
+
 /// All of them silent, and more than files may be open unless it asks for more.
 #[test]
 fn many_silent_destinations_are_tried_at_once() {
     let net = Net::new(1);
-    let backend = &net.backends[0];
-    backend.load(
-        "table inet silent {\n chain input {\n type filter hook prerouting priority 0\n ip daddr 10.9.9.0/24 drop\n }\n }",
-    );
-    let via = backend.address(Family::V4);
-    net.node.ip(&format!("route add 10.9.9.0/24 via {via}"));
-    let addresses: Vec<String> = (1..=60).map(|host| format!("10.9.9.{host}")).collect();
+    let addresses = silent(&net, 60);
     let forward = format!("tcp/80={}", addresses.join(","));
     let call = nodefwd(["--health=2", &forward]).wrapped(&["prlimit", "--nofile=50:4096"]);
     let forwarder = call.start(&net.node);
-    let down = || said(&forwarder, "is down: 3 connections in a row have failed");
+    let down = || said(&forwarder, DOWN);
     wait_until("all fail", down, |down| *down == addresses.len());
-    assert_eq!(said(&forwarder, "cannot try"), 0, "{}", forwarder.stderr());
+    for part in ["cannot try", "at a time"] {
+        assert_eq!(said(&forwarder, part), 0, "{}", forwarder.stderr());
+    }
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// More of them than files that it may ever have open: they take turns, and leave it enough for all else.
+#[test]
+fn with_few_open_files_silent_destinations_take_turns() {
+    let net = Net::new(1);
+    let addresses = silent(&net, 150);
+    let forward = format!("tcp/80={}", addresses.join(","));
+    let file = TempFile::new(format!("NODEFWD_HEALTH=1\nNODEFWD_FORWARDS={forward}\n"));
+    let limited = |call: Nodefwd| {
+        let call = call.env("NODEFWD_ENV_FILE", file.path());
+        call.wrapped(&["prlimit", "--nofile=64:64"])
+    };
+    let forwarder = limited(nodefwd([""; 0])).start(&net.node);
+    let stderr = forwarder.stderr();
+    expect_parts(
+        &stderr,
+        [
+            "warning: of 150 destinations, 32 are tried at a time, as this process may open 64 files",
+            "LimitNOFILE=278",
+        ],
+    );
+    // None fails before each has had its turn.
+    forwarder.wait_for_line("warning: destination ");
+    let tried = net.backends[0].succeed("nft", &["list", "set", "inet", "silent", "tried"]);
+    assert_eq!(tried.matches("10.9.9.").count(), addresses.len(), "{tried}");
+    // Those that wait keep their places across reloads.
+    let down = || {
+        let reload = nodefwd(["reload", "tcp-80"]).finish(&net.node);
+        reload.expect_success();
+        said(&forwarder, DOWN)
+    };
+    wait_until("all fail", down, |down| *down == addresses.len());
+    let status = nodefwd(["status"]).finish(&net.node).expect_success();
+    assert_eq!(status.matches("(down)").count(), addresses.len());
+    let successor = limited(nodefwd(["--replace"])).start(&net.node);
+    let stderr = forwarder.finish().expect_exit(0).stderr;
+    for (part, times) in [("at a time", 1), ("cannot ", 0)] {
+        assert_eq!(stderr.matches(part).count(), times, "{stderr}");
+    }
+    successor.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 /// That says nothing of destinations.
