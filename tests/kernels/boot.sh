@@ -91,7 +91,7 @@ boot() {
     # The guest ends with this script, whatever ends that. NX, SMEP and the like of the emulated processor cost
     # time only; on a busy machine the kernel takes its timer for broken, and 5.10 then does not boot.
     setpriv --pdeathsig TERM timeout --foreground "$limit" qemu-system-x86_64 \
-        -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -nodefaults \
+        -accel tcg,thread=multi -cpu max -smp "${NODEFWD_GUEST_CPUS:-2}" -m "${NODEFWD_GUEST_MEMORY:-3072}" -nodefaults \
         -display none -monitor none -no-reboot -serial stdio -kernel "$folder/vmlinuz" -initrd "$folder/initramfs" \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check nodefwd.tests=$PWD/tests \
