@@ -72,6 +72,22 @@ impl Plan {
     }
 }
 
+/// The interfaces that lead to destinations, and those below them, if a list has none of these.
+pub fn unlisted(config: &Config) -> Result<Vec<InterfaceName>, RtnetlinkError> {
+    let FastPath::Interfaces(listed) = &config.fast_path else {
+        return Ok(Vec::new());
+    };
+    let mut unlisted = Vec::new();
+    for carriers in Routes::of(&config.listen)?.destination_carriers(config)? {
+        let names = carriers.iter().filter_map(|it| it.name.parse().ok());
+        let names: Vec<InterfaceName> = names.collect();
+        if !names.iter().any(|name| listed.contains(name)) {
+            unlisted.extend(names);
+        }
+    }
+    Ok(unlisted)
+}
+
 /// Those that are there still, under the same name.
 pub fn still_there(devices: &[Device]) -> Result<Vec<Device>, RtnetlinkError> {
     let routes = Routes::open()?;

@@ -25,6 +25,7 @@ pub fn findings(nftables: &Nftables, ruleset: &Ruleset, config: &Config) -> Vec<
         );
         findings.push(Finding::new(Level::Warning, SUBJECT, text));
     }
+    findings.extend(unlisted(config));
     if let Some(reason) = &plan.without {
         let text = format!("connections would not take it: {reason}");
         findings.push(Finding::new(Level::Warning, SUBJECT, text));
@@ -43,6 +44,17 @@ pub fn findings(nftables: &Nftables, ruleset: &Ruleset, config: &Config) -> Vec<
     };
     findings.push(Finding::new(level, SUBJECT, text));
     findings
+}
+
+/// Up to Linux 6.12 the flowtable takes packets of one direction then, later none.
+fn unlisted(config: &Config) -> Option<Finding> {
+    let names = fast_path::unlisted(config).ok()?;
+    let names = (!names.is_empty()).then(|| first_few(names.iter()))?;
+    let text = format!(
+        "connections to destinations that are reached over {names} would not take it, or in one direction only: list them in {} too",
+        OptionName::FAST_PATH
+    );
+    Some(Finding::new(Level::Warning, SUBJECT, text))
 }
 
 /// With `auto` connections are forwarded all the same.

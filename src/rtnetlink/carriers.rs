@@ -28,16 +28,28 @@ impl Routes {
             found.extend(self.destination_interfaces(config, family)?);
             found.extend(self.client_interfaces(config, family, &interfaces)?);
         }
-        let mut next = Vec::from_iter(found.iter().copied());
-        while let Some(index) = next.pop() {
-            found.insert(index);
-            if let Some(above) = interfaces.iter().find(|it| it.index == index) {
-                let below = interfaces.iter().filter(|below| is_below(below, above));
-                next.extend(below.map(|it| it.index).filter(|it| !found.contains(it)));
-            }
-        }
+        add_lower(&mut found, &interfaces);
         interfaces.retain(|it| found.contains(&it.index) && !it.holds_addresses_only);
         Ok(interfaces)
+    }
+
+    /// For each interface that a route to a destination leads out of: that one, and those below it.
+    pub fn destination_carriers(
+        &self,
+        config: &Config,
+    ) -> Result<Vec<Vec<Interface>>, RtnetlinkError> {
+        let interfaces = self.interfaces()?;
+        let mut upper = BTreeSet::new();
+        for family in config.families() {
+            upper.extend(self.destination_interfaces(config, family)?);
+        }
+        let with_lower = |index| {
+            let mut found = BTreeSet::from([index]);
+            add_lower(&mut found, &interfaces);
+            let found = interfaces.iter().filter(|it| found.contains(&it.index));
+            found.cloned().collect()
+        };
+        Ok(upper.into_iter().map(with_lower).collect())
     }
 
     fn destination_interfaces(
@@ -93,6 +105,18 @@ impl Routes {
             }
         }
         Ok(found)
+    }
+}
+
+/// Adds those below interfaces, and below these.
+fn add_lower(found: &mut BTreeSet<u32>, interfaces: &[Interface]) {
+    let mut next = Vec::from_iter(found.iter().copied());
+    while let Some(index) = next.pop() {
+        found.insert(index);
+        if let Some(above) = interfaces.iter().find(|it| it.index == index) {
+            let below = interfaces.iter().filter(|below| is_below(below, above));
+            next.extend(below.map(|it| it.index).filter(|it| !found.contains(it)));
+        }
     }
 }
 

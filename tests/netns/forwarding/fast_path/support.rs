@@ -120,3 +120,35 @@ fn auto_takes_the_interfaces_that_allowed_clients_can_come_in_on() {
         assert_eq!(Vec::from_iter(names), expected, "{ranges}");
     }
 }
+
+/// A port of a bridge is enough for what goes over the bridge.
+#[test]
+fn check_warns_of_a_list_without_the_interfaces_that_lead_to_destinations() {
+    let net = Net::new(1);
+    net.node.ip("link add br9 type bridge\nlink set br9 up
+         link add port type veth peer name end\nlink set port master br9 up
+         route add 10.77.0.0/16 dev br9");
+    for (list, destination, expected) in [
+        ("client", "10.2.1.2", Some("backend-1")),
+        ("client,backend-1", "10.2.1.2", None),
+        ("client", "10.77.0.1", Some("br9, port")),
+        ("client,port", "10.77.0.1", None),
+        ("client,br9", "10.77.0.1", None),
+    ] {
+        let report = Report::of(
+            &net.node,
+            &format!("tcp/80={destination} --fast-path={list}"),
+        );
+        let mut lines = report.of_level("warning").into_iter();
+        let warning = lines.find(|line| line.text.contains("in one direction only"));
+        match (warning, expected) {
+            (Some(line), Some(names)) => {
+                expect_parts(
+                    &line.text,
+                    [format!("reached over {names} would not take it")],
+                );
+            }
+            (found, expected) => assert!(found.is_none() && expected.is_none(), "{report:#?}"),
+        }
+    }
+}
