@@ -102,18 +102,41 @@ fn with_options() -> impl Iterator<Item = String> {
         .map(move |options| format!("{call}{options}"))
 }
 
+/// Where ports are ranges, nft 1.0.6 converts the protocol's one byte as if it were two, which newer kernels refuse.
+const RANGES: &str = "table inet ranges {
+    set ranges { type inet_service . inet_proto; flags interval; }
+    chain ranges { th dport . meta l4proto @ranges drop; }
+}";
+
+/// Whether the kernel takes the rules for ranges of ports that this nft makes.
+pub fn loads_ranges(nft: &str, namespace: &Namespace) -> bool {
+    let command = format!("echo '{RANGES}' | {nft} -f - && {nft} delete table inet ranges");
+    let outcome = namespace.output("sh", &["-c", &command]);
+    let refused = outcome.stderr.contains("Operation not supported");
+    assert!(outcome.status.success() || refused, "{outcome:?}");
+    !refused
+}
+
 /// A namespace in which the rules of a call are installed, and one in which they are loaded.
 struct Pair {
     installing: Namespace,
     loading: Namespace,
+    nft: &'static str,
     file: PathBuf,
 }
 
 impl Pair {
     fn new(name: &str) -> Self {
+        let loading = Namespace::new("load");
+        let nft = if loads_ranges("nft", &loading) {
+            "nft"
+        } else {
+            "nft-trixie"
+        };
         Pair {
             installing: Namespace::forwarding("install"),
-            loading: Namespace::new("load"),
+            loading,
+            nft,
             file: Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.nft")),
         }
     }
@@ -121,7 +144,7 @@ impl Pair {
     /// The rules that nft lists while nodefwd runs.
     fn installed(&self, arguments: &[&str]) -> String {
         let forwarder = nodefwd(arguments).start(&self.installing);
-        let ruleset = self.installing.ruleset();
+        let ruleset = self.installing.succeed(self.nft, &["list", "ruleset"]);
         forwarder.stop(Signal::SIGTERM).expect_exit(0);
         assert_eq!(self.installing.ruleset(), "");
         without_programs(&ruleset)
@@ -133,14 +156,14 @@ impl Pair {
         let text = call.finish_here().expect_success();
         fs::write(&self.file, text).expect("a file for nft");
         let file = self.file.to_str().expect("UTF-8");
-        self.loading.succeed("nft", &["-f", file]);
+        self.loading.succeed(self.nft, &["-f", file]);
         // A table with an owner has gone with the nft that loaded it.
         let left = self.loading.ruleset();
         assert_eq!(left.is_empty(), has_owner(arguments), "{left}");
         self.loading.succeed("nft", &["flush", "ruleset"]);
         // So the nft that loads it must list it too.
         let commands = format!("include \"{file}\"\nlist ruleset\n");
-        let ruleset = self.loading.feed(&commands, "nft", &["-i"]);
+        let ruleset = self.loading.feed(&commands, self.nft, &["-i"]);
         self.loading.succeed("nft", &["flush", "ruleset"]);
         without_programs(&ruleset)
     }

@@ -17,16 +17,17 @@ const CLIENT_PORT: u16 = 40_000;
 /// A net whose first backend is silent, and whose second one replies.
 fn net_with_silent_backend() -> Net {
     let net = net_with_sibling(2);
-    net.backends[0].load(
-        "table inet silent {
-            chain input {
-                type filter hook input priority 0
-                tcp dport { 80, 8080 } drop
-            }
-        }",
-    );
+    net.backends[0].load(SILENT);
     net
 }
+
+/// The rules of a host that does not reply.
+const SILENT: &str = "table inet silent {
+    chain input {
+        type filter hook input priority 0
+        tcp dport { 80, 8080 } drop
+    }
+}";
 
 /// Has the client connect for as long as that takes, calls `meanwhile` once the connection is without a
 /// reply, and gives the reply.
@@ -97,6 +98,8 @@ fn a_connection_without_a_reply_that_bypassed_the_rules_is_forwarded() {
         let to = SocketAddr::new(address.parse().expect("an address"), FORWARDED_PORT);
         let mut forwarder = None;
         let reply = connect_meanwhile(&net, to, || {
+            // A slow start is no reason to refuse an attempt that comes before.
+            net.node.load(SILENT);
             net.node.ip(&format!(
                 "route delete {address} via {silent}\naddress add {address} dev lo nodad"
             ));
