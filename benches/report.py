@@ -58,7 +58,7 @@ def method(results):
     found = results["machine"]
     yield "## How it is measured"
     yield (
-        "`benches/run.sh` measures everything in one run of about twenty minutes, as root, between hosts made of "
+        "`benches/run.sh` measures everything in one run of 9 to 12 minutes, as root, between hosts made of "
         "network namespaces, beside one with a firewall of its own. Each round measures the contenders in another "
         "order. `benches/run.sh --quick` does one short round and writes no file. "
         f"Measured on {found['cpu']}, {found['cores']} cores, Linux {found['kernel']}, on {found['date']}. The load "

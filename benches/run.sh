@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compares nodefwd with other programs that forward ports, all in one run and between the same hosts
 # made of network namespaces. Prints README.md; writes it, results.json and results.svg into this
-# folder. As root, on a machine that does nothing else; takes about twenty minutes.
+# folder. As root, on a machine that does nothing else; takes 9 to 12 minutes.
 # --quick: one short round of everything, in about a minute, to try it; writes no file.
 set -euo pipefail
 # shellcheck source=tests/setup.sh

@@ -24,6 +24,7 @@ pub use rule::action;
 
 use crate::config::{Destination, InterfaceName, Name, Service, TABLE_PREFIX};
 use crate::conntrack::{Conntrack, ConntrackError, Flow};
+use crate::lock::Holder;
 use crate::logging::with_causes;
 use crate::nftables::list::{self, Table, TableInfo};
 use crate::nftables::{Nftables, NftablesError};
@@ -112,6 +113,9 @@ pub struct Instance {
     pub interfaces: Vec<InterfaceName>,
     /// `None` on a kernel before 5.12.
     pub owner: Option<Owner>,
+    /// The process that has its lock, if the table has no owner.
+    #[serde(skip)]
+    pub holder: Option<Holder>,
     /// How many packets of forwarded connections were dropped because conntrack found them invalid.
     pub invalid: u64,
     /// Whether this host forwards the families that it has forwards of.
@@ -356,7 +360,7 @@ fn instance(
     owners: &Owners,
     most: usize,
 ) -> Result<Instance, NftablesError> {
-    let running = !ready::is_dead(&table);
+    let holder = ready::holder(&table);
     let TableInfo { name, owner, .. } = table;
     let table = Table::inet(&name);
     let instance = name.strip_prefix(TABLE_PREFIX).unwrap_or(&name);
@@ -375,7 +379,7 @@ fn instance(
     Ok(Instance {
         netns: None,
         name: instance.to_owned(),
-        running,
+        running: holder != Some(Holder::None),
         accepting: accepts(nftables, &name)?,
         reload_failed: nftables
             .list(|socket| list::chain_use(socket, &table, RELOAD_FAILED))?
@@ -390,6 +394,7 @@ fn instance(
         too_many,
         forwards,
         owner: owner.map(|port| owners.find(port)),
+        holder,
         table: name,
     })
 }

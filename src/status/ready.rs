@@ -33,9 +33,15 @@ pub fn check(name: Option<&Name>) -> Result<(), StatusError> {
     })
 }
 
-/// Whether an instance that died has left the table: without an owner it outlives its process, but the lock does not.
-pub fn is_dead(table: &TableInfo) -> bool {
-    table.owner.is_none() && Holder::of(&table.name) == Holder::None
+/// Whether an instance that died has left the table.
+fn is_dead(table: &TableInfo) -> bool {
+    holder(table) == Some(Holder::None)
+}
+
+/// The process that has the lock of a table without an owner, which outlives its process; the lock does not.
+pub fn holder(table: &TableInfo) -> Option<Holder> {
+    let has_none = table.owner.is_none();
+    has_none.then(|| Holder::of(&table.name))
 }
 
 /// Why this host does not forward what the table has rules for.

@@ -4,6 +4,7 @@ use super::{
     DestinationStatus, FamilyStatus, ForwardStatus, Instance, LeftOut, OptionsStatus, Owner,
 };
 use crate::config::{Balance, Destination, Family, OptionName, Protocol, Service, closed};
+use crate::lock::Holder;
 
 /// When the owner started.
 pub const SINCE: u64 = 1_700_000_000;
@@ -45,6 +46,7 @@ pub fn instances() -> Vec<Instance> {
             process: Some("nodefwd".into()),
             since: Some(SINCE),
         }),
+        holder: None,
         invalid: 2,
         truncated: false,
         too_many: None,
@@ -103,6 +105,7 @@ pub fn instances() -> Vec<Instance> {
         listen: Vec::new(),
         interfaces: vec!["eth1".parse().unwrap()],
         owner: None,
+        holder: Some(Holder::None),
         invalid: 0,
         truncated: true,
         too_many: Some("forwards"),

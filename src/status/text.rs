@@ -2,6 +2,7 @@
 
 use super::{DestinationStatus, ForwardStatus, Instance, OptionsStatus};
 use crate::config::{Service, first_few};
+use crate::lock::Holder;
 use crate::text::Printable;
 use std::fmt::Write;
 
@@ -142,7 +143,8 @@ fn ownership(instance: &Instance, now: u64) -> String {
         return ", left by an instance that died: restart it to replace the table".into();
     }
     let Some(owner) = &instance.owner else {
-        return ", without an owner".into();
+        let holder = instance.holder.unwrap_or(Holder::Unseen);
+        return format!(", without an owner; {holder} has its lock");
     };
     let Some(pid) = owner.pid else {
         return format!(

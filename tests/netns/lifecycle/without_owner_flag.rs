@@ -188,6 +188,9 @@ fn the_process_that_has_a_port_is_named_without_the_owner_flag_too() {
     let stderr = second.finish(&net.node).expect_exit(1).stderr;
     let named = format!("held by process {} (nodefwd): stop that one", first.id());
     expect_parts(&stderr, [named]);
+    let status = nodefwd(["status"]).finish(&net.node).expect_success();
+    let holder = format!("without an owner; process {} has its lock\n", first.id());
+    expect_parts(&status, [holder]);
 
     first.stop(Signal::SIGKILL);
     let stderr = second.finish(&net.node).expect_exit(1).stderr;
