@@ -187,10 +187,16 @@ fn serve(
                 delete_all_stale_flows(config, signals);
             }
             Event::Host(HostChange::Interfaces) => events.follow_interfaces(config),
-            Event::Health => health::apply(config, events),
+            Event::Health => {
+                if health::apply(config, events) {
+                    report.tell(config, events);
+                }
+            }
             Event::Names => {
                 if names::apply(config, &mut waiting, events) {
-                    report = ForwardingReport::new(config);
+                    // The destinations are others, and a family that is off may be left out now.
+                    report.update(config, events);
+                    report.tell(config, events);
                 }
             }
             // HUP would have ended it.

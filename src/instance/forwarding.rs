@@ -12,6 +12,8 @@ use log::{debug, info, warn};
 pub struct ForwardingReport {
     /// Why packets were not forwarded when it was looked at last.
     unmet: Vec<String>,
+    /// Whether the service manager was told that.
+    told: bool,
 }
 
 impl ForwardingReport {
@@ -22,6 +24,7 @@ impl ForwardingReport {
             |error: &ForwardingError| matches!(error, ForwardingError::Interface { .. });
         ForwardingReport {
             unmet: unmet(config, of_interface).unwrap_or_default(),
+            told: false,
         }
     }
 
@@ -37,12 +40,20 @@ impl ForwardingReport {
             return;
         }
         self.unmet = unmet;
+        self.told = !self.unmet.is_empty();
         let summary = events.summary(config);
         if self.unmet.is_empty() {
             info!("ready again: {summary}");
             notify::ready(&summary);
         } else {
             notify::not_forwarding(&self.unmet.join("; "));
+        }
+    }
+
+    /// Tells the service manager what is forwarded after a change of the rules, unless it is to know of worse.
+    pub fn tell(&self, config: &Config, events: &Events<'_>) {
+        if !self.told {
+            notify::forwarding(&events.summary(config));
         }
     }
 }

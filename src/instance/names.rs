@@ -1,9 +1,9 @@
 //! Names among the destinations: looked up again when their answers are over. Another answer changes the rules
 //! as a reload does; without one they stay.
 
+use super::Waiting;
 use super::events::Events;
 use super::reload::{ReloadError, follow_names};
-use super::{Waiting, notify};
 use crate::config::{Answer, Config, HostName, first_few, going_on};
 use crate::logging::with_causes;
 use crate::resolver::{Lookup, MAX_TIME, RETRY_PAUSE, Resolver, failed};
@@ -58,14 +58,19 @@ impl Names {
         if let Some(lookup) = self.lookup.take_if(|_| is_over) {
             self.answers = lookup.answers();
         } else if self.deadline().is_some_and(|deadline| deadline <= now) {
-            let due = self.expiries.iter().filter(|(_, at)| *at <= now + TICK);
-            let due: Vec<HostName> = due.map(|(name, _)| name.clone()).collect();
+            let due = self.due(now);
             match Lookup::begin(&due, MAX_TIME) {
                 Ok(lookup) => self.lookup = Some(lookup),
                 Err(error) => self.answers = failed(&due, error),
             }
         }
         !self.answers.is_empty()
+    }
+
+    /// The names whose answers are over, or soon will be.
+    fn due(&self, now: Instant) -> Vec<HostName> {
+        let due = self.expiries.iter().filter(|(_, at)| *at <= now + TICK);
+        due.map(|(name, _)| name.clone()).collect()
     }
 
     /// The answers of the last look-up.
@@ -114,7 +119,6 @@ pub fn apply(config: &mut Config, waiting: &mut Waiting, events: &mut Events<'_>
     match wanted.and_then(|wanted| follow_names(config, waiting, events, wanted)) {
         Ok(()) => {
             moved.iter().for_each(|moved| info!("{moved}"));
-            notify::forwarding(&events.summary(config));
             true
         }
         Err(error) => {
@@ -150,5 +154,32 @@ fn say(before: &[Answer], now: &[Answer]) {
             (Some(_), None) => info!("{} is resolved again, by {}", now.name, now.source),
             (None, None) => {}
         }
+    }
+}
+
+#[cfg(all(test, feature = "names"))]
+mod tests {
+    use super::*;
+    use crate::config::Options;
+
+    /// Each look-up with other answers is a change of the rules: names that are over almost at once are one.
+    #[test]
+    fn names_whose_answers_are_over_soon_are_looked_up_together() {
+        let now = Instant::now();
+        let answer = |(name, after): (&HostName, u64)| Answer {
+            addresses: vec![[10, 2, 0, 11].into()],
+            failure: None,
+            ..Answer::failed(name, "", now + Duration::from_millis(after))
+        };
+        let look_up = |names: &[HostName]| names.iter().zip([0, 900, 1100]).map(answer).collect();
+        let options = Options {
+            forwards: vec!["tcp/80=a.example,b.example,c.example".into()],
+            ..Options::default()
+        };
+        let config = Config::with_names(&options, &look_up).unwrap();
+        let names = Names::new(&config).unwrap();
+        assert_eq!(names.deadline(), Some(now));
+        let due: Vec<String> = names.due(now).iter().map(HostName::to_string).collect();
+        assert_eq!(due, ["a.example", "b.example"]);
     }
 }

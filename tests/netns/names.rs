@@ -1,6 +1,7 @@
 //! Names of hosts as destinations.
 
 mod changes;
+mod families;
 mod lookup;
 
 use crate::fixture::{Dns, Family, Net, Nodefwd, TempFolder, nodefwd};

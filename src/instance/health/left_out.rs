@@ -2,7 +2,7 @@
 
 use super::super::deletion::{delete_flows, deleted};
 use super::super::events::Events;
-use super::super::{flows, notify};
+use super::super::flows;
 use super::Health;
 use crate::config::{Config, Destination, Down, Forward, Service};
 use crate::nftables::list::Table;
@@ -28,10 +28,10 @@ pub fn take_over(config: &Config, health: Option<&mut Health>) -> Down {
 }
 
 /// Leaves out the destinations that fail now, and says so; with `NODEFWD_HEALTH_RESET` ends the connections to
-/// those that did not before.
-pub fn apply(config: &Config, events: &mut Events<'_>) {
+/// those that did not before. Gives whether the rules have changed.
+pub fn apply(config: &Config, events: &mut Events<'_>) -> bool {
     let Some((before, now)) = events.leave_out_failed(config) else {
-        return;
+        return false;
     };
     let all_fail = |forward: &Forward, down| forward.failed(down).iter().all(|failed| *failed);
     for forward in config.reachable_forwards() {
@@ -40,13 +40,13 @@ pub fn apply(config: &Config, events: &mut Events<'_>) {
             warn!("all destinations of {service} fail: they get connections as if none did");
         }
     }
-    notify::forwarding(&events.summary(config));
     if config.health_reset {
         let ended = end_flows(config, &now, &before);
         if ended > 0 {
             info!("deleted the conntrack entries of {ended} connections to destinations that fail");
         }
     }
+    true
 }
 
 /// Deletes the conntrack entries of connections to destinations that are left out now and were not before.

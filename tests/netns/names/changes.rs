@@ -308,6 +308,32 @@ fn an_answer_that_cannot_be_carried_out_leaves_the_rules() {
     forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
+/// Of a name that is looked up together with one whose answer is not carried out.
+#[test]
+fn a_failure_is_said_once_though_the_answers_with_it_are_refused() {
+    let names = Names::new(1);
+    let node = &names.net.node;
+    let _sibling = nodefwd(["--name=other", "tcp/80=fd00:2:1::9"]).start(node);
+    let [home, other] = [[10, 2, 1, 2], [10, 2, 1, 3]].map(|ip| [ip.into()]);
+    names.dns.set(HOME, &home);
+    names.dns.set("other.example", &other);
+    let forwards = [format!("tcp/80={HOME}"), "tcp/81=other.example".into()];
+    let forwarder = names.call(&[&forwards[0], &forwards[1]]).start(node);
+    names.dns.say("other.example", Says::Fails);
+    names.set(HOME, &[1]);
+    let problem = "cannot resolve other.example";
+    forwarder.wait_for_line(&format!("warning: {problem}"));
+    let refused = ", but the rules stay as they are: ";
+    let said = || count(&forwarder, refused);
+    wait_until("a refusal", said, |count| *count == 1);
+    // Another look-up, to its end: two attempts for each family.
+    let asked = || names.dns.asked().join(" ").matches("other.example").count();
+    let before = asked();
+    wait_until("look-ups", asked, |asked| *asked > before + 4);
+    assert_eq!((count(&forwarder, problem), said()), (1, 1));
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
 /// A destination that fails is left out across another answer, and flows are drained after it.
 #[test]
 fn health_and_draining_go_on() {

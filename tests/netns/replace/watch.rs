@@ -234,6 +234,35 @@ fn every_link_on_the_way_to_the_file_is_watched() {
     watched.forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
+/// How many directories and files a process watches.
+fn watches(process: &Process) -> usize {
+    let folder = format!("/proc/{}/fdinfo", process.id());
+    let files = fs::read_dir(folder).expect("a process").flatten();
+    let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+    texts.map(|text| text.matches("inotify wd:").count()).sum()
+}
+
+/// Each would wake it up for other files, and there is a limit of them.
+#[test]
+fn folders_that_the_path_has_left_are_watched_no_longer() {
+    let folder = Folder::new();
+    let root = folder.0.clone();
+    symlink("etc", root.join("now")).expect("a link");
+    let mut watched = Watched::start(folder, &root.join("now/web.env"));
+    let before = watches(&watched.forwarder);
+    assert!(before > 3, "{before}");
+    for name in ["one", "two", "three"] {
+        watched.expect_reload(|_, text| {
+            fs::create_dir(root.join(name)).expect("a folder");
+            fs::write(root.join(name).join("web.env"), text).expect("written");
+            symlink(name, root.join("new")).expect("a link");
+            fs::rename(root.join("new"), root.join("now")).expect("renamed");
+        });
+        assert_eq!(watches(&watched.forwarder), before);
+    }
+    watched.forwarder.stop(Signal::SIGTERM).expect_exit(0);
+}
+
 /// A file by itself that is bound into a container, or has a second name: the directory of the path that is
 /// written to is not the one that is watched.
 #[test]

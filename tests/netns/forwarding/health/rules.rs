@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::super::balance::add_addresses;
 use super::{reached, tried, tried_every, up, wait_until_up};
 use crate::fixture::{
-    BACKEND_PORT, Family, Monitor, Namespace, Net, Process, Protocol, Server, TempFile,
+    BACKEND_PORT, Family, Manager, Monitor, Namespace, Net, Process, Protocol, Server, TempFile,
     expect_parts, nodefwd, wait_until,
 };
 
@@ -134,6 +134,27 @@ fn a_successor_knows_what_fails() {
     assert_eq!(reached(&net), HashSet::from(["backend-1".to_owned()]));
     forwarder.finish().expect_exit(0);
     successor.stop(Signal::SIGTERM).expect_exit(0);
+}
+
+/// That packets are not forwarded is what its operator must know first.
+#[test]
+fn a_destination_that_fails_hides_no_forwarding_that_is_off() {
+    let net = Net::new(2);
+    let _server = net.backends[0].serve(BACKEND_PORT);
+    let healthy = net.backends[1].serve(BACKEND_PORT);
+    let manager = Manager::at_path("failure-not-forwarded");
+    let forwarder = manager.of(tried(&net.backends)).start(&net.node);
+    expect_parts(&manager.receive(), ["READY=1"]);
+    let switch = |value| net.node.set_sysctl("net/ipv4/ip_forward", value);
+    switch("0");
+    expect_parts(&manager.receive(), ["IPv4 forwarding is off"]);
+    drop(healthy);
+    wait_until_up(&net.node, &net.backends[1], false);
+    manager.expect_no_more();
+    switch("1");
+    let said = forwarder.wait_for_line("ready again: forwarding ");
+    expect_parts(&said, ["; destinations that fail: "]);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 /// How many connections each destination of the only forward has got.
