@@ -13,6 +13,8 @@ declare -A suites=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie [sid]=sid)
 
 # Kernels that were downloaded and unpacked stay there.
 work=$(realpath -m "${CARGO_TARGET_DIR:-target}/kernels")
+# What executes the guest, and on how many processors.
+emulator=(-accel tcg,thread=multi -smp "${NODEFWD_GUEST_CPUS:-2}")
 # How many seconds a guest may take for all of its work.
 limit=${NODEFWD_KERNEL_SECONDS:-3600}
 
@@ -91,7 +93,7 @@ boot() {
     # The guest ends with this script, whatever ends that. NX, SMEP and the like of the emulated processor cost
     # time only; on a busy machine the kernel takes its timer for broken, and 5.10 then does not boot.
     setpriv --pdeathsig TERM timeout --foreground "$limit" qemu-system-x86_64 \
-        -accel tcg,thread=multi -cpu max -smp "${NODEFWD_GUEST_CPUS:-2}" -m "${NODEFWD_GUEST_MEMORY:-3072}" -nodefaults \
+        "${emulator[@]}" -cpu max -m "${NODEFWD_GUEST_MEMORY:-3072}" -nodefaults \
         -display none -monitor none -no-reboot -serial stdio -kernel "$folder/vmlinuz" -initrd "$folder/initramfs" \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check nodefwd.tests=$PWD/tests \
