@@ -65,7 +65,7 @@ before=''
 # write_job ARGUMENT…: what the guest runs.
 write_job() {
     printf '%sNODEFWD_BIN=%q RUST_BACKTRACE=0 %s %q' "$before" "$release_binary" "$fast_path" "$tests" >"$work/job"
-    printf ' %q' --color=never --test-threads=2 "$@" >>"$work/job"
+    printf ' %q' --color=never --test-threads=4 "$@" >>"$work/job"
 }
 
 # run KERNEL ARGUMENT…: boots it once; notes how it went.

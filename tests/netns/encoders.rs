@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Namespace, Nodefwd, nodefwd, without_programs};
+use crate::fixture::{Namespace, Nodefwd, has_owner_flag, nodefwd, without_programs};
 
 /// The classic options.
 const CLASSIC: [&str; 12] = [
@@ -169,7 +169,10 @@ impl Pair {
     }
 
     fn difference(&self, arguments: &str) -> Option<String> {
-        let words: Vec<_> = arguments.split_whitespace().collect();
+        let mut words: Vec<_> = arguments.split_whitespace().collect();
+        if !has_owner_flag() {
+            words.push("--owner=false");
+        }
         let installed = self.installed(&words);
         let rendered = self.rendered(&words);
         assert!(installed.contains("table inet nodefwd-"), "{installed}");

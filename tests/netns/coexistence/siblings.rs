@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::fixture::{
     BACKEND_PORT, Connection, FORWARDED_PORT, Family, LiveFlow, Monitor, Namespace, Net, Nodefwd,
-    Process, Protocol, expect_parts, expect_reply, forward_to, nodefwd, wait_until,
+    Process, Protocol, expect_parts, expect_reply, forward_to, has_owner_flag, nodefwd,
     without_programs,
 };
 
@@ -74,14 +74,16 @@ impl<'a> Sibling<'a> {
     /// Ends it by a signal. The kernel removes the table of a killed process a moment later.
     #[track_caller]
     fn end(self, signal: Signal) {
-        let table = format!("table inet {} ", self.table());
+        let table = self.table();
         let outcome = self.process.stop(signal);
         if signal != Signal::SIGKILL {
             outcome.expect_exit(0);
         }
-        let awaited = format!("a ruleset without {table}");
-        let has_gone = |ruleset: &String| !ruleset.contains(&table);
-        wait_until(&awaited, || self.net.node.ruleset(), has_gone);
+        if signal == Signal::SIGKILL {
+            self.net.node.wait_for_removal(&table);
+        } else {
+            assert!(!self.net.node.ruleset().contains(&format!(" {table} ")));
+        }
         let (protocol, port) = self.service;
         for family in Family::BOTH {
             let node_addr = self.net.node_addr(family, port);
@@ -201,7 +203,8 @@ fn the_owner_of_a_table_is_named_by_its_process_id() {
     let first = nodefwd(["--drain=1", "tcp/80=10.2.0.11"]).start(&node);
     let second = nodefwd(["--name=b", "tcp/80=10.2.0.11"]);
     let stderr = second.finish(&node).expect_exit(1).stderr;
-    let named = format!("owned by process {} (nodefwd): stop that one", first.id());
+    let held = if has_owner_flag() { "owned" } else { "held" };
+    let named = format!("{held} by process {} (nodefwd): stop that one", first.id());
     expect_parts(&stderr, [named]);
 }
 

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::fixture::{
     BACKEND_PORT, Connection, EVENT_TIMEOUT, FORWARDED_PORT, Family, Host, LiveFlow, Namespace,
-    Net, Process, Protocol, Reply, SILENCE_TIMEOUT, addresses, forward_to, wait_until,
+    Net, Process, Protocol, Reply, SILENCE_TIMEOUT, addresses, forward_to,
 };
 
 /// How many flows of other programs one start and stop must leave alone.
@@ -41,8 +41,14 @@ pub fn net_with_sibling(backends: u8) -> Net {
 /// Kills an instance, which then cannot delete any entry, and waits until its rules are gone.
 pub fn crash(net: &Net, forwarder: Process) {
     forwarder.stop(Signal::SIGKILL);
-    let has_gone = |ruleset: &String| !ruleset.contains("nodefwd");
-    wait_until("a ruleset without nodefwd", || net.node.ruleset(), has_gone);
+    let ruleset = net.node.ruleset();
+    let tables = ruleset
+        .lines()
+        .filter_map(|line| line.strip_prefix("table inet "));
+    let names = tables.filter_map(|table| table.split(' ').next());
+    for name in names.filter(|name| name.starts_with("nodefwd-")) {
+        net.node.wait_for_removal(name);
+    }
 }
 
 /// A flow of each family to the forwarded port.
@@ -86,9 +92,11 @@ fn a_client_that_never_stops_sending_is_forwarded(net: &Net) {
         thread::scope(|scope| {
             let client = scope.spawn(move || request_until_reply(flow, &sender));
             refused.recv_timeout(EVENT_TIMEOUT).expect("a refusal");
-            let _forwarder = forward_to(Protocol::Udp, &net.backends).start(&net.node);
+            let forwarder = forward_to(Protocol::Udp, &net.backends).start(&net.node);
             let reply = client.join().expect("no panic").expect("a reply");
             assert_eq!(reply.server, "backend-1");
+            // The next client is to be refused first, and not every kernel removes the rules of a killed instance.
+            forwarder.stop(Signal::SIGTERM).expect_exit(0);
         });
     }
 }

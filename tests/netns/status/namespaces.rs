@@ -7,6 +7,7 @@ use std::process;
 use serde_json::Value;
 
 use super::output::expect_metrics;
+use super::ownership;
 use crate::fixture::{Namespace, Nodefwd, Process, expect_parts, nodefwd};
 
 /// Other tests run meanwhile, and have instances too.
@@ -58,12 +59,13 @@ fn named_namespaces_and_those_of_pods_are_shown_once() {
     assert_eq!(namespaces(&name, &here), expected);
 
     let text = all(&name, &[], &here);
+    let owned = ownership();
     expect_parts(
         &text,
         [
-            format!("{name}: table inet nodefwd-{name}, owned by"),
-            format!("{name} in {there}: table inet nodefwd-{name}, owned by"),
-            format!("{name} in {pod}: table inet nodefwd-{name}, owned by"),
+            format!("{name}: table inet nodefwd-{name}, {owned}"),
+            format!("{name} in {there}: table inet nodefwd-{name}, {owned}"),
+            format!("{name} in {pod}: table inet nodefwd-{name}, {owned}"),
         ],
     );
     let metrics = all(&name, &["--format=prometheus"], &here);
