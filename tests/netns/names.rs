@@ -2,6 +2,7 @@
 
 mod changes;
 mod families;
+mod health;
 mod lookup;
 
 use crate::fixture::{Dns, Family, Net, Nodefwd, TempFolder, nodefwd};
