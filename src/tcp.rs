@@ -23,8 +23,8 @@ const MIN_OTHER_FILES: rlim_t = 32;
 pub struct Room {
     pub attempts: usize,
     /// How many files this process may open, and how many it would need for all attempts.
-    pub limit: u64,
-    pub needed: u64,
+    pub limit: rlim_t,
+    pub needed: rlim_t,
 }
 
 impl Room {
