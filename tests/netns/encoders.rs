@@ -170,7 +170,7 @@ impl Pair {
 
     fn difference(&self, arguments: &str) -> Option<String> {
         let mut words: Vec<_> = arguments.split_whitespace().collect();
-        if !has_owner_flag() {
+        if !has_owner_flag() && has_owner(&words) {
             words.push("--owner=false");
         }
         let installed = self.installed(&words);
