@@ -158,7 +158,7 @@ impl Pair {
         let file = self.file.to_str().expect("UTF-8");
         self.loading.succeed(self.nft, &["-f", file]);
         // A table with an owner has gone with the nft that loaded it.
-        let left = self.loading.ruleset();
+        let left = self.loading.succeed(self.nft, &["list", "ruleset"]);
         assert_eq!(left.is_empty(), has_owner(arguments), "{left}");
         self.loading.succeed("nft", &["flush", "ruleset"]);
         // So the nft that loads it must list it too.
