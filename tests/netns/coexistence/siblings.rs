@@ -75,16 +75,28 @@ impl<'a> Sibling<'a> {
     #[track_caller]
     fn end(self, signal: Signal) {
         let table = self.table();
+        let (protocol, port) = self.service;
         let outcome = self.process.stop(signal);
-        if signal != Signal::SIGKILL {
-            outcome.expect_exit(0);
-        }
         if signal == Signal::SIGKILL {
             self.net.node.wait_for_removal(&table);
+            // The kernel goes on translating what it has entries for, and a new client may draw the port of one.
+            let to_port = port.to_string();
+            let of_port = [
+                "-D",
+                "--proto",
+                protocol.name(),
+                "--orig-port-dst",
+                &to_port,
+            ];
+            for family in ["--family=ipv4", "--family=ipv6"] {
+                self.net
+                    .node
+                    .succeed("conntrack", &[&of_port[..], &[family]].concat());
+            }
         } else {
+            outcome.expect_exit(0);
             assert!(!self.net.node.ruleset().contains(&format!(" {table} ")));
         }
-        let (protocol, port) = self.service;
         for family in Family::BOTH {
             let node_addr = self.net.node_addr(family, port);
             self.net.client.expect_refused(protocol, node_addr);
