@@ -38,13 +38,13 @@ def method(found):
     runs = "; ".join(f"{name(it)} on {it['date']}, {it['rounds']} rounds" for it in found.values())
     yield "## Stock kernels, and the fast path"
     yield (
-        "`benches/kernels.sh` boots kernels of Debian in QEMU, where a clock counts the instructions of one processor, "
-        "one a nanosecond. So the figures say how much work a packet is, whatever else this machine does; what a "
-        "processor waits for, memory or another processor, is not in them. UDP of 64 bytes comes from the kernel's packet "
-        "generator, whose own work counts, in one established flow for each contender, and goes through the last of the "
-        "ports that are forwarded. Routing has no conntrack. A node has two interfaces, or one as a pod has, behind a router "
-        "that is a part of what is measured; there, routing needs a rule of its own (`ip rule`). The tables show how many "
-        "packets arrive in a second, against routing in the same round: the median of all rounds, and an interval in "
+        "`benches/kernels.sh` boots kernels of Debian in QEMU, where the clock counts the instructions of one processor, "
+        "one a nanosecond, while it works. So the figures say how much work a packet is, whatever else this machine does; "
+        "what a processor waits for, memory or another processor, is not in them. UDP of 64 bytes comes from the kernel's "
+        "packet generator, whose own work counts, in one established flow for each contender, and goes through the last of "
+        "the ports that are forwarded. Routing has no conntrack. A node has two interfaces, or one as a pod has, behind a "
+        "router that is a part of what is measured; there, routing needs a rule of its own (`ip rule`). The tables show how "
+        "many packets arrive in a second, against routing in the same round: the median of all rounds, and an interval in "
         "parentheses that holds the true figure with a probability of 95 %. Where it says beside, so many other flowtables "
         "see the packets of the same interfaces first.")
     yield f"Measured: {runs}."
