@@ -178,6 +178,7 @@ fn serve(
         match events.next(None)? {
             Event::Host(HostChange::ForwardingOn) => {
                 if take_in(config, &mut waiting, events) {
+                    report.tell(config, events);
                     delete_all_stale_flows(config, signals);
                 }
             }
@@ -205,7 +206,7 @@ fn serve(
             }
             Event::Reload => {
                 if reload(config, &mut waiting, events, read_again) {
-                    report = ForwardingReport::new(config);
+                    report.renew(config);
                     check::warn(config, signals.flag());
                 }
             }

@@ -50,6 +50,17 @@ impl ForwardingReport {
         }
     }
 
+    /// After a reload, which tells the service manager what is forwarded, and whose check says what is wrong with
+    /// interfaces: if that was known before, it is told again.
+    pub fn renew(&mut self, config: &Config) {
+        let told = self.told;
+        *self = Self::new(config);
+        self.told = told && !self.unmet.is_empty();
+        if self.told {
+            notify::not_forwarding(&self.unmet.join("; "));
+        }
+    }
+
     /// Tells the service manager what is forwarded after a change of the rules, unless it is to know of worse.
     pub fn tell(&self, config: &Config, events: &Events<'_>) {
         if !self.told {
@@ -100,7 +111,6 @@ pub fn take_in(
         *config = wider;
         let summary = events.summary(config);
         info!("ready: {summary}, now over {family} too, as its forwarding was switched on");
-        notify::ready(&summary);
         false
     });
     waiting.len() < before

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::faults::{Socket, sockets};
 use crate::fixture::{
     BACKEND_PORT, FORWARDED_PORT, Family, Manager, Monitor, Namespace, Net, Nodefwd, Process,
-    Protocol, expect_parts, forward_to, nodefwd, wait_until,
+    Protocol, TempFile, expect_parts, forward_to, nodefwd, wait_until,
 };
 
 /// The switch of a family, below /proc/sys, and the command that messages give.
@@ -224,6 +224,51 @@ fn a_family_that_was_off_at_the_start_is_taken_in_when_it_is_switched_on() {
             assert_eq!(net.node.ruleset(), "");
         }
     }
+}
+
+/// The service manager goes on showing what is off: nobody looks for it while all reads well.
+#[test]
+fn that_a_family_is_off_stays_the_status_while_the_other_is_taken_in() {
+    let net = Net::new(1);
+    let manager = Manager::at_path("taken-in-while-off");
+    set(&net.node, Family::V6, "0");
+    let forwarder = manager.of(forward(&net)).start(&net.node);
+    manager.receive();
+    set(&net.node, Family::V4, "0");
+    let status = manager.receive();
+    assert!(status.starts_with("STATUS=not ready: "), "{status}");
+    set(&net.node, Family::V6, "1");
+    forwarder.wait_for_line(TAKEN_IN);
+    set(&net.node, Family::V4, "1");
+    forwarder.wait_for_line("ready again: ");
+    expect_parts(&manager.receive(), ["READY=1", "tcp/80=[fd00:2:1::2]:8080"]);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
+    expect_parts(&manager.receive(), ["STOPPING=1"]);
+}
+
+/// A reload leaves a family out that is off, but not one that is off for an interface.
+#[test]
+fn that_an_interface_is_off_stays_the_status_after_a_reload() {
+    let net = Net::new(1);
+    let manager = Manager::at_path("reloaded-while-off");
+    let file = TempFile::new("");
+    let call = forward(&net).env("NODEFWD_ENV_FILE", file.path());
+    let mut forwarder = manager.of(call).start(&net.node);
+    manager.receive();
+    set(&net.node, Family::V6, "0");
+    manager.receive();
+    let off = "net/ipv4/conf/backend-1/forwarding";
+    net.node.set_sysctl(off, "0");
+    let (both, fix) = (manager.receive(), "net.ipv4.conf.backend-1.forwarding=1");
+    expect_parts(&both, [switch(Family::V6).1, fix]);
+    forwarder.signal(Signal::SIGHUP);
+    expect_parts(&manager.receive(), ["RELOADING=1"]);
+    expect_parts(&manager.receive(), ["READY=1", "STATUS=forwarding "]);
+    let of_interface = manager.receive();
+    expect_parts(&of_interface, ["STATUS=not ready: ", fix]);
+    net.node.set_sysctl(off, "1");
+    expect_parts(&manager.receive(), ["READY=1", "STATUS=forwarding "]);
+    forwarder.stop(Signal::SIGTERM).expect_exit(0);
 }
 
 /// Clients that sent before are forwarded too, and a port that another instance took meanwhile stays with
