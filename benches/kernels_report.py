@@ -43,7 +43,7 @@ def method(found):
         "what a processor waits for, memory or another processor, is not in them. UDP of 64 bytes comes from the kernel's "
         "packet generator, whose own work counts, in one established flow for each contender, and goes through the last of "
         "the ports that are forwarded. Routing has no conntrack. A node has two interfaces, or one as a pod has, behind a "
-        "router that is a part of what is measured; there, routing needs a rule of its own (`ip rule`). The tables show how "
+        "router that is a part of what is measured; there, routing needs a rule of its own (ip-rule(8)). The tables show how "
         "many packets arrive in a second, against routing in the same round: the median of all rounds, and an interval in "
         "parentheses that holds the true figure with a probability of 95 %. Where it says beside, so many other flowtables "
         "see the packets of the same interfaces first.")
