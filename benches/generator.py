@@ -1,6 +1,7 @@
 """The kernel's packet generator: one flow of UDP datagrams of 64 bytes, from the client to a contender."""
 
 import fcntl
+import os
 import re
 import socket
 import struct
@@ -26,10 +27,22 @@ def aim(node, contender):
     link = hardware_address(node.entrance, "to-client")
     six, client = ("6", "src6") if node.six else ("", "src_min")
     source = [f"{client} {node.front[0]}2", *([] if node.six else [f"src_max {node.front[0]}2"])]
-    control("kpktgend_0", "rem_device_all", f"add_device {node.device}")
+    remove_devices()
+    control("kpktgend_0", f"add_device {node.device}")
     control(node.device, "clone_skb 0", f"pkt_size {HEADERS[node.six] + PAYLOAD}", "delay 0", f"dst_mac {link}",
             f"udp_src_min {SOURCE}", f"udp_src_max {SOURCE}", f"udp_dst_min {contender.port}",
             f"udp_dst_max {contender.port}", f"dst{six} {contender.address}", *source)
+
+
+def remove_devices():
+    """Waits for the generator's thread, which looks for its orders ten times a second and would remove the next device
+    with them."""
+    control("kpktgend_0", "rem_device_all")
+    deadline = time.monotonic() + PATIENCE
+    while any(not name.startswith(("kpktgend_", "pgctrl")) for name in os.listdir("/proc/self/net/pktgen")):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the packet generator keeps its device")
+        time.sleep(0.05)
 
 
 def hardware_address(host, device):
