@@ -46,7 +46,8 @@ def method(found):
         "router that is a part of what is measured; there, routing needs a rule of its own (ip-rule(8)). The tables show how "
         "many packets arrive in a second, against routing in the same round: the median of all rounds, and an interval in "
         "parentheses that holds the true figure with a probability of 95 %. Where it says beside, so many other flowtables "
-        "see the packets of the same interfaces first.")
+        "see the packets of the same interfaces first. Where an interval begins with 0, the flowtable has lost packets: since "
+        "Linux 6.19 it does so where neighbour entries go ([the fast path](../deploy/README.md#the-fast-path)).")
     yield f"Measured: {runs}."
     yield "![Packets a second on stock kernels, against routing](kernels.svg)"
 

@@ -43,8 +43,10 @@ const MAX_OTHERS: usize = 10;
 /// of VLANs and bridges are not taken.
 const FIRST_KERNEL: (u32, u32) = (5, 13);
 
-/// In this one, TCP over a bridge in a flowtable breaks.
-const BREAKS_BRIDGES: (u32, u32) = (6, 19);
+/// From this version on, packets of a flowtable go to the hardware address that the neighbour entry of their next hop
+/// has, and none is looked up (nf_flow_offload_ip_hook in net/netfilter/nf_flow_table_ip.c): once the entry is gone, as
+/// stale ones go where there are more than net.ipv4.neigh.default.gc_thresh1, they are lost for good.
+const LOSES_NEIGHBOURS: (u32, u32) = (6, 19);
 
 /// What can be done for this config. Without a socket to nftables, other flowtables are not counted.
 pub fn plan(config: &Config, nftables: Option<&Nftables>) -> Plan {
@@ -142,28 +144,10 @@ fn listed(names: &[InterfaceName]) -> Result<Plan, PlanError> {
 }
 
 fn automatic(config: &Config, nftables: Option<&Nftables>) -> Result<Plan, PlanError> {
-    let kernel = kernel();
-    if kernel.is_some_and(|kernel| kernel < FIRST_KERNEL) {
-        let (major, minor) = FIRST_KERNEL;
-        let reason = format!(
-            "before Linux {major}.{minor}, connections in a flowtable go on when forwarding is switched off"
-        );
+    if let Some(reason) = kernel().and_then(defect) {
         return Ok(without(reason));
     }
-    let mut interfaces = Routes::of(&config.listen)?.carriers(config)?;
-    if kernel == Some(BREAKS_BRIDGES) {
-        let bridges: Vec<u32> = interfaces
-            .iter()
-            .filter(|it| it.bridge.is_some())
-            .map(|it| it.index)
-            .collect();
-        interfaces.retain(|it| {
-            let is_port = it
-                .part_of
-                .is_some_and(|whole| bridges.contains(&whole.index));
-            it.bridge.is_none() && !is_port
-        });
-    }
+    let interfaces = Routes::of(&config.listen)?.carriers(config)?;
     let devices: Vec<Device> = interfaces.iter().filter_map(device_of).collect();
     if devices.is_empty() {
         return Ok(without("no interface is known to carry them".into()));
@@ -184,6 +168,29 @@ fn automatic(config: &Config, nftables: Option<&Nftables>) -> Result<Plan, PlanE
         devices,
         ..Plan::default()
     })
+}
+
+/// What is wrong with the flowtables of this version.
+fn defect(kernel: (u32, u32)) -> Option<String> {
+    if kernel < FIRST_KERNEL {
+        let (major, minor) = FIRST_KERNEL;
+        Some(format!(
+            "before Linux {major}.{minor}, connections in a flowtable go on when forwarding is switched off"
+        ))
+    } else if kernel >= LOSES_NEIGHBOURS {
+        let (major, minor) = LOSES_NEIGHBOURS;
+        Some(format!(
+            "since Linux {major}.{minor}, packets of connections in a flowtable are lost once the neighbour entry of their next hop is gone"
+        ))
+    } else {
+        None
+    }
+}
+
+/// What is wrong with those of this kernel, where a list has connections take the fast path all the same.
+pub fn risk(config: &Config) -> Option<String> {
+    let is_listed = matches!(config.fast_path, FastPath::Interfaces(_));
+    kernel().filter(|_| is_listed).and_then(defect)
 }
 
 /// How many flowtables of others look at packets of one of these interfaces.
@@ -214,11 +221,19 @@ mod tests {
     use crate::nftables::list::Table;
 
     #[test]
-    fn a_release_begins_with_the_version() {
+    fn auto_does_without_on_kernels_whose_flowtables_have_a_defect() {
         assert_eq!(version("6.12.117-amd64\n"), Some((6, 12)));
         assert_eq!(version("7.3-rc1"), Some((7, 3)));
         assert_eq!(version("unknown"), None);
-        assert!(version("5.10.0-30") < Some(FIRST_KERNEL));
+        let of = |release| version(release).and_then(defect);
+        assert!(of("5.10.0-30").is_some_and(|defect| defect.starts_with("before Linux 5.13")));
+        for release in ["5.13.0", "6.12.117-amd64", "6.18.44"] {
+            assert_eq!(of(release), None, "{release}");
+        }
+        for release in ["6.19.0", "7.2.13+deb14-amd64"] {
+            let defect = of(release).expect(release);
+            assert!(defect.starts_with("since Linux 6.19"), "{defect}");
+        }
     }
 
     #[test]

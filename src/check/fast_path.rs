@@ -26,6 +26,8 @@ pub fn findings(nftables: &Nftables, ruleset: &Ruleset, config: &Config) -> Vec<
         findings.push(Finding::new(Level::Warning, SUBJECT, text));
     }
     findings.extend(unlisted(config));
+    findings
+        .extend(fast_path::risk(config).map(|risk| Finding::new(Level::Warning, SUBJECT, risk)));
     if let Some(reason) = &plan.without {
         let text = format!("connections would not take it: {reason}");
         findings.push(Finding::new(Level::Warning, SUBJECT, text));
