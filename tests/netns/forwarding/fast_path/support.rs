@@ -99,7 +99,7 @@ fn check_says_whether_the_kernel_has_flowtables() {
     }
 }
 
-/// Whatever the kernel makes of it: the printed rules name the interfaces.
+/// The printed rules name the interfaces, also where the kernel has no flowtables; none where `auto` does without them.
 #[test]
 fn auto_takes_the_interfaces_that_allowed_clients_can_come_in_on() {
     let net = Net::new(1);
@@ -120,6 +120,7 @@ fn auto_takes_the_interfaces_that_allowed_clients_can_come_in_on() {
         let devices = rules.lines().find(|line| line.contains("devices = "));
         let names = devices.into_iter().flat_map(|line| line.split('"'));
         let names: BTreeSet<_> = names.skip(1).step_by(2).collect();
+        let expected = if defect().is_some() { &[] } else { expected };
         assert_eq!(Vec::from_iter(names), expected, "{ranges}");
     }
 }
