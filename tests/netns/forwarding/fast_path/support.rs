@@ -89,8 +89,10 @@ fn check_says_whether_the_kernel_has_flowtables() {
     let report = |fast_path| Report::of(&net.node, &format!("{FORWARDS} {fast_path}"));
     for (fast_path, level) in [("--fast-path=auto", "warning"), (INTERFACES, "failure")] {
         let found = report(fast_path);
-        if let Some(defect) = defect().filter(|_| level == "warning") {
-            expect_parts(&found.line(level, "fast path").text, [defect]);
+        if let Some(defect) = defect() {
+            let warnings = found.of_level("warning");
+            let is_named = warnings.iter().any(|line| line.text.contains(defect));
+            assert!(is_named, "{found:#?}");
         } else if has_flowtables() {
             found.line("ok", "fast path");
         } else {
