@@ -35,8 +35,8 @@ enum PlanError {
     Routes(#[from] RtnetlinkError),
 }
 
-/// With so many other flowtables on the same interfaces `auto` adds none: each looks at every packet. Against none,
-/// 10 of them leave 1.2 to 1.6 times the throughput of the 1.5 to 1.75 of one, and 50 take more than they give.
+/// With so many other flowtables on the same interfaces `auto` adds none: each looks at every packet. Beside 9 nothing is
+/// left of what one gains, and beside 49 a third passes of what passes without (benches/README.md).
 const MAX_OTHERS: usize = 10;
 
 /// Before this version, flows in a flowtable go on when forwarding is switched off, or their route is gone, and those

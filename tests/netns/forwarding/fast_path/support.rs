@@ -9,7 +9,7 @@ use super::{FORWARDS, INTERFACES, forward_both};
 use crate::check::Report;
 use crate::fixture::{
     BACKEND_PORT, FORWARDED_PORT, Namespace, Net, PROTOCOLS_AND_FAMILIES, expect_parts,
-    expect_reply, nodefwd,
+    expect_reply, kernel_version, nodefwd,
 };
 
 /// Why a kernel does without, in every message.
@@ -29,10 +29,7 @@ fn has_flowtables() -> bool {
 
 /// Why `auto` does without the flowtables of this kernel, if it has some.
 fn defect() -> Option<&'static str> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
-    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
-    let mut number = || numbers.next().and_then(Result::ok).expect("a number");
-    match (number(), number()) {
+    match kernel_version() {
         version if version < (5, 13) => Some("before Linux 5.13"),
         version if version >= (6, 19) => Some("since Linux 6.19"),
         _ => None,
