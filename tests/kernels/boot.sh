@@ -13,8 +13,8 @@ declare -A suites=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie [sid]=sid)
 
 # Kernels that were downloaded and unpacked stay there.
 work=$(realpath -m "${CARGO_TARGET_DIR:-target}/kernels")
-# What executes the guest, and on how many processors.
-emulator=(-accel tcg,thread=multi -smp "${NODEFWD_GUEST_CPUS:-2}")
+# What executes the guest.
+emulator=(-accel tcg,thread=multi -smp 2)
 # How many seconds a guest may take for all of its work.
 limit=${NODEFWD_KERNEL_SECONDS:-14400}
 
@@ -94,7 +94,7 @@ boot() {
     # time only; on a busy machine the kernel takes its timer for broken, and 5.10 then does not boot. Of the memory,
     # nft takes 3 GB for the 6,000 tables of one test.
     setpriv --pdeathsig TERM timeout --foreground "$limit" qemu-system-x86_64 \
-        "${emulator[@]}" -cpu max -m "${NODEFWD_GUEST_MEMORY:-6144}" -nodefaults \
+        "${emulator[@]}" -cpu max -m 6144 -nodefaults \
         -display none -monitor none -no-reboot -serial stdio -kernel "$folder/vmlinuz" -initrd "$folder/initramfs" \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check nodefwd.tests=$PWD/tests \
